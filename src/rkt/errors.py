@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every failure that a user or a calling program can act on.
+
+::
+
+    RktError
+    ├── UsageError            the command line, a flag, an environment file
+    ├── ConfigError           a configuration file or directory
+    ├── InvalidManifest       an image or pod manifest, or a value in one
+    ├── NotFound              no such image, pod, app, key
+    ├── Ambiguous             more than one thing answers to that name
+    ├── NotVerified           no verdict of "good" was reached
+    │   ├── SignatureMismatch     checked, and wrong
+    │   └── CannotVerify          no key, no tool, unreadable signature
+    ├── FetchError            a transfer failed
+    ├── ImageError            an archive breaks a rule or a limit
+    ├── StoreError            the store cannot do what was asked
+    │   └── DamagedRecord         a record on disk is not what was written
+    ├── PodError              a pod is not in the state that was asked for
+    ├── Stage1Error           stage1 is missing, unsuitable, or failed
+    └── HostError             the host lacks a kernel feature, a tool, a privilege
+
+Only ``cli.main`` prints and exits. A message is lower case, has no final stop, and names the thing and its value; the
+hint is the next command to type.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+#: Status of every failure of ours (spec cli §1.3).
+EXIT_FAILURE = 254
+#: ``rkt`` without a command.
+EXIT_NO_COMMAND = 2
+
+
+class RktError(Exception):
+    """A failure the user or the calling program can act on."""
+
+    code: ClassVar[str] = "rkt"
+    exit_status: ClassVar[int] = EXIT_FAILURE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(RktError):
+    """The command line, a flag's value, or an environment file is not understood."""
+
+    code = "usage"
+
+
+class ConfigError(RktError):
+    """A configuration file or directory cannot be used."""
+
+    code = "config"
+
+
+class InvalidManifest(RktError):
+    """A manifest, or a value written as manifests write it, breaks the appc or OCI specification."""
+
+    code = "invalid-manifest"
+
+
+class NotFound(RktError):
+    """Nothing answers to that name."""
+
+    code = "not-found"
+
+
+class Ambiguous(RktError):
+    """More than one thing answers to that name."""
+
+    code = "ambiguous"
+
+
+class NotVerified(RktError):
+    """No verdict of "good" was reached."""
+
+    code = "not-verified"
+
+
+class SignatureMismatch(NotVerified):
+    """A signature was checked, and it is wrong."""
+
+    code = "signature-mismatch"
+
+
+class CannotVerify(NotVerified):
+    """No key, no tool, or no readable signature."""
+
+    code = "cannot-verify"
+
+
+class FetchError(RktError):
+    """A transfer failed."""
+
+    code = "fetch"
+
+
+class ImageError(RktError):
+    """An archive breaks a rule or a limit."""
+
+    code = "image"
+
+
+class StoreError(RktError):
+    """The store cannot do what was asked."""
+
+    code = "store"
+
+
+class DamagedRecord(StoreError):
+    """A record on disk is not what was written."""
+
+    code = "damaged-record"
+
+
+class PodError(RktError):
+    """A pod is not in the state that was asked for."""
+
+    code = "pod"
+
+
+class Stage1Error(RktError):
+    """stage1 is missing, unsuitable, or failed."""
+
+    code = "stage1"
+
+
+class HostError(RktError):
+    """The host lacks a kernel feature, a tool or a privilege."""
+
+    code = "host"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's interfaces; standard library only, imports nothing of ours."""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files written whole or not at all, read with a bound, removed by descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 20
+
+
+def read_bounded(path: str, limit_bytes: int, *, dir_fd: int | None = None) -> bytes:
+    """Content of a regular file of at most ``limit_bytes``; symbolic links, pipes and devices are refused.
+
+    Raises:
+        OSError: ``EFBIG`` for a larger file, ``EINVAL`` for something that is not a regular file, or what the file
+            system says.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
+    try:
+        return read_fd_bounded(fd, limit_bytes, path)
+    finally:
+        os.close(fd)
+
+
+def read_fd_bounded(fd: int, limit_bytes: int, path: str) -> bytes:
+    """Likewise for an open descriptor; ``path`` only words the error."""
+    status = os.fstat(fd)
+    if status.st_mode & 0o170000 != 0o100000:
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if status.st_size > limit_bytes:
+        raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
+    chunks = []
+    left = limit_bytes + 1
+    while left > 0 and (chunk := os.read(fd, min(left, _CHUNK))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if left <= 0:
+        raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
+    return b"".join(chunks)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_new(path: str, data: bytes, mode: int = 0o640, *, dir_fd: int | None = None) -> None:
+    """Create a file that must not exist; the mode is exact whatever the umask; nothing is synchronised."""
+    fd = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd
+    )
+    try:
+        os.fchmod(fd, mode)
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True, gid: int = -1) -> None:
+    """Write beside, synchronise, rename, synchronise the directory: readers see the old or the new file, never half.
+
+    Args:
+        path: the file to create or replace.
+        mode: exact permission bits.
+        sync: whether the data must survive a power cut once this returns.
+        gid: group to give the file, -1 to leave it.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid():x}.{os.urandom(4).hex()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            os.fchmod(fd, mode)
+            if gid != -1:
+                os.fchown(fd, -1, gid)
+            write_all(fd, data)
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+    if sync:
+        sync_directory(directory or ".")
+
+
+def sync_directory(path: str) -> None:
+    """fsync(2) a directory, so that names in it survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
+    """Remove a file or a directory with all below it; symbolic links are never followed, other file systems refused.
+
+    A directory that cannot be entered or emptied is first made writable by its owner. Absent is fine. Works by
+    descriptor (invariant HH6), needs no free space, and may be run again after an interruption.
+
+    Raises:
+        OSError: ``EXDEV`` when a mount is found below, or what the file system says.
+    """
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if status.st_mode & 0o170000 != 0o040000:
+        _unlink(name, dir_fd)
+        return
+    # An explicit stack of open directories: image trees may be deeper than the recursion limit.
+    stack: list[tuple[int, str, Iterator[str]]] = []
+    try:
+        stack.append(_enter(name, dir_fd, status.st_dev))
+        while stack:
+            fd, own_name, entries = stack[-1]
+            entry = next(entries, None)
+            if entry is None:
+                stack.pop()
+                os.close(fd)
+                _rmdir(own_name, stack[-1][0] if stack else dir_fd)
+                continue
+            try:
+                _unlink(entry, fd)
+            except OSError as e:
+                if e.errno not in {errno.EISDIR, errno.EPERM}:
+                    raise
+                stack.append(_enter(entry, fd, status.st_dev))
+    finally:
+        for fd, _, _ in stack:
+            os.close(fd)
+
+
+def _enter(name: str, dir_fd: int | None, device: int) -> tuple[int, str, Iterator[str]]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=dir_fd)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=dir_fd)
+        fd = os.open(name, flags, dir_fd=dir_fd)
+    if os.fstat(fd).st_dev != device:
+        os.close(fd)
+        raise OSError(errno.EXDEV, "a mount is in the way", name)
+    return fd, name, iter(os.listdir(fd))
+
+
+def _unlink(name: str, dir_fd: int | None) -> None:
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _rmdir(name: str, dir_fd: int | None) -> None:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass

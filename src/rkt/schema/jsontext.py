@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON with limits, without the start-up cost of the ``json`` package.
+
+``json`` imports ``re`` and ``enum`` for 6 ms; its C scanner and encoder need neither, and are used here directly. Where
+they are missing (an interpreter without the accelerator) the package takes over. Repeated members are refused
+(CVE-2021-41190 and kin), as are NaN, documents over the caller's limit, and integers of more than 4300 digits
+(CVE-2020-10735, the interpreter's own bound).
+"""
+
+from __future__ import annotations
+
+from rkt.errors import InvalidManifest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Largest document that is parsed unless the caller says otherwise, in bytes (invariant UN14).
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+#: Deepest nesting of arrays and objects.
+MAX_DEPTH = 64
+_WHITE_SPACE = " \t\n\r"
+
+
+class _DuplicateMember(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _DuplicateMember(f"member {name!r} appears twice")
+            seen.add(name)
+    return members
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+class _Context:
+    """What the C scanner reads its settings from."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = staticmethod(_unique)
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_no_constant)
+
+    def __init__(self) -> None:
+        self.memo: dict[str, str] = {}
+
+
+try:
+    from _json import encode_basestring as _encode_string
+    from _json import make_encoder as _make_encoder
+    from _json import make_scanner as _make_scanner
+
+    _scan = _make_scanner(_Context())
+except (ImportError, TypeError, AttributeError):  # pragma: no cover - CPython has the accelerator
+    import json as _json_package
+
+    def _scan(text: str, index: int) -> tuple[Any, int]:
+        decoder = _json_package.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+        return decoder.raw_decode(text, index)
+
+    _make_encoder = None
+
+
+def _depth_exceeded(text: str) -> bool:
+    """Whether brackets outside strings nest deeper than allowed; one cheap pass over large or suspicious text only."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    in_string = escaped = False
+    for c in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif c == "\\":
+                escaped = True
+            elif c == '"':
+                in_string = False
+        elif c == '"':
+            in_string = True
+        elif c in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif c in "]}":
+            depth -= 1
+    return False
+
+
+def parse(data: bytes | str, *, what: str, limit_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
+    """Decode one JSON document.
+
+    Args:
+        data: UTF-8 bytes or text; a byte order mark is refused.
+        what: names the document in errors.
+        limit_bytes: largest size accepted.
+    Raises:
+        InvalidManifest: not one well-formed document within the limits.
+    """
+    if len(data) > limit_bytes:
+        raise InvalidManifest(f"{what} is too large: {len(data)} bytes, at most {limit_bytes} are accepted")
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        if _depth_exceeded(text):
+            raise InvalidManifest(f"{what} is nested deeper than {MAX_DEPTH} levels")
+        start = 0
+        end = len(text)
+        while start < end and text[start] in _WHITE_SPACE:
+            start += 1
+        value, position = _scan(text, start)
+        while position < end and text[position] in _WHITE_SPACE:
+            position += 1
+        if position != end:
+            raise ValueError(f"extra data at character {position}")
+    except (StopIteration, SystemError):
+        # The C scanner leaves its error messages to the package; a second, failing parse words the error.
+        import json
+
+        try:
+            json.loads(text)
+        except ValueError as e:
+            raise InvalidManifest(f"{what} is not JSON: {e}") from None
+        raise InvalidManifest(f"{what} is not JSON") from None
+    except (ValueError, RecursionError) as e:
+        raise InvalidManifest(f"{what} is not JSON: {e}") from None
+    return value
+
+
+def dump(value: Any) -> str:
+    """Compact JSON on one line, members in the order given, non-ASCII text kept."""
+    if _make_encoder is None:  # pragma: no cover
+        return _json_package.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    encoder = _make_encoder(None, _refuse, _encode_string, None, ":", ",", False, False, False)  # noqa: FBT003
+    return "".join(encoder(value, 0))
+
+
+def dump_pretty(value: Any) -> str:
+    """JSON indented by tabs, as rkt prints it; not for the hot path."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent="\t")
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} has no JSON form")

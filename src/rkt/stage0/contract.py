@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stage0 and stage1 promise each other (spec runtime §1.5 and §1.6; docs/stage1-contract.md).
+
+The only module both sides import. Paths are relative to the pod directory unless said otherwise.
+"""
+
+from __future__ import annotations
+
+#: Interface version that we speak and that our own flavours declare.
+INTERFACE_VERSION = 6
+
+ANNOTATION_PREFIX = "coreos.com/rkt/stage1/"
+ANNOTATION_RUN = ANNOTATION_PREFIX + "run"
+ANNOTATION_ENTER = ANNOTATION_PREFIX + "enter"
+ANNOTATION_GC = ANNOTATION_PREFIX + "gc"
+ANNOTATION_STOP = ANNOTATION_PREFIX + "stop"
+ANNOTATION_INTERFACE_VERSION = ANNOTATION_PREFIX + "interface-version"
+#: Pod manifest annotation that says whether apps may be added and removed while the pod lives.
+ANNOTATION_MUTABLE = ANNOTATION_PREFIX + "mutable"
+
+#: Environment: number of the open, exclusively locked descriptor of the pod directory.
+ENV_LOCK_FD = "RKT_LOCK_FD"
+
+POD_MANIFEST = "pod"
+POD_CREATED = "pod-created"
+STAGE1_MANIFEST = "stage1/manifest"
+STAGE1_ROOTFS = "stage1/rootfs"
+STAGE1_TREE_ID = "stage1TreeStoreID"
+OVERLAY_PREPARED = "overlay-prepared"
+#: Written by stage1: decimal pid of the pod's pid 1 as seen on the host, and last of all files.
+PID = "pid"
+PPID = "ppid"
+#: Written by stage1 before the pid: the pod's cgroup below the root of each hierarchy.
+SUBCGROUP = "subcgroup"
+#: Written by stage1: one log file per app, CRI format, ``logs/APP.log``. Not reachable from the pod.
+LOGS = "logs"
+#: Backing directories of empty volumes.
+SHARED_VOLUMES = "sharedVolumes"
+#: Listening socket of the pod's supervisor (SOCK_SEQPACKET, mode 0600), for stop and live changes.
+CONTROL_SOCKET = "control"
+
+#: Relative to the stage1 root.
+APPS_DIR = "opt/stage2"
+STATUS_DIR = "rkt/status"
+ENV_DIR = "rkt/env"
+SUPERVISOR_STATUS = "rkt/supervisor-status"
+
+#: What an app gets when neither image nor operator says otherwise (spec runtime §1.6).
+DEFAULT_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "SHELL": "/bin/sh",
+    "USER": "root",
+    "LOGNAME": "root",
+    "HOME": "/root",
+}

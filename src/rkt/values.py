@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Identifiers, parsed once at the edge and passed as types afterwards.
+
+Each type is a ``str`` whose text obeys a full-match grammar, so that it may be used in a path. Nobody constructs one
+except through ``parse``. No regular expressions: ``re`` costs 5 ms at start-up.
+"""
+
+from __future__ import annotations
+
+from rkt.errors import InvalidManifest, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+_LOWER_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_HEX = frozenset("0123456789abcdef")
+_IDENTIFIER_CHARACTERS = _LOWER_ALNUM | frozenset("-._~/")
+_NAME_CHARACTERS = _LOWER_ALNUM | frozenset("-")
+#: Longest AC Name or AC Identifier that is accepted, in characters; appc sets no bound, a path component does.
+MAX_NAME_LENGTH = 255
+#: Hex digits of a store key (half of a sha512).
+KEY_HEX_LENGTH = 64
+#: Hex digits of a sha512.
+SHA512_HEX_LENGTH = 128
+#: Shortest prefix of a key that may be used to look one up, in hex digits.
+MIN_KEY_PREFIX_LENGTH = 2
+
+
+class ACIdentifier(str):
+    """An appc AC Identifier: ``^[a-z0-9]+([-._~/][a-z0-9]+)*$``, consecutive separators tolerated (spec cli §9.2)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str, *, what: str = "AC identifier") -> Self:
+        """Check ``text``; ``what`` names the thing in the error."""
+        if (
+            not isinstance(text, str)
+            or not text
+            or len(text) > MAX_NAME_LENGTH
+            or not _IDENTIFIER_CHARACTERS.issuperset(text)
+            or text[0] not in _LOWER_ALNUM
+            or text[-1] not in _LOWER_ALNUM
+        ):
+            raise InvalidManifest(f"invalid {what} {text!r}: only a-z, 0-9 and -._~/ between them")
+        return cls(text)
+
+    @classmethod
+    def sanitize(cls, text: str) -> Self:
+        """Lower-case, replace what is not allowed by ``_``, trim separators at the edges; an empty result is an error."""
+        replaced = "".join(c if c in _IDENTIFIER_CHARACTERS else "_" for c in text.lower())
+        return cls.parse(replaced.strip("-._~/"))
+
+
+class ACName(str):
+    """An appc AC Name: ``^[a-z0-9]+([-][a-z0-9]+)*$``; app, volume, mount point and port names."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str, *, what: str = "AC name") -> Self:
+        """Check ``text``; ``what`` names the thing in the error."""
+        if (
+            not isinstance(text, str)
+            or not text
+            or len(text) > MAX_NAME_LENGTH
+            or not _NAME_CHARACTERS.issuperset(text)
+            or text[0] == "-"
+            or text[-1] == "-"
+        ):
+            raise InvalidManifest(f"invalid {what} {text!r}: only a-z, 0-9 and - between them")
+        return cls(text)
+
+    @classmethod
+    def sanitize(cls, text: str) -> Self:
+        """Lower-case, replace what is not allowed by ``-``, trim the edges; an empty result is an error."""
+        replaced = "".join(c if c in _NAME_CHARACTERS else "-" for c in text.lower())
+        return cls.parse(replaced.strip("-"))
+
+
+class ImageKey(str):
+    """A key of the store: ``sha512-`` and the first 64 hex digits of the image's sha512 (spec cli §8.2)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept a key or a full image ID."""
+        algorithm, _, digits = text.partition("-")
+        if (
+            algorithm != "sha512"
+            or len(digits) not in {KEY_HEX_LENGTH, SHA512_HEX_LENGTH}
+            or not _HEX.issuperset(digits)
+        ):
+            raise InvalidManifest(f"invalid image ID {text!r}: sha512- and 64 or 128 hex digits are expected")
+        return cls(f"sha512-{digits[:KEY_HEX_LENGTH]}")
+
+    @property
+    def short(self) -> str:
+        """Form shown in tables: 12 hex digits."""
+        return self[: len("sha512-") + 12]
+
+    @property
+    def medium(self) -> str:
+        """Form printed by ``fetch``: 32 hex digits."""
+        return self[: len("sha512-") + 32]
+
+
+class ImageID(str):
+    """A full appc image ID: ``sha512-`` and 128 hex digits of the uncompressed tar."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept the full form only."""
+        algorithm, _, digits = text.partition("-")
+        if algorithm != "sha512" or len(digits) != SHA512_HEX_LENGTH or not _HEX.issuperset(digits):
+            raise InvalidManifest(f"invalid image ID {text!r}: sha512- and 128 hex digits are expected")
+        return cls(text)
+
+    @property
+    def key(self) -> ImageKey:
+        """The store key of this image."""
+        return ImageKey(self[: len("sha512-") + KEY_HEX_LENGTH])
+
+
+def is_image_hash(text: str) -> bool:
+    """Whether ``text`` has hash syntax: one ``-``, algorithm ``sha512``, a value (spec cli §5.1 step 1)."""
+    algorithm, dash, digits = text.partition("-")
+    return algorithm == "sha512" and bool(dash) and bool(digits) and "-" not in digits
+
+
+class PodUUID(str):
+    """A pod's UUID in lower case with dashes (RFC 4122 text)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept a full UUID with dashes, any case."""
+        lowered = text.lower()
+        if not cls.is_uuid(lowered):
+            raise UsageError(f"invalid pod UUID {text!r}")
+        return cls(lowered)
+
+    @staticmethod
+    def is_uuid(text: str) -> bool:
+        """Whether ``text`` is a full lower-case UUID."""
+        return (
+            len(text) == 36
+            and text[8] == text[13] == text[18] == text[23] == "-"
+            and text.count("-") == 4
+            and _HEX.issuperset(text.replace("-", ""))
+        )
+
+    @classmethod
+    def random(cls) -> Self:
+        """A new version 4 UUID."""
+        from os import urandom
+
+        raw = bytearray(urandom(16))
+        raw[6] = raw[6] & 0x0F | 0x40
+        raw[8] = raw[8] & 0x3F | 0x80
+        digits = raw.hex()
+        return cls(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+
+    @property
+    def short(self) -> str:
+        """Form shown in tables: the first 8 characters."""
+        return self[:8]
+
+
+class AppcReference:
+    """An appc string ``name[:version][,label=value…]`` (spec cli §5.2)."""
+
+    __slots__ = ("labels", "name")
+
+    def __init__(self, name: ACIdentifier, labels: dict[str, str]) -> None:
+        self.name = name
+        self.labels = labels
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse, with rkt's messages for malformed strings."""
+        head, *rest = text.split(",")
+        if text.count(":") > 1:
+            raise UsageError(f"malformed app string {text!r} - colon may appear at most once")
+        if any(":" in part for part in rest):
+            raise UsageError(
+                f"malformed app string {text!r} - colon may appear only right after the app name"
+            )
+        name, colon, version = head.partition(":")
+        labels: dict[str, str] = {}
+        if colon:
+            if not version:
+                raise UsageError(f"malformed app string {text!r} - version is empty")
+            labels["version"] = version
+        for part in rest:
+            label, equals, value = part.partition("=")
+            if not equals or not value:
+                raise UsageError(f"malformed app string {text!r} - label {label!r} has no value")
+            ACIdentifier.parse(label, what="label name")
+            if label in labels:
+                raise UsageError(f"label {label!r} with multiple values [{labels[label]!r} {value!r}]")
+            labels[label] = value
+        return cls(ACIdentifier.parse(name, what="image name"), labels)
+
+    def __str__(self) -> str:
+        """``name[:version][,label=value…]``, labels ordered os, arch, then by name."""
+        rest = sorted(
+            (label for label in self.labels if label != "version"), key=lambda n: (n != "os", n != "arch", n)
+        )
+        version = self.labels.get("version")
+        return "".join(
+            [
+                self.name,
+                f":{version}" if version else "",
+                *(f",{label}={self.labels[label]}" for label in rest),
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"AppcReference({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AppcReference) and (self.name, self.labels) == (other.name, other.labels)
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(sorted(self.labels.items()))))
