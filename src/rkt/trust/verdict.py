@@ -6,7 +6,12 @@ Stored with the image and copied into each pod; checked again at each start agai
 
 from __future__ import annotations
 
+from rkt.errors import DamagedRecord
 from rkt.schema.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 #: A good OpenPGP signature by a trusted key.
 KIND_OPENPGP = "openpgp"
@@ -14,6 +19,8 @@ KIND_OPENPGP = "openpgp"
 KIND_INSECURE = "insecure"
 #: A stage1 image of the installation itself, listed in its root-owned ``stage1.json``.
 KIND_BUILTIN = "builtin"
+
+_KINDS = (KIND_OPENPGP, KIND_INSECURE, KIND_BUILTIN)
 
 
 class Verdict(Record):
@@ -27,6 +34,7 @@ class Verdict(Record):
         rule: ``root`` or ``prefix example.com/app``; for ``insecure`` the option, for ``builtin`` the file.
         signed_at: time of the signature, seconds since the epoch; 0 if none.
         checked_at: time of the check, seconds since the epoch.
+        image_id: full image ID the file of the rule listed; empty unless ``builtin``.
     """
 
     kind: str
@@ -36,3 +44,40 @@ class Verdict(Record):
     fingerprint: str = ""
     identities: list[str] = []
     signed_at: int = 0
+    image_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Form kept in records; fields with their default value are left out."""
+        return {
+            field: value
+            for field, value in self._values().items()
+            if field not in self._defaults or value != self._defaults[field]
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, *, what: str) -> Self:
+        """The reverse of ``to_json``; a verdict that is not understood in full is none.
+
+        Args:
+            value: decoded JSON.
+            what: names the record in the error.
+
+        Raises:
+            DamagedRecord: a member is missing, unknown, or of the wrong type.
+        """
+        if not isinstance(value, dict):
+            raise DamagedRecord(f"{what}: the verdict is not an object")
+        kinds = {"checked_at": int, "signed_at": int, "identities": list}
+        for field, member in value.items():
+            if field not in cls._fields:
+                raise DamagedRecord(f"{what}: the verdict has an unknown member {field!r}")
+            if type(member) is not kinds.get(field, str):
+                raise DamagedRecord(f"{what}: member {field!r} of the verdict is {member!r}")
+        if value.get("kind") not in _KINDS:
+            raise DamagedRecord(f"{what}: unknown kind of verdict {value.get('kind')!r}")
+        if not all(isinstance(identity, str) for identity in value.get("identities", ())):
+            raise DamagedRecord(f"{what}: an identity in the verdict is not text")
+        for field in cls._fields:
+            if field not in value and field not in cls._defaults:
+                raise DamagedRecord(f"{what}: member {field!r} of the verdict is missing")
+        return cls(**value)
