@@ -34,6 +34,23 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 254
 #: ``rkt`` without a command.
 EXIT_NO_COMMAND = 2
+#: Longest foreign text that a message repeats, in characters.
+MAX_QUOTED_LENGTH = 256
+
+
+def quoted(text: str) -> str:
+    r"""``text`` in double quotes, as rkt's messages show values.
+
+    What a terminal would act on is escaped (invariant LG3), and very long text is cut: the value may come from an image.
+    """
+    if len(text) > MAX_QUOTED_LENGTH:
+        text = text[:MAX_QUOTED_LENGTH] + "\N{HORIZONTAL ELLIPSIS}"
+    if not text.isprintable() or '"' in text or "\\" in text:
+        text = "".join(
+            f"\\{c}" if c in '"\\' else c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+            for c in text
+        )
+    return f'"{text}"'
 
 
 class RktError(Exception):

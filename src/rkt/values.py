@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identifiers, parsed once at the edge and passed as types afterwards.
 
-Each type is a ``str`` whose text obeys a full-match grammar, so that it may be used in a path. Nobody constructs one
-except through ``parse``. No regular expressions: ``re`` costs 5 ms at start-up.
+Each type is a ``str`` whose text obeys a full-match grammar, so that it may be used in a path (invariant HH3). Nobody
+constructs one except through ``parse``. No regular expressions: ``re`` costs 5 ms at start-up.
 """
 
 from __future__ import annotations
 
-from rkt.errors import InvalidManifest, UsageError
+from rkt.errors import InvalidManifest, UsageError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ _LOWER_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _HEX = frozenset("0123456789abcdef")
 _IDENTIFIER_CHARACTERS = _LOWER_ALNUM | frozenset("-._~/")
 _NAME_CHARACTERS = _LOWER_ALNUM | frozenset("-")
+_NO_COMPONENT = frozenset(("", ".", ".."))
 #: Longest AC Name or AC Identifier that is accepted, in characters; appc sets no bound, a path component does.
 MAX_NAME_LENGTH = 255
 #: Hex digits of a store key (half of a sha512).
@@ -27,14 +28,22 @@ SHA512_HEX_LENGTH = 128
 MIN_KEY_PREFIX_LENGTH = 2
 
 
+def _shown(value: object) -> str:
+    return quoted(value) if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
 class ACIdentifier(str):
-    """An appc AC Identifier: ``^[a-z0-9]+([-._~/][a-z0-9]+)*$``, consecutive separators tolerated (spec cli §9.2)."""
+    """An appc AC Identifier: ``^[a-z0-9]+([-._~/][a-z0-9]+)*$`` (spec cli §9.2).
+
+    Consecutive separators are tolerated, as rkt does, but no component may be empty, ``.`` or ``..``: names are compared by
+    component, and end up in paths and URLs.
+    """
 
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str, *, what: str = "AC identifier") -> Self:
-        """Check ``text``; ``what`` names the thing in the error."""
+    def parse(cls, text: object, *, what: str = "AC identifier") -> Self:
+        """Check ``text``, which decoded JSON may have made anything; ``what`` names the thing in the error."""
         if (
             not isinstance(text, str)
             or not text
@@ -42,8 +51,9 @@ class ACIdentifier(str):
             or not _IDENTIFIER_CHARACTERS.issuperset(text)
             or text[0] not in _LOWER_ALNUM
             or text[-1] not in _LOWER_ALNUM
+            or not _NO_COMPONENT.isdisjoint(text.split("/"))
         ):
-            raise InvalidManifest(f"invalid {what} {text!r}: only a-z, 0-9 and -._~/ between them")
+            raise InvalidManifest(f"invalid {what} {_shown(text)}: only a-z, 0-9 and -._~/ between them")
         return cls(text)
 
     @classmethod
@@ -59,8 +69,8 @@ class ACName(str):
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str, *, what: str = "AC name") -> Self:
-        """Check ``text``; ``what`` names the thing in the error."""
+    def parse(cls, text: object, *, what: str = "AC name") -> Self:
+        """Check ``text``, which decoded JSON may have made anything; ``what`` names the thing in the error."""
         if (
             not isinstance(text, str)
             or not text
@@ -69,7 +79,7 @@ class ACName(str):
             or text[0] == "-"
             or text[-1] == "-"
         ):
-            raise InvalidManifest(f"invalid {what} {text!r}: only a-z, 0-9 and - between them")
+            raise InvalidManifest(f"invalid {what} {_shown(text)}: only a-z, 0-9 and - between them")
         return cls(text)
 
     @classmethod
@@ -93,7 +103,9 @@ class ImageKey(str):
             or len(digits) not in {KEY_HEX_LENGTH, SHA512_HEX_LENGTH}
             or not _HEX.issuperset(digits)
         ):
-            raise InvalidManifest(f"invalid image ID {text!r}: sha512- and 64 or 128 hex digits are expected")
+            raise InvalidManifest(
+                f"invalid image ID {quoted(text)}: sha512- and 64 or 128 hex digits are expected"
+            )
         return cls(f"sha512-{digits[:KEY_HEX_LENGTH]}")
 
     @property
@@ -117,7 +129,7 @@ class ImageID(str):
         """Accept the full form only."""
         algorithm, _, digits = text.partition("-")
         if algorithm != "sha512" or len(digits) != SHA512_HEX_LENGTH or not _HEX.issuperset(digits):
-            raise InvalidManifest(f"invalid image ID {text!r}: sha512- and 128 hex digits are expected")
+            raise InvalidManifest(f"invalid image ID {quoted(text)}: sha512- and 128 hex digits are expected")
         return cls(text)
 
     @property
@@ -133,17 +145,19 @@ def is_image_hash(text: str) -> bool:
 
 
 class PodUUID(str):
-    """A pod's UUID in lower case with dashes (RFC 4122 text)."""
+    """A pod's UUID in lower case with dashes (RFC 4122 text), never all zero."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Accept a full UUID with dashes, any case."""
-        lowered = text.lower()
-        if not cls.is_uuid(lowered):
-            raise UsageError(f"invalid pod UUID {text!r}")
-        return cls(lowered)
+        """Accept a full UUID with or without dashes, any case."""
+        digits = text.lower()
+        if len(digits) == 32 and "-" not in digits:
+            digits = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        if not cls.is_uuid(digits):
+            raise UsageError(f"invalid pod UUID {quoted(text)}")
+        return cls(digits)
 
     @staticmethod
     def is_uuid(text: str) -> bool:
@@ -153,6 +167,7 @@ class PodUUID(str):
             and text[8] == text[13] == text[18] == text[23] == "-"
             and text.count("-") == 4
             and _HEX.issuperset(text.replace("-", ""))
+            and text.strip("0-") != ""
         )
 
     @classmethod
@@ -183,27 +198,36 @@ class AppcReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse, with rkt's messages for malformed strings."""
+        """Parse, with rkt's messages for malformed strings.
+
+        Raises:
+            UsageError: a colon or a label in the wrong place.
+            InvalidManifest: the name or the name of a label breaks its grammar.
+        """
         head, *rest = text.split(",")
         if text.count(":") > 1:
-            raise UsageError(f"malformed app string {text!r} - colon may appear at most once")
+            raise UsageError(f"malformed app string - colon may appear at most once: {quoted(text)}")
         if any(":" in part for part in rest):
             raise UsageError(
-                f"malformed app string {text!r} - colon may appear only right after the app name"
+                f"malformed app string - colon may appear only right after the app name: {quoted(text)}"
             )
         name, colon, version = head.partition(":")
         labels: dict[str, str] = {}
         if colon:
             if not version:
-                raise UsageError(f"malformed app string {text!r} - version is empty")
+                raise UsageError(f"malformed app string - the version is empty: {quoted(text)}")
             labels["version"] = version
         for part in rest:
             label, equals, value = part.partition("=")
             if not equals or not value:
-                raise UsageError(f"malformed app string {text!r} - label {label!r} has no value")
+                raise UsageError(f"malformed app string - label {quoted(label)} has no value: {quoted(text)}")
             ACIdentifier.parse(label, what="label name")
+            if label == "name":
+                raise UsageError(f"malformed app string - a label cannot be called name: {quoted(text)}")
             if label in labels:
-                raise UsageError(f"label {label!r} with multiple values [{labels[label]!r} {value!r}]")
+                raise UsageError(
+                    f"label {quoted(label)} with multiple values [{quoted(labels[label])} {quoted(value)}]"
+                )
             labels[label] = value
         return cls(ACIdentifier.parse(name, what="image name"), labels)
 

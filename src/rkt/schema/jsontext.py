@@ -3,16 +3,17 @@
 
 ``json`` imports ``re`` and ``enum`` for 6 ms; its C scanner and encoder need neither, and are used here directly. Where
 they are missing (an interpreter without the accelerator) the package takes over. Repeated members are refused
-(CVE-2021-41190 and kin), as are NaN, documents over the caller's limit, and integers of more than 4300 digits
-(CVE-2020-10735, the interpreter's own bound).
+(CVE-2021-41190 and kin), as are NaN and infinity, half surrogate pairs, deep nesting, documents over the caller's limit,
+and integers of more than 4300 digits (CVE-2020-10735, the interpreter's own bound).
 """
 
 from __future__ import annotations
 
-from rkt.errors import InvalidManifest
+from rkt.errors import InvalidManifest, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 #: Largest document that is parsed unless the caller says otherwise, in bytes (invariant UN14).
@@ -22,32 +23,39 @@ MAX_DEPTH = 64
 _WHITE_SPACE = " \t\n\r"
 
 
-class _DuplicateMember(ValueError):
-    pass
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _DuplicateMember(f"member {name!r} appears twice")
+                raise ValueError(f"member {quoted(name)} appears twice")
             seen.add(name)
     return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"{quoted(text)} is out of range")
+    return number
 
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-class _Context:
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+class _Settings:
     """What the C scanner reads its settings from."""
 
     strict = True
     object_hook = None
     object_pairs_hook = staticmethod(_unique)
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_no_constant)
 
@@ -56,19 +64,31 @@ class _Context:
 
 
 try:
-    from _json import encode_basestring as _encode_string
-    from _json import make_encoder as _make_encoder
-    from _json import make_scanner as _make_scanner
+    import _json
 
-    _scan = _make_scanner(_Context())
+    _scan: Callable[[str, int], tuple[Any, int]] = _json.make_scanner(_Settings())  # type: ignore[arg-type]
+    # No memory of containers seen: values come from parsed documents and records, which hold no cycles.
+    _encode: Callable[[Any, int], tuple[str, ...]] = _json.make_encoder(
+        None,
+        _refuse,
+        _json.encode_basestring,
+        None,
+        ":",
+        ",",
+        False,
+        False,
+        False,
+    )
 except (ImportError, TypeError, AttributeError):  # pragma: no cover - CPython has the accelerator
-    import json as _json_package
+    import json
 
-    def _scan(text: str, index: int) -> tuple[Any, int]:
-        decoder = _json_package.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-        return decoder.raw_decode(text, index)
+    _scan = json.JSONDecoder(
+        object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+    ).raw_decode
+    _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
-    _make_encoder = None
+    def _encode(value: Any, _level: int) -> tuple[str, ...]:
+        return tuple(_encoder.iterencode(value))
 
 
 def _depth_exceeded(text: str) -> bool:
@@ -121,34 +141,41 @@ def parse(data: bytes | str, *, what: str, limit_bytes: int = MAX_DOCUMENT_BYTES
             position += 1
         if position != end:
             raise ValueError(f"extra data at character {position}")
-    except (StopIteration, SystemError):
-        # The C scanner leaves its error messages to the package; a second, failing parse words the error.
-        import json
-
-        try:
-            json.loads(text)
-        except ValueError as e:
-            raise InvalidManifest(f"{what} is not JSON: {e}") from None
-        raise InvalidManifest(f"{what} is not JSON") from None
+        if "\\u" in text or not isinstance(data, bytes):
+            # Half a surrogate pair is no text: it could never be written again, or would smuggle a byte into a path.
+            dump(value).encode("utf-8")
+    except StopIteration as e:
+        raise InvalidManifest(f"{what} is not JSON: a value is expected at character {e.value}") from None
+    except SystemError:
+        # Before 3.12 the scanner finds its exception class only if the package is loaded; the package words the error.
+        raise InvalidManifest(f"{what} is not JSON: {_worded_error(text)}") from None
     except (ValueError, RecursionError) as e:
         raise InvalidManifest(f"{what} is not JSON: {e}") from None
     return value
 
 
+def _worded_error(text: str) -> str:
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError as e:
+        return str(e)
+    return "malformed"  # pragma: no cover - the scanner is stricter than the package only in hooks
+
+
 def dump(value: Any) -> str:
-    """Compact JSON on one line, members in the order given, non-ASCII text kept."""
-    if _make_encoder is None:  # pragma: no cover
-        return _json_package.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    encoder = _make_encoder(None, _refuse, _encode_string, None, ":", ",", False, False, False)  # noqa: FBT003
-    return "".join(encoder(value, 0))
+    """Compact JSON on one line, members in the order given, non-ASCII text kept.
+
+    Raises:
+        ValueError: a number is infinite or no number.
+        TypeError: something in ``value`` has no JSON form.
+    """
+    return "".join(_encode(value, 0))
 
 
 def dump_pretty(value: Any) -> str:
     """JSON indented by tabs, as rkt prints it; not for the hot path."""
     import json
 
-    return json.dumps(value, ensure_ascii=False, indent="\t")
-
-
-def _refuse(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return json.dumps(value, ensure_ascii=False, indent="\t", allow_nan=False)

@@ -9,7 +9,8 @@ A subclass lists annotated fields, with or without defaults, as a dataclass does
         count: int = 1
 
 Type checkers see a frozen keyword-only dataclass; the interpreter sees ``__slots__`` and a generic ``__init__``.
-``dataclasses`` itself costs 15 ms (docs/devel/start-up.md). A list or dict default is copied for each instance.
+``dataclasses`` itself costs 15 ms (docs/devel/start-up.md). A list or dict default is copied for each instance. A field
+whose name starts by ``_``, or that is annotated ``ClassVar``, belongs to the class.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ class _RecordMeta(type):
     """Moves defaults out of the namespace, where they would collide with ``__slots__``."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _RecordMeta:
-        fields = [field for field in namespace.get("__annotations__", {}) if not field.startswith("_")]
+        # Strings, because every module that defines a record imports ``annotations`` from ``__future__``.
+        fields = [
+            field
+            for field, annotation in namespace.get("__annotations__", {}).items()
+            if not field.startswith("_") and not annotation.startswith("ClassVar")
+        ]
         defaults = {field: namespace.pop(field) for field in fields if field in namespace}
         namespace["__slots__"] = tuple(fields)
         cls = super().__new__(mcs, name, bases, namespace)
@@ -45,7 +51,7 @@ class Record(metaclass=_RecordMeta):
         _fields: Any
     else:
 
-        def __init__(self, **values):  # noqa: ANN003
+        def __init__(self, **values) -> None:  # noqa: ANN003
             put = object.__setattr__
             defaults = self._defaults
             for field in self._fields:
@@ -59,10 +65,10 @@ class Record(metaclass=_RecordMeta):
             if values:
                 raise TypeError(f"{type(self).__name__}: no field {next(iter(values))!r}")
 
-        def __setattr__(self, name, value):  # noqa: ANN001
+        def __setattr__(self, name, value) -> None:  # noqa: ANN001
             raise AttributeError(f"{type(self).__name__} is frozen")
 
-        def __delattr__(self, name):  # noqa: ANN001
+        def __delattr__(self, name) -> None:  # noqa: ANN001
             raise AttributeError(f"{type(self).__name__} is frozen")
 
     def __eq__(self, other: object) -> bool:
