@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Each does its own set-up; nothing else has to be installed by hand.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+DATA_DIR ?= /var/lib/rkt
+SYSCONF_DIR ?= /etc
+#: words for pytest, such as TESTS='tests/unit -x'
+TESTS ?= tests
+SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh .ci/run
+PYTHON_FILES := src tests tools
+VENV := .venv/bin
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## packages (as root on Debian), .venv, bin/rkt, stage1 image
+	@tools/setup.sh
+
+.PHONY: setup-test
+setup-test:
+	@tools/setup.sh test
+
+.PHONY: setup-check
+setup-check:
+	@tools/setup.sh test check
+
+.PHONY: demo
+demo: setup-test ## build, sign, trust, fetch and run a small image
+	@tools/demo.sh
+
+.PHONY: test
+test: setup-test ## the whole test suite
+	@$(VENV)/python -m pytest $(TESTS)
+
+.PHONY: check
+check: setup-check man ## linters, types, shell scripts, import budget, man pages
+	$(VENV)/ruff check $(PYTHON_FILES)
+	$(VENV)/ruff format --check $(PYTHON_FILES)
+	$(VENV)/mypy
+	shellcheck $(SHELL_FILES)
+	$(VENV)/python -m pytest -q tests/style
+
+.PHONY: man
+man: setup ## man pages, into build/man
+	@$(VENV)/python -I tools/build_man.py --output build/man
+
+.PHONY: completion
+completion: setup ## completion scripts, into build/completion
+	@$(VENV)/python -I tools/build_completion.py --output build/completion
+
+.PHONY: bench
+bench: setup-test ## start latency and memory beside the peers installed; BENCH=--write updates docs/performance.md
+	@$(VENV)/python tests/bench/bench.py $(BENCH)
+
+.PHONY: install
+install: setup man completion ## install below PREFIX (and DESTDIR); as root also groups and the data directory
+	@tools/install.sh install "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)"
+
+.PHONY: uninstall
+uninstall: ## remove what install put below PREFIX; images, pods and configuration stay
+	@tools/install.sh uninstall "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)"
+
+.PHONY: clean
+clean: ## remove what was built, but not .venv
+	rm -rf build bin/rkt .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the stage1 image of the ``ns`` flavour: same sources, same interpreter, same bytes.
+
+The image is an ACI whose root file system holds the flavour as one zip archive that Python runs (``ns.pyz``), links to
+it under the names of the entrypoints, the compiled system call filter, and the pod's pid 1. Beside it stands
+``stage1.json``, the list by which the engine knows the images of its own installation.
+
+Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from tools.build_launcher import head_of_script, real_interpreter  # noqa: E402 - isolated, so the path comes first
+
+SOURCE = os.path.join(ROOT, "src", "rkt")
+#: Modules and packages of the archive, relative to src/rkt; what stage1 and stage2 may import (design §2).
+ARCHIVE_MEMBERS = (
+    "__init__.py",
+    "errors.py",
+    "values.py",
+    "schema",
+    "linux",
+    "stage0/__init__.py",
+    "stage0/contract.py",
+    "stage1/__init__.py",
+    "stage1/common",
+    "stage1/ns",
+    "stage2",
+)
+#: Entrypoints by the names of the manifest's annotations, all the same program.
+ENTRYPOINTS = ("enter", "gc", "run", "stop")
+DIRECTORIES = ("opt", "opt/stage2", "rkt", "rkt/env", "rkt/status")
+#: Labels of appc by the kernel's machine names (spec runtime §1.2).
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "i686": "i386",
+    "aarch64": "aarch64",
+    "aarch64_be": "aarch64_be",
+    "armv6l": "armv6l",
+    "armv7l": "armv7l",
+    "armv7b": "armv7b",
+    "ppc64le": "ppc64le",
+}
+#: Earliest time a zip archive can hold.
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def source_files() -> list[str]:
+    """Paths below src/ of every module that goes into the archive, sorted."""
+    found = []
+    for member in ARCHIVE_MEMBERS:
+        path = os.path.join(SOURCE, member)
+        if member.endswith(".py"):
+            found.append(path)
+            continue
+        for directory, names, files in os.walk(path):
+            names[:] = sorted(name for name in names if name != "__pycache__")
+            found += [os.path.join(directory, name) for name in files if name.endswith(".py")]
+    return sorted(os.path.relpath(path, os.path.dirname(SOURCE)) for path in found)
+
+
+def compiled(source: bytes, name: str) -> bytes:
+    """Byte code that is loaded without a look at the source (PEP 552, unchecked)."""
+    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    # The two halves of importlib that write the format are private; py_compile writes only to files.
+    from importlib import _bootstrap_external
+
+    to_pyc = _bootstrap_external._code_to_hash_pyc  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    return bytes(to_pyc(code, importlib.util.source_hash(source), False))
+
+
+def build_archive(interpreter: str) -> bytes:
+    """The flavour as a program: ``#!`` line, then a zip archive, stored because inflating costs time at each start."""
+    buffer = io.BytesIO()
+    buffer.write(os.fsencode(head_of_script(interpreter, "-IS")))
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+
+        def add(name: str, data: bytes) -> None:
+            entry = zipfile.ZipInfo(name, ZIP_TIME)
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, data)
+
+        for path in source_files():
+            with open(os.path.join(os.path.dirname(SOURCE), path), "rb") as stream:
+                source = stream.read()
+            if path == "rkt/stage1/ns/__main__.py":
+                add("__main__.py", source)
+                add("__main__.pyc", compiled(source, "__main__.py"))
+            add(path, source)
+            add(path + "c", compiled(source, path))
+    return buffer.getvalue()
+
+
+def build_filter(directory: str) -> dict[str, bytes]:
+    """Name and bytes of the compiled default system call filter."""
+    os.makedirs(directory, exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-I", "-S", os.path.join(ROOT, "tools", "build_seccomp.py"), directory], check=True
+    )
+    filters = {}
+    for name in sorted(os.listdir(directory)):
+        with open(os.path.join(directory, name), "rb") as stream:
+            filters[name] = stream.read()
+    return filters
+
+
+def read_reaper(path: str) -> bytes:
+    """The pod's pid 1; it runs where no library of the host is, so it must be static."""
+    with open(path, "rb") as stream:
+        data = stream.read()
+    if not data.startswith(b"\x7fELF") or b"\0/lib/ld" in data or b"\0/lib64/ld" in data:
+        raise SystemExit(f"{path} is not a static ELF program")
+    return data
+
+
+def write_aci(path: str, manifest: bytes, files: dict[str, tuple[int, bytes]], links: dict[str, str]) -> str:
+    """Write the image and return its ID, ``sha512-`` and 128 hex digits.
+
+    Args:
+        path: file to replace.
+        manifest: bytes of the image manifest.
+        files: name below rootfs -> mode and content.
+        links: name below rootfs -> target of a symbolic link.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+
+        def add(name: str, kind: bytes, mode: int, data: bytes = b"", target: str = "") -> None:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), target
+            archive.addfile(entry, io.BytesIO(data))
+
+        add("manifest", tarfile.REGTYPE, 0o644, manifest)
+        add("rootfs", tarfile.DIRTYPE, 0o755)
+        for name in sorted({*DIRECTORIES, *files, *links}):
+            if name in files:
+                add(f"rootfs/{name}", tarfile.REGTYPE, files[name][0], files[name][1])
+            elif name in links:
+                add(f"rootfs/{name}", tarfile.SYMTYPE, 0o777, target=links[name])
+            else:
+                add(f"rootfs/{name}", tarfile.DIRTYPE, 0o755)
+    data = buffer.getvalue()
+    replace(path, data)
+    return f"sha512-{hashlib.sha512(data).hexdigest()}"
+
+
+def replace(path: str, data: bytes) -> None:
+    """Write beside and rename."""
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as stream:
+        stream.write(data)
+    os.chmod(temporary, 0o644)
+    os.rename(temporary, path)
+
+
+def inputs_digest(interpreter: str, reaper: str) -> str:
+    """Changes whenever the image would."""
+    digest = hashlib.sha256(f"{interpreter}\0{sys.version}\0{platform.machine()}\0".encode())
+    paths = [os.path.join(os.path.dirname(SOURCE), path) for path in source_files()]
+    tools = os.path.dirname(os.path.abspath(__file__))
+    paths += [
+        os.path.join(tools, name) for name in ("build_stage1.py", "build_launcher.py", "build_seccomp.py")
+    ]
+    paths += [os.path.join(SOURCE, "stage1/ns/manifest.json"), reaper]
+    for path in paths:
+        digest.update(path.encode() + b"\0")
+        with open(path, "rb") as stream:
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def package_version(content: bytes) -> str:
+    """Version of the image; a checkout's carries a hash of the content, so that changed code is another image."""
+    with open(os.path.join(SOURCE, "__init__.py"), encoding="utf-8") as stream:
+        version = next(line.split('"')[1] for line in stream if line.startswith("__version__"))
+    if os.path.exists(os.path.join(ROOT, ".git")):
+        version += "+" + hashlib.sha256(content).hexdigest()[:12]
+    return version
+
+
+def main() -> None:
+    """Build unless nothing has changed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", required=True, help="directory for the image and stage1.json")
+    parser.add_argument("--reaper", default=shutil.which("catatonit") or "/usr/bin/catatonit")
+    parser.add_argument("--python", default=real_interpreter(), help="interpreter that runs stage1")
+    options = parser.parse_args()
+    os.makedirs(options.output, mode=0o755, exist_ok=True)
+    if not os.path.exists(os.path.join(SOURCE, "stage1/ns/manifest.json")) or not os.path.exists(
+        "tools/build_seccomp.py"
+    ):
+        print("setup: stage1 sources are not there yet", file=sys.stderr)
+        return
+
+    stamp = os.path.join(options.output, ".inputs")
+    digest = inputs_digest(options.python, options.reaper)
+    if os.path.exists(stamp):
+        with open(stamp, encoding="ascii") as stream:
+            if stream.read() == digest:
+                return
+
+    with open(os.path.join(SOURCE, "stage1/ns/manifest.json"), "rb") as stream:
+        manifest = json.load(stream)
+    files = {
+        "ns.pyz": (0o755, build_archive(options.python)),
+        "reaper": (0o755, read_reaper(options.reaper)),
+    }
+    for name, data in build_filter(os.path.join(options.output, "seccomp")).items():
+        files[name] = (0o644, data)
+    shutil.rmtree(os.path.join(options.output, "seccomp"))
+    version = package_version(
+        json.dumps(manifest).encode() + b"".join(files[name][1] for name in sorted(files))
+    )
+    labels = {"version": version, "os": "linux", "arch": ARCHITECTURES[platform.machine()]}
+    manifest["labels"] = [{"name": name, "value": value} for name, value in labels.items()]
+    image = write_aci(
+        os.path.join(options.output, "stage1-ns.aci"),
+        json.dumps(manifest, separators=(",", ":")).encode(),
+        files,
+        dict.fromkeys(ENTRYPOINTS, "ns.pyz"),
+    )
+    listed = {
+        "default": "ns",
+        "images": {
+            "ns": {"name": manifest["name"], "version": version, "id": image, "file": "stage1-ns.aci"}
+        },
+    }
+    replace(os.path.join(options.output, "stage1.json"), json.dumps(listed, indent=2).encode() + b"\n")
+    replace(stamp, digest.encode())
+    print(f"setup: built {manifest['name']}:{version}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
