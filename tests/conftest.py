@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for everybody: the built engine, private directories, small images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib import rkt as rkt_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``root`` say why they are skipped for others."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def rkt_binary() -> str:
+    """Path of ``bin/rkt``."""
+    stage1 = os.path.join(rkt_library.ROOT, "build", "stage1", "stage1.json")
+    for path in (rkt_library.BINARY, stage1):
+        if not os.path.exists(path):
+            pytest.fail(f"{path} is missing: run make setup", pytrace=False)
+    return rkt_library.BINARY
+
+
+@pytest.fixture
+def rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
+    """An engine of its own; at the end everything it left on the host fails the test."""
+    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    try:
+        yield engine
+    finally:
+        engine.close()
