@@ -68,6 +68,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
 
     Args:
         path: the file to create or replace.
+        data: its whole content.
         mode: exact permission bits.
         sync: whether the data must survive a power cut once this returns.
         gid: group to give the file, -1 to leave it.
@@ -87,7 +88,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        try:
+        try:  # noqa: SIM105 - contextlib is not on the hot path
             os.unlink(temporary)
         except FileNotFoundError:
             pass
@@ -158,14 +159,14 @@ def _enter(name: str, dir_fd: int | None, device: int) -> tuple[int, str, Iterat
 
 
 def _unlink(name: str, dir_fd: int | None) -> None:
-    try:
+    try:  # noqa: SIM105 - likewise
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass
 
 
 def _rmdir(name: str, dir_fd: int | None) -> None:
-    try:
+    try:  # noqa: SIM105 - likewise
         os.rmdir(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass

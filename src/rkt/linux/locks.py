@@ -7,12 +7,14 @@ holder, so after acquiring, the path must still be the same inode (spec cli §8.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 _ATTEMPTS = 16
 
@@ -36,7 +38,7 @@ class Lock:
         fd, self.fd = self.fd, -1
         return fd
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -68,7 +70,7 @@ def lock_file(path: str, *, exclusive: bool, blocking: bool = True, mode: int = 
         finally:
             if fd >= 0:
                 os.close(fd)
-    raise OSError(116, "lock file keeps being replaced", path)
+    raise OSError(errno.ESTALE, "lock file keeps being replaced", path)
 
 
 def lock_directory(path: str, *, exclusive: bool, blocking: bool = True, dir_fd: int | None = None) -> Lock:
