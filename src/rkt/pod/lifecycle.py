@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Pod directories: where a pod stands, who holds it, and how it moves on (spec runtime §2.1 and §2.2).
+
+State is a place and a lock, nothing else::
+
+    $DATA/pods/                                                                    2750, group rkt
+    ├── embryo/UUID           made here only to be locked before anybody sees it
+    ├── prepare/UUID          locked: preparing             not locked: aborted prepare
+    ├── prepared/UUID         ready for run-prepared
+    ├── run/UUID              locked: running               not locked: exited
+    ├── exited-garbage/UUID   locked: exited deleting       not locked: exited garbage
+    ├── garbage/UUID          locked: deleting              not locked: garbage (never ran)
+    └── names/NAME -> UUID    users' own names (pod.names)
+
+    embryo --lock, rename--> prepare --rename, unlock--> prepared --lock, rename--> run
+                                |  \_____________ run: the lock is kept ______________/ |
+                                | died                                                  | the process ends
+                                v                                                       v
+                             garbage <------------- expired: prepared            exited-garbage
+
+Locks, all by flock(2), each guarding one thing:
+
+* the pod directory, exclusive: its owner lives (the preparing process, then the pod's supervisor, which inherits the
+  descriptor across exec), or it is being deleted. Shared, without waiting: a reader looks which of the two it is;
+  shared for longer: a reader (``export``, ``wait``) keeps gc away;
+* ``$DATA/locks/prepareLock``, shared: images are being referenced by a new pod, so ``image gc`` and ``image rm``, which
+  take it exclusively, do not remove them meanwhile;
+* ``names/``, exclusive: a name is being claimed or given up.
+
+Order where two are held: pod directory, then prepareLock or ``names``.
+
+A kill at any point leaves one directory in one place without a lock, which is a state of its own above; nothing needs
+repair. A reader that meets a rename finds the pod in a later place, because every rename goes to the right or below.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from rkt.errors import Ambiguous, NotFound, PodError, UsageError
+from rkt.linux.files import read_bounded, sync_directory, write_new
+from rkt.linux.locks import Lock, lock_directory, lock_file
+from rkt.values import PodUUID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+EMBRYO = "embryo"
+PREPARE = "prepare"
+PREPARED = "prepared"
+RUN = "run"
+EXITED_GARBAGE = "exited-garbage"
+GARBAGE = "garbage"
+#: Every place, in the order of a pod's life, which is the order in which a moving pod must be looked for.
+PLACES = (EMBRYO, PREPARE, PREPARED, RUN, EXITED_GARBAGE, GARBAGE)
+#: Places whose pods are listed and can be named.
+NAMEABLE = (PREPARE, PREPARED, RUN, EXITED_GARBAGE)
+NAMES = "names"
+
+#: State strings by place: (not locked, locked). Scripts compare them.
+STATES = {
+    EMBRYO: ("embryo", "embryo"),
+    PREPARE: ("aborted prepare", "preparing"),
+    PREPARED: ("prepared", "prepared"),
+    RUN: ("exited", "running"),
+    EXITED_GARBAGE: ("exited garbage", "exited deleting"),
+    GARBAGE: ("garbage", "deleting"),
+}
+
+DIRECTORY_MODE = 0o750
+FILE_MODE = 0o640
+#: Largest pod file that is read, in bytes; manifests are bounded by ``schema.jsontext``.
+MAX_FILE_BYTES = 4 * 1024 * 1024
+_SMALL_FILE_BYTES = 64 * 1024
+_CREATE_ATTEMPTS = 8
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Pod:
+    """One pod directory, opened.
+
+    The descriptor stays valid through renames, so files are read through it and never through a path that may move.
+
+    Attributes:
+        uuid: the pod's UUID.
+        pods_dir: ``$DATA/pods``.
+        place: the directory it was found in, one of ``PLACES``.
+        fd: descriptor of the directory; when ``owned``, it carries the exclusive lock.
+        locked: whether somebody (or this process) held the exclusive lock when it was opened.
+        owned: whether this object holds the exclusive lock.
+    """
+
+    __slots__ = ("fd", "locked", "owned", "place", "pods_dir", "uuid")
+
+    def __init__(
+        self, pods_dir: str, uuid: PodUUID, place: str, fd: int, *, locked: bool, owned: bool
+    ) -> None:
+        self.pods_dir = pods_dir
+        self.uuid = uuid
+        self.place = place
+        self.fd = fd
+        self.locked = locked
+        self.owned = owned
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the directory as last known."""
+        return f"{self.pods_dir}/{self.place}/{self.uuid}"
+
+    @property
+    def state(self) -> str:
+        """State string, such as ``exited garbage``."""
+        return STATES[self.place][self.locked]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the pod's supervisor lives."""
+        return self.place == RUN and self.locked
+
+    @property
+    def is_exited(self) -> bool:
+        """Whether the pod ran and is over, marked by gc or not."""
+        return self.place == EXITED_GARBAGE or (self.place == RUN and not self.locked)
+
+    @property
+    def ever_ran(self) -> bool:
+        """Whether the pod was started."""
+        return self.place in {RUN, EXITED_GARBAGE}
+
+    def close(self) -> None:
+        """Close the directory, and with it release the lock; harmless when done before."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self.owned = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Pod({self.uuid!s}, {self.state})"
+
+    def read(self, name: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
+        """Content of a file below the pod directory, ``None`` when there is none.
+
+        Raises:
+            OSError: it is no regular file, too large, or cannot be read.
+        """
+        try:
+            return read_bounded(name, limit_bytes, dir_fd=self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_text(self, name: str) -> str | None:
+        """A small text file without surrounding white space, ``None`` when there is none."""
+        data = self.read(name, _SMALL_FILE_BYTES)
+        return None if data is None else data.decode("utf-8", "replace").strip()
+
+    def has(self, name: str) -> bool:
+        """Whether a name exists below the pod directory."""
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def write(self, name: str, data: bytes) -> None:
+        """Create a file of the pod, which must not exist yet."""
+        write_new(name, data, FILE_MODE, dir_fd=self.fd)
+
+    def make_directory(self, name: str, mode: int = DIRECTORY_MODE) -> None:
+        """Create a directory of the pod, which must not exist yet."""
+        os.mkdir(name, mode, dir_fd=self.fd)
+
+    def refresh(self) -> bool:
+        """Look again where the pod is and whether it is locked; false once it is gone."""
+        found = open_pod(self.pods_dir, self.uuid)
+        if found is None:
+            return False
+        with found:
+            self.place = found.place
+            self.locked = found.locked
+        return True
+
+    def move(self, place: str, *, sync: bool) -> None:
+        """Go to another place; one rename is the whole transition.
+
+        Raises:
+            PodError: somebody else moved or removed the pod meanwhile.
+        """
+        target = f"{self.pods_dir}/{place}"
+        try:
+            os.rename(self.path, f"{target}/{self.uuid}")
+        except FileNotFoundError as e:
+            raise PodError(f'pod "{self.uuid}" was moved or removed by another process') from e
+        self.place = place
+        if sync:
+            sync_directory(target)
+
+    def unlock(self) -> None:
+        """Release the exclusive lock and keep the directory open."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self.owned = False
+        self.locked = False
+
+    def lock(self, *, blocking: bool) -> None:
+        """Take the exclusive lock.
+
+        Raises:
+            BlockingIOError: ``blocking`` is false and the pod is in use.
+            PodError: the pod was moved or removed before the lock was ours.
+        """
+        fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        self.owned = True
+        self.locked = True
+        # Locked, but is it still what stands at that path? A directory on its way out keeps its lock (HH7).
+        if not _is_at(self.fd, self.path):
+            self.unlock()
+            raise PodError(f'pod "{self.uuid}" was moved or removed by another process')
+
+
+def _is_at(fd: int, path: str) -> bool:
+    held = os.fstat(fd)
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
+
+
+def ensure_directories(data_dir: str) -> None:
+    """Make the state directories that are missing; ``rkt`` installs them with the right group beforehand."""
+    pods_dir = f"{data_dir}/pods"
+    for path, mode in (
+        (data_dir, DIRECTORY_MODE),
+        (f"{data_dir}/locks", 0o770),
+        (pods_dir, DIRECTORY_MODE),
+        *((f"{pods_dir}/{place}", DIRECTORY_MODE) for place in (*PLACES, NAMES)),
+    ):
+        try:
+            os.makedirs(path, mode)
+        except FileExistsError:
+            continue
+
+
+def lock_prepare(data_dir: str) -> Lock:
+    """The shared prepareLock: images found while it is held stay until the pod refers to them."""
+    try:
+        return lock_file(f"{data_dir}/locks/prepareLock", exclusive=False)
+    except FileNotFoundError:
+        ensure_directories(data_dir)
+        return lock_file(f"{data_dir}/locks/prepareLock", exclusive=False)
+
+
+def create(data_dir: str) -> Pod:
+    """Make a new pod in ``prepare``, locked by this process."""
+    pods_dir = f"{data_dir}/pods"
+    for attempt in range(_CREATE_ATTEMPTS):
+        uuid = PodUUID.random()
+        path = f"{pods_dir}/{EMBRYO}/{uuid}"
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileNotFoundError:
+            if attempt:
+                raise
+            ensure_directories(data_dir)
+            continue
+        try:
+            lock = lock_directory(path, exclusive=True)
+        except FileNotFoundError:
+            continue  # gc swept the embryo before it was locked
+        pod = Pod(pods_dir, uuid, EMBRYO, lock.steal(), locked=True, owned=True)
+        try:
+            pod.move(PREPARE, sync=False)
+        except PodError:
+            pod.close()
+            continue  # likewise, between open and lock
+        return pod
+    raise PodError("cannot create a pod: its directory keeps disappearing", hint="is another gc running?")
+
+
+def open_pod(pods_dir: str, uuid: PodUUID, places: tuple[str, ...] = PLACES) -> Pod | None:
+    """Open a pod wherever it stands, and look whether it is locked; ``None`` when it is in none of ``places``."""
+    for place in places:
+        pod = open_pod_at(pods_dir, uuid, place)
+        if pod is not None:
+            return pod
+    return None
+
+
+def open_pod_at(pods_dir: str, uuid: PodUUID, place: str) -> Pod | None:
+    """Open a pod in one place; ``None`` when it is not there."""
+    path = f"{pods_dir}/{place}/{uuid}"
+    try:
+        fd = os.open(path, _DIRECTORY_FLAGS)
+    except FileNotFoundError:
+        return None
+    locked = False
+    if place not in {EMBRYO, PREPARED}:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            locked = True
+        else:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        # What was found may be true of a later place only: the pod can move between open and flock.
+        if not _is_at(fd, path):
+            os.close(fd)
+            return None
+    return Pod(pods_dir, uuid, place, fd, locked=locked, owned=False)
+
+
+def uuids_in(pods_dir: str, place: str) -> list[str]:
+    """Names of pod directories in one place, unordered; anything that is no UUID is left alone."""
+    try:
+        names = os.listdir(f"{pods_dir}/{place}")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if PodUUID.is_uuid(name)]
+
+
+def all_uuids(pods_dir: str, places: tuple[str, ...] = NAMEABLE) -> list[str]:
+    """Sorted UUIDs of all pods; one that moves while this reads is there once."""
+    found: set[str] = set()
+    for place in places:
+        found.update(uuids_in(pods_dir, place))
+    return sorted(found)
+
+
+def resolve(pods_dir: str, text: str) -> PodUUID:
+    """The pod that a name, a UUID or an unambiguous prefix of one stands for (spec cli §1.8).
+
+    A users' name is matched whole and first; prefixes ignore case.
+
+    Raises:
+        UsageError: ``text`` is empty.
+        NotFound: nothing fits.
+        Ambiguous: several UUIDs fit.
+    """
+    if not text:
+        raise UsageError("UUID cannot be empty")
+    from rkt.pod import names
+
+    named = names.lookup(pods_dir, text)
+    if named is not None and any(os.path.isdir(f"{pods_dir}/{place}/{named}") for place in NAMEABLE):
+        return named
+    lowered = text.lower()
+    matches = [uuid for uuid in all_uuids(pods_dir) if uuid.startswith(lowered)]
+    if not matches:
+        raise NotFound(f'no matches found for "{text}"', hint="rkt list --full")
+    if len(matches) > 1:
+        raise Ambiguous(f"ambiguous uuid, {len(matches)} matches", hint="rkt list --full")
+    return PodUUID(matches[0])
+
+
+def find(pods_dir: str, text: str) -> Pod:
+    """Resolve and open.
+
+    Raises:
+        NotFound: nothing fits, or it was removed meanwhile.
+    """
+    uuid = resolve(pods_dir, text)
+    pod = open_pod(pods_dir, uuid)
+    if pod is None:
+        raise NotFound(f'no matches found for "{text}"')
+    return pod

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What apps wrote, from the log files stage1 keeps in the pod directory.
+
+``logs/APP.log`` has one line per line of output, in the form Kubernetes gave CRI logs::
+
+    2026-01-02T03:04:05.678901234Z stdout F the text
+
+``F`` ends a line, ``P`` is a part of a longer one. The directory is not reachable from the pod, but the text is the
+app's: it is treated as hostile bytes (LG1, LG3).
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import PodError
+from rkt.schema.record import Record
+from rkt.stage0 import contract
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkt.pod.lifecycle import Pod
+
+_CHUNK = 1 << 16
+#: Longest line that is kept together, in bytes; a longer one comes in parts.
+_MAX_LINE_BYTES = 1 << 20
+
+
+class Entry(Record):
+    """One line or part of one.
+
+    Attributes:
+        time: RFC 3339 text as recorded.
+        stream: ``stdout`` or ``stderr``.
+        partial: whether the line goes on in the next entry of that stream.
+        text: bytes as the app wrote them, without the line feed.
+    """
+
+    time: bytes
+    stream: str
+    partial: bool
+    text: bytes
+
+
+def parse_line(line: bytes) -> Entry | None:
+    """One line of a log file without its line feed; ``None`` if it is not of that form."""
+    fields = line.split(b" ", 3)
+    if len(fields) < 3 or fields[1] not in {b"stdout", b"stderr"}:
+        return None
+    tag = fields[2].split(b":", 1)[0]
+    if tag not in {b"F", b"P"}:
+        return None
+    return Entry(
+        time=fields[0],
+        stream=fields[1].decode(),
+        partial=tag == b"P",
+        text=fields[3] if len(fields) == 4 else b"",
+    )
+
+
+def open_log(pod: Pod, app: str) -> int | None:
+    """Descriptor of an app's log, ``None`` when it wrote none.
+
+    Raises:
+        PodError: something else stands where the log should be.
+    """
+    path = f"{contract.LOGS}/{app}.log"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=pod.fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+        os.close(fd)
+        raise PodError(f'log of app "{app}" in pod "{pod.uuid}" is not a regular file')
+    return fd
+
+
+def read_entries(fd: int) -> Iterator[Entry]:
+    """Entries from the descriptor's position to the present end of the file; a last line still being written is left."""
+    rest = b""
+    while chunk := os.read(fd, _CHUNK):
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            entry = parse_line(line)
+            if entry is not None:
+                yield entry
+        if len(rest) > _MAX_LINE_BYTES:
+            entry = parse_line(rest)
+            if entry is not None:
+                yield entry.replace(partial=True)
+            rest = b""
+
+
+def tail_offset(fd: int, lines: int) -> int:
+    """Where the last ``lines`` lines of the file begin, in bytes."""
+    end = os.fstat(fd).st_size
+    position = end
+    wanted = lines
+    first = True
+    while position > 0:
+        start = max(0, position - _CHUNK)
+        data = os.pread(fd, position - start, start)
+        index = len(data)
+        if first and data.endswith(b"\n"):
+            index -= 1
+        first = False
+        while (index := data.rfind(b"\n", 0, index)) != -1:
+            wanted -= 1
+            if wanted <= 0:
+                return start + index + 1
+        position = start
+    return 0 if lines > 0 else end
+
+
+def escape_controls(text: bytes) -> bytes:
+    r"""Make control characters visible as ``\xNN``, keep tabs and UTF-8 text."""
+    decoded = text.decode("utf-8", "backslashreplace")
+    return "".join(
+        c if c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else f"\\x{ord(c):02x}" for c in decoded
+    ).encode()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``rkt list`` shows of a pod, in one small file, so that a thousand pods cost no manifest to parse.
+
+``summary`` in the pod directory, written once by prepare, UTF-8 text, fields separated by tabs::
+
+    rkt.summary<TAB>1<TAB>CREATED-NS<TAB>POD-NAME<TAB>INSECURE-OPTIONS
+    APP<TAB>IMAGE-NAME[:VERSION]<TAB>IMAGE-KEY          one line per app, in the manifest's order
+
+In every field ``%``, tab, line feed and carriage return are written ``%XX``. It is derived from ``pod``,
+``pod-created``, ``name``, ``insecure-options`` and ``appsinfo``; where it is missing or from another version, those
+are read instead.
+"""
+
+from __future__ import annotations
+
+from rkt.schema.record import Record
+
+FILE = "summary"
+_FORMAT = "rkt.summary"
+_VERSION = "1"
+_ESCAPES = (("%", "%25"), ("\t", "%09"), ("\n", "%0A"), ("\r", "%0D"))
+
+
+class AppSummary(Record):
+    """One app.
+
+    Attributes:
+        image: ``name:version``, or the name alone; ``--`` if its manifest cannot be read.
+        image_id: key of the image.
+    """
+
+    name: str
+    image: str
+    image_id: str
+
+
+class Summary(Record):
+    """One pod.
+
+    Attributes:
+        created_ns: since the epoch.
+        name: the users' name, empty for none.
+        insecure: ``--insecure-options`` in force at prepare, comma separated, empty for none.
+    """
+
+    created_ns: int
+    name: str = ""
+    insecure: str = ""
+    apps: list[AppSummary] = []
+
+
+def _escape(text: str) -> str:
+    for plain, escaped in _ESCAPES:
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _unescape(text: str) -> str:
+    for plain, escaped in reversed(_ESCAPES):
+        text = text.replace(escaped, plain)
+    return text
+
+
+def render(summary: Summary) -> bytes:
+    """The file's bytes."""
+    lines: list[tuple[str, ...]] = [
+        (_FORMAT, _VERSION, str(summary.created_ns), summary.name, summary.insecure)
+    ]
+    lines += [(app.name, app.image, app.image_id) for app in summary.apps]
+    return "".join("\t".join(map(_escape, line)) + "\n" for line in lines).encode()
+
+
+def parse_rows(data: bytes) -> list[list[str]] | None:
+    """The lines as lists of fields, the first being the pod's; ``None`` for another version or a damaged file."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    if not text.startswith(f"{_FORMAT}\t{_VERSION}\t") or text[-1] != "\n":
+        return None
+    rows = [line.split("\t") for line in text[:-1].split("\n")]
+    if len(rows[0]) != 5 or not rows[0][2].isdecimal() or any(len(row) != 3 for row in rows[1:]):
+        return None
+    if "%" in text:
+        rows = [[_unescape(field) for field in row] for row in rows]
+    return rows
+
+
+def parse(data: bytes) -> Summary | None:
+    """Likewise as a record."""
+    rows = parse_rows(data)
+    if rows is None:
+        return None
+    _, _, created, name, insecure = rows[0]
+    return Summary(
+        created_ns=int(created),
+        name=name,
+        insecure=insecure,
+        apps=[AppSummary(name=app, image=image, image_id=image_id) for app, image, image_id in rows[1:]],
+    )
