@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents point at exists."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.lib.tree import ROOT, read_text, tracked_files
+
+DOCUMENTS = [
+    path
+    for path in tracked_files()
+    if path.endswith(".md") and not path.startswith("changes.d/") and path != "CHANGELOG.md"
+]
+#: Two screens, with a margin for people with large ones.
+MAX_README_LINES = 130
+
+
+def _commands(text: str) -> list[str]:
+    """Lines of shell blocks that a reader types."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [
+        line.lstrip("$# ").strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith(("$ ", "# "))
+    ]
+
+
+def test_readme_begins_with_demo_then_test() -> None:
+    """The first command of the README is ``make demo``, the second ``make test``."""
+    commands = _commands(read_text("README.md"))
+    assert commands[:2] == ["make demo", "make test"]
+
+
+def test_readme_fits_on_two_screens() -> None:
+    """The README stays short."""
+    assert len(read_text("README.md").splitlines()) <= MAX_README_LINES
+
+
+def test_make_targets_of_documents_exist() -> None:
+    """Every ``make TARGET`` that a document tells to type is a target."""
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read_text("Makefile"), re.MULTILINE))
+    for path in DOCUMENTS:
+        for command in _commands(read_text(path)):
+            words = command.split()
+            if words[:1] == ["make"] and len(words) > 1:
+                assert words[1] in targets, f"{path}: {command}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_relative_links_lead_somewhere(path: str) -> None:
+    """A link without a scheme names a file of the repository."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", read_text(path)):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        assert os.path.exists(os.path.join(ROOT, os.path.dirname(path), target)), target
