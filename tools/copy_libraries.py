@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies the libraries rkt imports from the virtual environment into an installation; needs no network.
+
+Exactly the versions of ``requirements/runtime.txt`` are copied, file by file as the distributions list them; an
+environment that holds others is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+
+from packaging.requirements import Requirement
+
+
+def required(path: str) -> list[Requirement]:
+    """Requirements of the file that apply to this interpreter."""
+    with open(path, encoding="utf-8") as stream:
+        lines = [line.strip() for line in stream]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [requirement for requirement in wanted if not requirement.marker or requirement.marker.evaluate()]
+
+
+def copy(requirement: Requirement, target: str) -> None:
+    """Copy the files of one distribution; scripts and byte code stay behind."""
+    distribution = importlib.metadata.distribution(requirement.name)
+    if not requirement.specifier.contains(distribution.version):
+        raise SystemExit(f"{requirement} is wanted, .venv has {distribution.version}: run make setup")
+    for file in distribution.files or ():
+        if ".." in file.parts or "__pycache__" in file.parts:
+            continue
+        destination = os.path.join(target, str(file))
+        os.makedirs(os.path.dirname(destination), exist_ok=True)
+        shutil.copy(str(distribution.locate_file(file)), destination)
+
+
+def main() -> None:
+    """Copy them all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requirements", required=True)
+    parser.add_argument("--target", required=True)
+    options = parser.parse_args()
+    for requirement in required(options.requirements):
+        copy(requirement, options.target)
+
+
+if __name__ == "__main__":
+    main()

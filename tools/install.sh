@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what `make` has built, or removes it again.
+# usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR
+#
+#   PREFIX/bin/rkt                            launcher
+#   PREFIX/lib/rkt/package/rkt                the engine, compiled
+#   PREFIX/lib/rkt/site                       libraries for commands that are not on the hot path
+#   PREFIX/lib/rkt/stage1-images              built-in stage1 images and their list
+#   PREFIX/lib/rkt/setup-data-dir.sh          groups and directories, as run at the end
+#   PREFIX/lib/{systemd/system,tmpfiles.d,sysusers.d}
+#   PREFIX/share/man, bash-completion, zsh, fish
+#
+# Vendor configuration may live in PREFIX/lib/rkt too, so only these sub-directories are ever replaced or removed.
+set -euo pipefail
+
+action=$1 prefix=$2 destdir=$3 data_dir=$4 sysconf_dir=$5
+umask 022
+cd "$(dirname "$(readlink -f "$0")")/.."
+case $prefix in /*) ;; *)
+    echo "install: PREFIX must be an absolute path: $prefix" >&2
+    exit 1
+    ;;
+esac
+prefix=${prefix%/}
+root=$destdir$prefix
+lib=$root/lib/rkt
+python=.venv/bin/python
+
+pages() { find build/man -maxdepth 1 -name '*.[1-8]' -printf '%f\n'; }
+
+remove() {
+    rm -rf "$lib"/{package,site,stage1-images} "$lib"/.{package,site,stage1-images}.{new,old}
+    rm -f "$root/bin/rkt" "$lib/setup-data-dir.sh" "$root"/lib/systemd/system/rkt-gc.{service,timer}
+    rm -f "$root"/lib/{tmpfiles.d,sysusers.d}/rkt.conf
+    rm -f "$root/share/bash-completion/completions/rkt" "$root/share/zsh/site-functions/_rkt"
+    rm -f "$root/share/fish/vendor_completions.d/rkt.fish"
+    rm -f "$root"/share/man/man[1-8]/rkt{,-*}.[1-8]
+    rmdir "$lib" 2>/dev/null || true
+}
+
+# replace NAME: what was staged becomes $lib/NAME; a command that starts meanwhile finds the old or the new one
+replace() {
+    rm -rf "$lib/.$1.old"
+    if [ -e "$lib/$1" ]; then mv "$lib/$1" "$lib/.$1.old"; fi
+    mv "$lib/.$1.new" "$lib/$1"
+    rm -rf "$lib/.$1.old"
+}
+
+# fill FILE TARGET: install a text with the directories of this installation in it
+fill() {
+    sed -e "s|@BIN_DIR@|$prefix/bin|g" -e "s|@DATA_DIR@|$data_dir|g" -e "s|@LOCAL_CONFIG_DIR@|$sysconf_dir/rkt|g" \
+        "$1" >"$2.new"
+    chmod 644 "$2.new"
+    mv "$2.new" "$2"
+}
+
+install_all() {
+    local page
+    mkdir -p "$root/bin" "$lib" "$root"/lib/{systemd/system,tmpfiles.d,sysusers.d} \
+        "$root"/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    rm -rf "$lib"/.{package,site,stage1-images}.new
+
+    mkdir -p "$lib/.package.new"
+    tar -C src --exclude=__pycache__ --owner=0 --group=0 -cf - rkt | tar -C "$lib/.package.new" --no-same-permissions -xf -
+    # Unchecked byte code: no file of the package is looked at twice (docs/devel/start-up.md).
+    "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -s "$lib/.package.new" -p "$prefix/lib/rkt/package" "$lib/.package.new"
+    mkdir -p "$lib/.site.new"
+    "$python" -I tools/copy_libraries.py --requirements requirements/runtime.txt --target "$lib/.site.new"
+    "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -s "$lib/.site.new" -p "$prefix/lib/rkt/site" "$lib/.site.new"
+    mkdir -p "$lib/.stage1-images.new"
+    install -m 644 build/stage1/stage1.json build/stage1/*.aci "$lib/.stage1-images.new"
+    replace package
+    replace site
+    replace stage1-images
+
+    install -m 755 tools/setup-data-dir.sh "$lib/setup-data-dir.sh"
+    for page in $(pages); do
+        install -D -m 644 "build/man/$page" "$root/share/man/man${page##*.}/$page"
+    done
+    install -m 644 build/completion/rkt.bash "$root/share/bash-completion/completions/rkt"
+    install -m 644 build/completion/_rkt "$root/share/zsh/site-functions/_rkt"
+    install -m 644 build/completion/rkt.fish "$root/share/fish/vendor_completions.d/rkt.fish"
+    fill dist/systemd/rkt-gc.service "$root/lib/systemd/system/rkt-gc.service"
+    fill dist/systemd/rkt-gc.timer "$root/lib/systemd/system/rkt-gc.timer"
+    fill dist/tmpfiles.d/rkt.conf "$root/lib/tmpfiles.d/rkt.conf"
+    fill dist/sysusers.d/rkt.conf "$root/lib/sysusers.d/rkt.conf"
+    if [ "$data_dir" != /var/lib/rkt ] && [ ! -e "$destdir$sysconf_dir/rkt/paths.d/data.json" ]; then
+        mkdir -p "$destdir$sysconf_dir/rkt/paths.d"
+        printf '{"rktKind":"paths","rktVersion":"v1","data":"%s"}\n' "$data_dir" \
+            >"$destdir$sysconf_dir/rkt/paths.d/data.json"
+    fi
+    # The launcher comes last: it is what makes the rest reachable.
+    "$python" -I tools/build_launcher.py --output "$root/bin/rkt" --package-path "$prefix/lib/rkt/package" \
+        --library-path "$prefix/lib/rkt/site" --stage1-images-path "$prefix/lib/rkt/stage1-images" \
+        --man-path "$prefix/share/man"
+
+    if [ "$(id -u)" = 0 ] && [ -z "$destdir" ]; then
+        "$lib/setup-data-dir.sh" "$root/lib/tmpfiles.d/rkt.conf"
+        echo "installed $root/bin/rkt, data in $data_dir, configuration in $sysconf_dir/rkt"
+    else
+        echo "installed $root/bin/rkt; on the host run as root: $prefix/lib/rkt/setup-data-dir.sh $prefix/lib/tmpfiles.d/rkt.conf"
+    fi
+}
+
+case $action in
+install) install_all ;;
+uninstall) remove ;;
+*)
+    echo "usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR" >&2
+    exit 2
+    ;;
+esac
