@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The short forms in which flags write volumes, mounts, ports and system call filters (spec cli §1.7).
+
+Values are split at commas only, and taken as they are: no escapes, so no commas in paths.
+"""
+
+from __future__ import annotations
+
+from rkt.errors import InvalidManifest, UsageError, quoted
+from rkt.schema.appc import MAX_ID, ExposedPort, Volume, is_ipv4, make_volume, parse_mode
+from rkt.schema.isolators import SECCOMP_REMOVE, SECCOMP_RETAIN, Isolator, seccomp_set
+from rkt.values import ACName
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_DIGITS = frozenset("0123456789")
+#: What flags take for a boolean, as Go's parser does.
+_BOOLEANS = {
+    "1": True,
+    "t": True,
+    "T": True,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "0": False,
+    "f": False,
+    "F": False,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
+_VOLUME_KEYS = frozenset(("kind", "source", "readOnly", "recursive", "mode", "uid", "gid"))
+
+
+def parse_boolean(text: str) -> bool:
+    """``true``, ``false`` and the other spellings of a flag.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text not in _BOOLEANS:
+        raise UsageError(f"{quoted(text)} is neither true nor false")
+    return _BOOLEANS[text]
+
+
+def parse_volume(text: str) -> Volume:
+    """``NAME,kind=empty|host[,source=PATH][,readOnly=BOOL][,recursive=BOOL][,mode=OCTAL][,uid=N][,gid=N]``.
+
+    Raises:
+        UsageError: ``invalid value in --volume flag …``, and what is wrong with it.
+    """
+    try:
+        name, *options = text.split(",")
+        values = _options(options, _VOLUME_KEYS, "volume")
+        mode = values.get("mode")
+        return make_volume(
+            name=ACName.parse(name, what="volume name"),
+            kind=values.get("kind", ""),
+            source=values.get("source", ""),
+            read_only=parse_boolean(values["readOnly"]) if "readOnly" in values else None,
+            recursive=parse_boolean(values["recursive"]) if "recursive" in values else None,
+            mode=None if mode is None else parse_mode(mode),
+            uid=_id(values["uid"], "uid") if "uid" in values else None,
+            gid=_id(values["gid"], "gid") if "gid" in values else None,
+        )
+    except (UsageError, InvalidManifest) as e:
+        raise UsageError(f"invalid value in --volume flag {quoted(text)}: {e}") from e
+
+
+def parse_mount(text: str) -> tuple[ACName, str]:
+    """``volume=NAME,target=PATH``: the volume's name and the path.
+
+    Raises:
+        UsageError: another key, a repeated or missing one, or a bad name.
+    """
+    values = _options(text.split(","), frozenset(("volume", "target")), "mount")
+    if not values.get("volume") or not values.get("target"):
+        raise UsageError(f"invalid value in --mount flag {quoted(text)}: volume=NAME,target=PATH is expected")
+    try:
+        return ACName.parse(values["volume"], what="volume name"), values["target"]
+    except InvalidManifest as e:
+        raise UsageError(f"invalid value in --mount flag {quoted(text)}: {e}") from e
+
+
+def parse_port(text: str) -> ExposedPort:
+    """``NAME:[HOSTIP:]HOSTPORT``.
+
+    Raises:
+        UsageError: with rkt's words on the part that is wrong.
+    """
+    parts = text.split(":")
+    if len(parts) not in {2, 3}:
+        raise UsageError(f"{quoted(text)} is not in name:[ip:]port format")
+    name, port = parts[0], parts[-1]
+    host_ip = parts[1] if len(parts) == 3 else ""
+    try:
+        parsed_name = ACName.parse(name, what="port name")
+    except InvalidManifest as e:
+        raise UsageError(f"{quoted(name)} is not a valid port name: {e}") from e
+    if len(parts) == 3 and not is_ipv4(host_ip):
+        raise UsageError(f"{quoted(host_ip)} is not a valid IP")
+    if not port or len(port) > 5 or not _DIGITS.issuperset(port) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"{quoted(port)} is not a valid port number")
+    return ExposedPort(name=parsed_name, host_port=int(port), host_ip=host_ip)
+
+
+def parse_seccomp(text: str) -> Isolator:
+    """``mode=retain|remove[,errno=E],SYSCALL,…``, keys in any order.
+
+    Raises:
+        UsageError: the mode is missing or bad, another key, or a bad name.
+    """
+    mode = errno = ""
+    names: list[str] = []
+    for word in text.split(","):
+        key, equals, value = word.partition("=")
+        if not equals:
+            names.append(word)
+        elif key == "mode" and not mode:
+            mode = value
+        elif key == "errno" and not errno:
+            errno = value
+        else:
+            raise UsageError(f"invalid seccomp command-line override: {quoted(word)}")
+    if mode not in {"retain", "remove"}:
+        raise UsageError("invalid seccomp mode command-line override: mode=retain or mode=remove is expected")
+    try:
+        value_set = seccomp_set(names, errno, "--seccomp")
+    except InvalidManifest as e:
+        raise UsageError(str(e)) from e
+    return Isolator(name=SECCOMP_RETAIN if mode == "retain" else SECCOMP_REMOVE, value=value_set)
+
+
+def _options(words: Sequence[str], known: frozenset[str], what: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known:
+            raise UsageError(f"unknown {what} parameter {quoted(key)}")
+        if not equals:
+            raise UsageError(f"{what} parameter {quoted(key)} has no value")
+        if key in values:
+            raise UsageError(f"{what} parameter {quoted(key)} is given twice")
+        values[key] = value
+    return values
+
+
+def _id(text: str, what: str) -> int:
+    if not text or len(text) > 10 or not _DIGITS.issuperset(text) or int(text) > MAX_ID:
+        raise UsageError(f"invalid {what} {quoted(text)}: ids go from 0 to {MAX_ID}")
+    return int(text)
