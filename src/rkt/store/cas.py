@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image store: look-up by key and by name, commit, removal (tree and locks: ``store.layout``).
+
+An image is visible when its record exists. Commit: everything is written in staging and synchronised, then renamed into
+place, then the name index is made, and the record comes last. Removal is the reverse: the record goes first. So a
+crash leaves either the image complete with its verdict, or parts that nobody sees and ``store.gc`` collects.
+
+A layer directory that stands under its key is always whole: it is renamed there after ``syncfs``, and renamed away
+before it is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import Ambiguous, DamagedRecord, InvalidManifest, NotFound, RktError, StoreError
+from rkt.linux.files import read_fd_bounded, replace_file, sync_directory
+from rkt.schema.envelope import MAX_RECORD_BYTES, sha256_hex
+from rkt.store.record import ImageRecord, RemoteRow, parse_image_record, parse_remote_row
+from rkt.trust.verdict import KIND_INSECURE
+from rkt.values import KEY_HEX_LENGTH, MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkt.values import ACIdentifier
+
+#: Largest manifest, in bytes (invariant UN14).
+MAX_MANIFEST_BYTES = 4 << 20
+_MAX_NAME_BYTES = 255
+_KEY_LENGTH = len("sha512-") + KEY_HEX_LENGTH
+
+
+class Store:
+    """The images below one data directory. Creating the object touches nothing on disk."""
+
+    __slots__ = ("_cas", "_records", "data_dir")
+
+    def __init__(self, data_dir: str) -> None:
+        self.data_dir = data_dir
+        self._cas = f"{data_dir}/cas"
+        self._records: dict[ImageKey, ImageRecord] = {}
+
+    # Look-up
+
+    def get(self, key: ImageKey) -> ImageRecord:
+        """The record of an image.
+
+        Raises:
+            NotFound: the image is not in the store.
+            DamagedRecord: its record is not what was written, or was written by a stranger.
+        """
+        record = self._records.get(key)
+        if record is None:
+            path = f"{self._cas}/record/{key}"
+            data = self._read(path, MAX_RECORD_BYTES)
+            if data is None:
+                raise NotFound(f"image {key} is not in the store", hint="rkt image list")
+            try:
+                record = parse_image_record(data, key, path)
+            except DamagedRecord as e:
+                raise DamagedRecord(e.message, hint=f"rkt image rm {key.medium}, then fetch it again") from e
+            self._records[key] = record
+        return record
+
+    def contains(self, key: ImageKey) -> bool:
+        """Whether the image is visible; one system call."""
+        try:
+            os.stat(f"{self._cas}/record/{key}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def resolve_id(self, text: str) -> ImageKey:
+        """A hash, or the beginning of one, to the key of an image in the store (spec cli §2.24).
+
+        Raises:
+            NotFound: none, or less than two hex digits.
+            Ambiguous: more than one.
+        """
+        digits = text.partition("-")[2]
+        if len(digits) < MIN_KEY_PREFIX_LENGTH:
+            raise NotFound(f"image ID too short: {text!r}", hint="give at least two hex digits")
+        prefix = text[:_KEY_LENGTH]
+        if len(prefix) == _KEY_LENGTH:
+            try:
+                key = ImageKey.parse(prefix)
+            except InvalidManifest:
+                raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list") from None
+            if not self.contains(key):
+                raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list")
+            return key
+        found = [key for key in self.keys() if key.startswith(prefix)]
+        if not found:
+            raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list")
+        if len(found) > 1:
+            raise Ambiguous(
+                f'ambiguous image ID: "{text}"', hint="give more digits, see rkt image list --full"
+            )
+        return found[0]
+
+    def find_by_name(self, reference: AppcReference) -> ImageKey | None:
+        """The image with that name and at least these labels (spec cli §2.24).
+
+        Without a version among the labels, images found as *latest* are preferred; among equals, the most recently
+        imported. Damaged records are passed over, ``records`` names them. The caller adds labels of its own, such as
+        os and arch.
+        """
+        best: ImageRecord | None = None
+        wanted = reference.labels.items()
+        any_version = "version" not in reference.labels
+        for text in _list(f"{self._cas}/name/{_quote(reference.name)}"):
+            try:
+                record = self.get(ImageKey.parse(text))
+            except (NotFound, StoreError, InvalidManifest):
+                continue
+            if record.name != reference.name or not wanted <= record.labels.items():
+                continue
+            if best is None or (any_version and record.latest, record.import_time_ns) > (
+                any_version and best.latest,
+                best.import_time_ns,
+            ):
+                best = record
+        return None if best is None else best.key
+
+    def resolve(self, text: str) -> ImageKey:
+        """A hash or an appc string to the key of an image in the store; nothing is fetched (spec cli §2.24).
+
+        Raises:
+            NotFound: no such image, or a text that is neither.
+            Ambiguous: a prefix of several keys.
+        """
+        if is_image_hash(text):
+            return self.resolve_id(text)
+        try:
+            key = self.find_by_name(AppcReference.parse(text))
+        except InvalidManifest as e:
+            raise NotFound(f"no image {text!r} in the store: {e.message}", hint="rkt image list") from e
+        if key is None:
+            raise NotFound(f"no image {text!r} in the store", hint="rkt image list")
+        return key
+
+    def manifest_bytes(self, key: ImageKey) -> bytes:
+        """The manifest exactly as the image carries it.
+
+        Raises:
+            NotFound: the image is not in the store.
+            DamagedRecord: the bytes are not those that were imported.
+        """
+        record = self.get(key)
+        path = f"{self._cas}/manifest/{key}"
+        data = self._read(path, MAX_MANIFEST_BYTES)
+        if data is None:
+            raise NotFound(f"image {key} is being removed", hint="rkt image list")
+        if record.manifest_digest != f"sha256:{sha256_hex(data)}":
+            raise DamagedRecord(
+                f"manifest {path} is not what was imported",
+                hint=f"rkt image rm {key.medium}, then fetch it again",
+            )
+        return data
+
+    def layer_path(self, key: ImageKey) -> str:
+        """Absolute path of a layer directory.
+
+        Raises:
+            StoreError: the directory is missing, or others than root could have changed it (invariant HH1).
+        """
+        parent = f"{self._cas}/layer"
+        path = f"{parent}/{key}"
+        try:
+            status = os.stat(parent)
+            os.stat(path)
+        except FileNotFoundError:
+            raise StoreError(
+                f"layer {path} is missing", hint=f"rkt image rm {key.medium}, then fetch it again"
+            ) from None
+        except OSError as e:
+            raise StoreError(f"cannot use layer {path}: {e.strerror}", hint="run the command as root") from e
+        if status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
+            raise StoreError(
+                f"{parent} is open to others (owner {status.st_uid}, mode {status.st_mode & 0o7777:o})",
+                hint=f"chown root {parent} && chmod 700 {parent}",
+            )
+        return path
+
+    def split_path(self, key: ImageKey) -> str:
+        """Absolute path of what the tar held besides file contents."""
+        return f"{self._cas}/split/{key}"
+
+    def last_used_ns(self, key: ImageKey) -> int:
+        """When the image was last used, nanoseconds since the epoch; 0 when nobody knows."""
+        try:
+            return os.stat(f"{self._cas}/used/{key}").st_mtime_ns
+        except OSError:
+            return 0
+
+    def touch(self, key: ImageKey) -> None:
+        """Note that the image is used now; a store that may only be read stays as it is."""
+        path = f"{self._cas}/used/{key}"
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            try:  # noqa: SIM105 - contextlib is not on the hot path
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640))
+            except OSError:
+                pass
+        except OSError:
+            pass
+
+    def records(self, damaged: list[RktError] | None = None) -> Iterator[ImageRecord]:
+        """Every readable record; what cannot be read is appended to ``damaged`` and does not hide the rest."""
+        for key in self.keys():
+            try:
+                yield self.get(key)
+            except NotFound:
+                continue
+            except StoreError as e:
+                if damaged is not None:
+                    damaged.append(e)
+
+    # Change
+
+    def put(self, staging_path: str, record: ImageRecord) -> ImageRecord:
+        """Make an image visible.
+
+        Args:
+            staging_path: a staging directory that holds ``layer/``, ``split`` and ``manifest`` of the image; they are
+                renamed out of it. The bytes were verified, or the verdict says which opt-out was used.
+            record: what to say of it.
+        Returns:
+            the record that is in the store now: the one given, but that an insecure verdict never replaces a better
+            one, and an image once found as *latest* stays so.
+        Raises:
+            OSError: the file system refused; the image is as before.
+        """
+        from rkt.linux.libc import syncfs
+        from rkt.store.layout import rkt_group_id
+        from rkt.store.locks import image_lock, prepare_lock
+
+        key = record.key
+        gid = rkt_group_id() if os.geteuid() == 0 else -1
+        staging_fd = os.open(staging_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # One flush for the layer with all its files; after it, a name under the key means a whole layer.
+            syncfs(staging_fd)
+        finally:
+            os.close(staging_fd)
+        # The prepare lock keeps image gc from taking the layer before the record refers to it.
+        with prepare_lock(self.data_dir), image_lock(self.data_dir, key, exclusive=True):
+            self._records.pop(key, None)
+            try:  # noqa: SIM105 - contextlib is not on the hot path
+                record = _merge(self.get(key), record)
+            except (NotFound, StoreError):
+                pass  # new, or damaged and now mended
+            _give(f"{staging_path}/manifest", 0o640, gid)
+            os.rename(f"{staging_path}/split", self.split_path(key))
+            if not os.path.lexists(f"{self._cas}/layer/{key}"):
+                # A layer that is there may be the root of a running pod, and has the same content.
+                os.rename(f"{staging_path}/layer", f"{self._cas}/layer/{key}")
+            os.rename(f"{staging_path}/manifest", f"{self._cas}/manifest/{key}")
+            self.index_name(record.name, key, gid)
+            self.touch(key)
+            for directory in ("split", "layer", "manifest"):
+                sync_directory(f"{self._cas}/{directory}")
+            replace_file(f"{self._cas}/record/{key}", record.seal(), 0o640, gid=gid)
+        self._records[key] = record
+        return record
+
+    def index_name(self, name: ACIdentifier, key: ImageKey, gid: int = -1) -> None:
+        """Enter an image into the name index; again is harmless."""
+        directory = f"{self._cas}/name/{_quote(name)}"
+        while True:
+            try:
+                os.mkdir(directory, 0o750)
+                os.chmod(directory, 0o2750)
+                if gid != -1:
+                    os.chown(directory, -1, gid)
+            except FileExistsError:
+                pass
+            try:
+                fd = os.open(
+                    f"{directory}/{key}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
+                )
+            except FileNotFoundError:
+                continue  # a removal took the empty directory between the two calls
+            os.close(fd)
+            return
+
+    def remove(self, key: ImageKey, *, in_use: bool) -> None:
+        """Take an image out of the store.
+
+        Args:
+            key: the image; its record may be damaged.
+            in_use: whether a pod refers to its layers, which then stay until ``store.gc`` finds them unused. False
+                only under the exclusive prepare lock.
+        Raises:
+            NotFound: the image is not in the store.
+            StoreError: parts of it stay behind, invisible; ``store.gc`` tries again.
+        """
+        from rkt.store.locks import image_lock
+
+        with image_lock(self.data_dir, key, exclusive=True):
+            try:
+                record: ImageRecord | None = self.get(key)
+            except StoreError:
+                record = None
+            self._records.pop(key, None)
+            try:
+                os.unlink(f"{self._cas}/record/{key}")
+                sync_directory(f"{self._cas}/record")
+            except FileNotFoundError:
+                raise NotFound(f"image {key} is not in the store", hint="rkt image list") from None
+            except OSError as e:
+                raise StoreError(
+                    f"cannot remove image {key}: {e.strerror}", hint="run the command as root"
+                ) from e
+            try:
+                self.remove_remote_rows(key)
+                _unlink(f"{self._cas}/manifest/{key}")
+                self.unindex_name(None if record is None else record.name, key)
+                _unlink(f"{self._cas}/used/{key}")
+                if not in_use:
+                    self.remove_layer(key)
+                _unlink(f"{self._cas}/imagelocks/{key}")
+            except OSError as e:
+                raise StoreError(
+                    f"image {key} was removed, but {e.filename} stays behind: {e.strerror}",
+                    hint="rkt image gc",
+                ) from e
+
+    def remove_layer(self, key: ImageKey) -> None:
+        """Remove a layer and its split; the caller knows that nothing refers to it. Absent is fine."""
+        from rkt.store.staging import Staging
+
+        with Staging(self.data_dir) as staging:
+            try:  # noqa: SIM105 - contextlib is not on the hot path
+                os.rename(f"{self._cas}/layer/{key}", f"{staging.path}/layer")
+            except FileNotFoundError:
+                pass
+            _unlink(self.split_path(key))
+
+    def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
+        """Take an image out of the name index; without a name, look for it under every name."""
+        parent = f"{self._cas}/name"
+        for quoted in [_quote(name)] if name is not None else _list(parent):
+            _unlink(f"{parent}/{quoted}/{key}")
+            try:  # noqa: SIM105 - contextlib is not on the hot path
+                os.rmdir(f"{parent}/{quoted}")
+            except OSError:
+                pass  # other images carry the name, or it is gone
+
+    # What was downloaded from where
+
+    def remote_row(self, url: str) -> RemoteRow | None:
+        """The row of exactly this URL; a damaged one counts as none, since the only loss is a download."""
+        path = f"{self._cas}/remote/{sha256_hex(url.encode())}"
+        try:
+            data = self._read(path, MAX_RECORD_BYTES)
+            row = None if data is None else parse_remote_row(data, path)
+        except StoreError:
+            return None
+        return row if row is not None and row.url == url else None
+
+    def put_remote_row(self, row: RemoteRow) -> None:
+        """Remember what came of a URL."""
+        from rkt.store.locks import prepare_lock
+
+        # The lock tells image gc that the temporary file is somebody's.
+        with prepare_lock(self.data_dir):
+            replace_file(f"{self._cas}/remote/{sha256_hex(row.url.encode())}", row.seal(), 0o640)
+
+    def remove_remote_rows(self, key: ImageKey | None) -> None:
+        """Forget the URLs that an image came from; without a key, those of images that are gone."""
+        parent = f"{self._cas}/remote"
+        for name in _list(parent):
+            path = f"{parent}/{name}"
+            try:
+                data = self._read(path, MAX_RECORD_BYTES)
+                if data is None:
+                    continue
+                row_key: ImageKey | None = parse_remote_row(data, path).key
+            except StoreError:
+                row_key = None
+            gone = row_key is None or not self.contains(row_key) if key is None else row_key == key
+            if gone:
+                _unlink(path)
+
+    # Details
+
+    def keys(self) -> list[ImageKey]:
+        """Keys of all visible images, damaged records included."""
+        keys = []
+        for name in _list(f"{self._cas}/record"):
+            try:
+                keys.append(ImageKey.parse(name))
+            except InvalidManifest:
+                continue  # a temporary file of a write that was cut short
+        return keys
+
+    def _read(self, path: str, limit_bytes: int) -> bytes | None:
+        """Content of one of the store's own files; None when it is absent."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as e:
+            raise StoreError(
+                f"cannot read {path}: {e.strerror}",
+                hint="run the command as root or as a member of group rkt",
+            ) from e
+        try:
+            owner = os.fstat(fd).st_uid
+            if owner not in {0, os.geteuid()}:
+                raise DamagedRecord(f"{path} belongs to user {owner}, not to root")
+            return read_fd_bounded(fd, limit_bytes, path)
+        except OSError as e:
+            raise DamagedRecord(f"cannot read {path}: {e.strerror}") from e
+        finally:
+            os.close(fd)
+
+
+def _merge(old: ImageRecord, new: ImageRecord) -> ImageRecord:
+    """What to keep of the old record when an image is imported again."""
+    verdict = new.verdict
+    if new.verdict.kind == KIND_INSECURE and old.verdict.kind != KIND_INSECURE:
+        verdict = old.verdict
+    return new.replace(verdict=verdict, latest=old.latest or new.latest)
+
+
+def _quote(name: str) -> str:
+    """A name as one path component; it starts and ends alphanumerically, so it is never ``.`` or ``..``."""
+    quoted = name.replace("%", "%25").replace("/", "%2F")
+    if len(quoted) <= _MAX_NAME_BYTES:
+        return quoted
+    # "%%" never comes of quoting, so that no other name can be taken for this one.
+    return f"{quoted[:160]}%%{sha256_hex(name.encode())}"
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as e:
+        raise StoreError(
+            f"cannot read {path}: {e.strerror}", hint="run the command as root or as a member of group rkt"
+        ) from e
+
+
+def _give(path: str, mode: int, gid: int) -> None:
+    os.chmod(path, mode, follow_symlinks=True)
+    if gid != -1:
+        os.chown(path, -1, gid)
+
+
+def _unlink(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib is not on the hot path
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

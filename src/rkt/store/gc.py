@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Garbage of the store: dead staging directories, parts of images that nobody sees, layers that nothing needs.
+
+Everything here may be interrupted and run again, and is driven only by what is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import InvalidManifest, NotFound, RktError
+from rkt.schema.record import Record
+from rkt.store import staging
+from rkt.store.cas import Store
+from rkt.store.locks import prepare_lock
+from rkt.store.refs import IMAGE_STATES, LAYER_STATES, referenced_keys
+from rkt.values import ImageKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Files of these directories below ``cas`` are named by the key of the image they belong to.
+_BY_KEY = ("manifest", "used", "imagelocks")
+
+
+class Outcome(Record):
+    """What a collection did.
+
+    Attributes:
+        layers: keys of the layers that were removed because nothing referred to them.
+        images: keys of the images that were removed because they were not used for long.
+        problems: what could not be done, one line each.
+    """
+
+    layers: list[ImageKey] = []
+    images: list[ImageKey] = []
+    problems: list[str] = []
+
+
+def sweep(data_dir: str) -> list[str]:
+    """What ``rkt gc`` does to the store: take what killed commands left. Cheap when there is nothing.
+
+    Returns:
+        what could not be removed, one line each.
+    """
+    problems = staging.sweep(data_dir)
+    store = Store(data_dir)
+    try:
+        if _unowned(store):
+            # Somebody is preparing a pod or committing an image: the next sweep finds the same.
+            with prepare_lock(data_dir, exclusive=True, blocking=False):
+                problems += _remove_layers(store).problems
+                _remove_stray_files(store)
+    except BlockingIOError:
+        pass
+    except (OSError, RktError) as e:
+        problems.append(f"cannot sweep {data_dir}/cas: {e}")
+    return problems
+
+
+def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKey] = ()) -> Outcome:
+    """What ``rkt image gc`` does: layers nobody refers to, then images not used for long.
+
+    Args:
+        store: the store.
+        unused_since_ns: images last used before this time go, nanoseconds since the epoch.
+        protected: images that stay whatever their age.
+    """
+    problems = staging.sweep(store.data_dir)
+    with prepare_lock(store.data_dir, exclusive=True):
+        first = _remove_layers(store)
+        problems += first.problems
+        _remove_stray_files(store)
+        layer_users = referenced_keys(store.data_dir, LAYER_STATES)
+        keep = referenced_keys(store.data_dir, IMAGE_STATES) | set(protected)
+        images: list[ImageKey] = []
+        damaged: list[RktError] = []
+        for record in list(store.records(damaged)):
+            if record.key in keep or store.last_used_ns(record.key) >= unused_since_ns:
+                continue
+            try:
+                store.remove(record.key, in_use=record.key in layer_users)
+                images.append(record.key)
+            except NotFound:
+                continue
+            except RktError as e:
+                problems.append(e.message)
+        problems += [f"{e.message} ({e.hint})" for e in damaged]
+    return Outcome(layers=first.layers, images=images, problems=problems)
+
+
+def remove_image(store: Store, key: ImageKey) -> bool:
+    """What ``rkt image rm`` does to one image.
+
+    Returns:
+        whether its layers went too; they stay while a pod refers to them, or while a pod that might is being made.
+    Raises:
+        NotFound, StoreError: as ``Store.remove``.
+    """
+    try:
+        with prepare_lock(store.data_dir, exclusive=True, blocking=False):
+            in_use = key in referenced_keys(store.data_dir)
+            store.remove(key, in_use=in_use)
+            return not in_use
+    except BlockingIOError:
+        store.remove(key, in_use=True)
+        return False
+
+
+def _unowned(store: Store) -> set[str]:
+    """Names in the store's directories that no record of the same name owns; a few directory reads."""
+    owned = set(store.keys())
+    names: set[str] = set()
+    for directory in ("layer", "split", *_BY_KEY):
+        names.update(_entries(f"{store.data_dir}/cas/{directory}"))
+    for directory in ("record", "remote"):
+        names.update(name for name in _entries(f"{store.data_dir}/cas/{directory}") if name.startswith("."))
+    return names - owned
+
+
+def _remove_layers(store: Store) -> Outcome:
+    """Remove layers that neither an image nor a pod refers to; under the exclusive prepare lock."""
+    candidates = set()
+    for directory in ("layer", "split"):
+        candidates.update(_keys(f"{store.data_dir}/cas/{directory}"))
+    candidates -= set(store.keys())
+    if not candidates:
+        return Outcome()
+    damaged: list[RktError] = []
+    for record in store.records(damaged):
+        candidates.difference_update(record.layers)
+    if damaged:
+        # Which layers a damaged record needs is not known.
+        return Outcome(
+            problems=[f"{e.message}: unused layers are kept meanwhile ({e.hint})" for e in damaged]
+        )
+    candidates -= referenced_keys(store.data_dir, LAYER_STATES)
+    outcome = Outcome()
+    for key in sorted(candidates):
+        try:
+            store.remove_layer(key)
+            outcome.layers.append(key)
+        except (OSError, RktError) as e:
+            outcome.problems.append(f"cannot remove layer {key}: {e}")
+    return outcome
+
+
+def _remove_stray_files(store: Store) -> None:
+    """Remove what a killed commit or removal left, and mend the name index; under the exclusive prepare lock."""
+    cas = f"{store.data_dir}/cas"
+    owned = set(store.keys())
+    for directory in _BY_KEY:
+        for name in _entries(f"{cas}/{directory}"):
+            if name not in owned:
+                _unlink(f"{cas}/{directory}/{name}")
+    for directory in ("record", "remote"):
+        for name in _entries(f"{cas}/{directory}"):
+            if name.startswith("."):
+                _unlink(f"{cas}/{directory}/{name}")
+    names = f"{cas}/name"
+    for quoted in _entries(names):
+        for name in _entries(f"{names}/{quoted}"):
+            if name not in owned:
+                _unlink(f"{names}/{quoted}/{name}")
+        try:
+            os.rmdir(f"{names}/{quoted}")
+        except OSError:
+            continue  # not empty
+    for record in store.records():
+        store.index_name(record.name, record.key)
+    store.remove_remote_rows(None)
+
+
+def _keys(path: str) -> list[ImageKey]:
+    keys = []
+    for name in _entries(path):
+        try:
+            keys.append(ImageKey.parse(name))
+        except InvalidManifest:
+            continue
+    return keys
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _unlink(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib is not on the hot path
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data directory: where things are, who owns them, with which modes.
+
+::
+
+    $DATA (2750 root:rkt)
+    ├── locks/prepareLock     flock: shared while images are being referenced or committed, exclusive in image gc
+    ├── cas/
+    │   ├── tmp/              one staging directory per operation (store.staging)
+    │   ├── record/KEY        the image record; its existence makes the image visible
+    │   ├── manifest/KEY      the manifest's own bytes
+    │   ├── name/NAME/KEY     empty files: which keys carry a name; can be rebuilt from the records
+    │   ├── used/KEY          empty; mtime is the last use
+    │   ├── layer/KEY/        0700: manifest and rootfs/ as unpacked
+    │   ├── split/KEY         what the tar held besides the files' contents
+    │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
+    │   └── remote/SHA256     what was downloaded from the URL with that sha256
+    └── pods/                 (pod.lifecycle)
+
+The group ``rkt`` may look, not write: a member who could replace a directory here could hand root a forged verdict
+(invariant HH2). Layers are for root alone, since they hold images' setuid files (invariant HH1, CVE-2021-41103).
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import HostError, StoreError
+
+#: (path below $DATA, mode, belongs to group rkt)
+_DIRECTORIES = (
+    ("", 0o2750),
+    ("locks", 0o2750),
+    ("cas", 0o2750),
+    ("cas/tmp", 0o700),
+    ("cas/record", 0o2750),
+    ("cas/manifest", 0o2750),
+    ("cas/name", 0o2750),
+    ("cas/used", 0o2750),
+    ("cas/layer", 0o700),
+    ("cas/split", 0o700),
+    ("cas/imagelocks", 0o2750),
+    ("cas/remote", 0o2750),
+)
+PREPARE_LOCK = "locks/prepareLock"
+
+
+def rkt_group_id() -> int:
+    """Id of the group ``rkt``; -1 when there is none."""
+    import grp
+
+    try:
+        return grp.getgrnam("rkt").gr_gid
+    except KeyError:
+        return -1
+
+
+def setup_data_dir(data_dir: str) -> None:
+    """Make the data directory and the store's directories where they are missing; cheap when they exist.
+
+    Existing directories keep the modes that an administrator gave them, but a data directory that others than its
+    owner may write to is refused (invariant HH1).
+
+    Raises:
+        StoreError: the directory is writable for strangers, or cannot be made.
+    """
+    try:
+        # "remote" is made last: where it exists the others do.
+        os.stat(f"{data_dir}/cas/remote")
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise StoreError(f"cannot use data directory {data_dir}: {e.strerror}") from e
+    else:
+        return
+    gid = rkt_group_id() if os.geteuid() == 0 else -1
+    try:
+        os.makedirs(os.path.dirname(data_dir), mode=0o755, exist_ok=True)
+        for name, mode in _DIRECTORIES:
+            _make_directory(f"{data_dir}/{name}" if name else data_dir, mode, gid)
+    except PermissionError as e:
+        raise HostError(
+            f"cannot create {e.filename}: {e.strerror}", hint="run the command as root, or give another --dir"
+        ) from e
+    except OSError as e:
+        raise StoreError(f"cannot create {e.filename}: {e.strerror}") from e
+
+
+def _make_directory(path: str, mode: int, gid: int) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        status = os.stat(path)
+        if status.st_mode & 0o170000 != 0o040000:
+            raise StoreError(f"{path} is not a directory") from None
+        if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o002:
+            raise StoreError(
+                f"{path} is owned by user {status.st_uid} with mode {status.st_mode & 0o7777:o}: "
+                "others could plant images in it",
+                hint=f"chown root {path} && chmod o-w {path}",
+            ) from None
+        return
+    # The caller's umask and the parent's set-gid bit have no say (invariant HH8).
+    if gid != -1:
+        os.chown(path, -1, gid)
+    os.chmod(path, mode)
