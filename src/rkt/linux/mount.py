@@ -242,13 +242,13 @@ class Mount:
         self.mount_id = int(fields[0])
         self.parent_id = int(fields[1])
         self.device = fields[2].decode()
-        self.root = _unescape(fields[3])
-        self.point = _unescape(fields[4])
+        self.root = unescape(fields[3])
+        self.point = unescape(fields[4])
         self.options = fields[5].decode("ascii", "surrogateescape")
         #: Optional fields, such as ``shared:5 master:1``; empty for a private mount.
         self.propagation = b" ".join(fields[6:]).decode("ascii", "surrogateescape")
         self.fstype = tail[0].decode("ascii", "surrogateescape")
-        self.source = _unescape(tail[1])
+        self.source = unescape(tail[1])
         self.super_options = os.fsdecode(tail[2])
 
 
@@ -264,7 +264,7 @@ def mounts_below(path: Path) -> list[str]:
     for line in _lines("self"):
         point = line.split(b" ", 5)[4]
         if b"\\" in point:
-            point = os.fsencode(_unescape(point))
+            point = os.fsencode(unescape(point))
         if point == (wanted or b"/") or point.startswith(wanted + b"/"):
             found.append(os.fsdecode(point))
     return found
@@ -313,7 +313,8 @@ def _lines(pid: int | str) -> Iterator[bytes]:
         return iter(file.readall().splitlines())
 
 
-def _unescape(field: bytes) -> str:
+def unescape(field: bytes) -> str:
+    """A path as the tables below ``/proc`` write it."""
     if b"\\" in field:
         head, *parts = field.split(b"\\")
         # The kernel writes each of space, tab, newline, backslash and # as a backslash and three octal digits.
