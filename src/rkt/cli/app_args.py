@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image arguments and the flags that follow them (spec cli §1.6, §1.7): words to ``AppRequest``.
+
+A flag applies to the image before it. Values are checked as far as they can be without the image: a bad one is
+noticed before anything is fetched or created.
+"""
+
+from __future__ import annotations
+
+from rkt.cli.command import Flag
+from rkt.errors import UsageError
+from rkt.pod.request import AppRequest, MountRequest
+from rkt.values import ACIdentifier, ACName
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: Every per-app flag; a command lists the names it takes in ``Command.app_flags``.
+APP_FLAGS = {
+    flag.name: flag
+    for flag in (
+        Flag(
+            name="annotation",
+            help="add an annotation to the app in the pod manifest; repeatable",
+            metavar="NAME=VALUE",
+        ),
+        Flag(
+            name="caps-remove",
+            help="capabilities to take away from the default set; replaces what the image says",
+            metavar="CAP[,CAP…]",
+        ),
+        Flag(
+            name="caps-retain",
+            help="the only capabilities to keep; replaces what the image says",
+            metavar="CAP[,CAP…]",
+        ),
+        Flag(name="cap-remove", deprecated="caps-remove"),
+        Flag(name="cap-retain", deprecated="caps-retain"),
+        Flag(name="cpu", help="cpu limit in cores, 500m is half a core", metavar="QUANTITY"),
+        Flag(name="cpu-shares", help="relative weight of the app, 2 to 262144", metavar="N"),
+        Flag(
+            name="environment",
+            help="set a variable, over the image's and --set-env's of that name; repeatable",
+            metavar="NAME=VALUE",
+        ),
+        Flag(name="exec", help="program to run instead of the image's", metavar="PROGRAM"),
+        Flag(name="group", help="gid, group name, or path in the image whose group is used", metavar="GROUP"),
+        Flag(name="memory", help="memory limit, such as 64M or 1Gi", metavar="QUANTITY"),
+        Flag(
+            name="mount",
+            help="mount a volume into this app; before the first image: into all apps; repeatable",
+            metavar="volume=NAME,target=PATH",
+        ),
+        Flag(
+            name="name",
+            help="name of the app in the pod; default: last part of the image name",
+            metavar="NAME",
+        ),
+        Flag(name="oom-score-adj", help="badness for the out-of-memory killer, -1000 to 1000", metavar="N"),
+        Flag(
+            name="readonly-rootfs",
+            help="make the app's root file system read-only",
+            metavar="true|false",
+        ),
+        Flag(
+            name="seccomp",
+            help="system calls to retain or to remove, with the error for the others",
+            metavar="mode=retain|remove[,errno=E],CALL…",
+        ),
+        Flag(
+            name="signature",
+            help="signature file of the image, instead of the one beside it",
+            metavar="FILE",
+            completes="file",
+        ),
+        Flag(
+            name="supplementary-gids",
+            help="further gids; replaces the image's; repeatable",
+            metavar="GID[,GID…]",
+        ),
+        Flag(name="user", help="uid, user name, or path in the image whose owner is used", metavar="USER"),
+        Flag(
+            name="user-annotation",
+            help="replace the image's user annotations; repeatable",
+            metavar="NAME=VALUE",
+        ),
+        Flag(name="user-label", help="replace the image's user labels; repeatable", metavar="NAME=VALUE"),
+        Flag(name="working-dir", help="working directory in the app", metavar="PATH"),
+    )
+}
+#: For commands that make pods.
+ALL_APP_FLAGS = tuple(APP_FLAGS)
+#: For ``fetch``, which takes no arguments for apps.
+FETCH_APP_FLAGS = ("signature",)
+
+_DECIMAL = frozenset("0123456789")
+#: uid and gid -1 means "leave as it is" to the kernel (invariant RN13).
+MAX_ID = 2**32 - 2
+
+
+class AppReader:
+    """Images, their flags and their arguments, gathered in the order written."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.table = {name: APP_FLAGS[name] for name in names}
+        self.mounts: list[MountRequest] = []
+        self._apps: list[dict[str, Any]] = []
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an image has been seen."""
+        return bool(self._apps)
+
+    def add_image(self, reference: str) -> None:
+        """A new image."""
+        self._apps.append({"reference": reference})
+
+    def begin_arguments(self) -> None:
+        """``--``: arguments of the last image follow."""
+        if "exec" not in self.table:
+            raise UsageError("app arguments unsupported")
+        if not self._apps:
+            raise UsageError("an image is required before any app arguments")
+        if "args" in self._apps[-1]:
+            raise UsageError("only one set of app arguments allowed per image")
+        self._apps[-1]["args"] = []
+
+    def add_argument(self, word: str) -> None:
+        """One argument of the last image, verbatim."""
+        self._apps[-1]["args"].append(word)
+
+    def put(self, flag: Flag, text: str) -> None:
+        """A per-app flag."""
+        name = flag.deprecated or flag.name
+        if not self._apps:
+            if name == "mount":
+                self.mounts.append(parse_mount(text))
+                return
+            raise UsageError(f"--{flag.name} must follow an image")
+        app = self._apps[-1]
+        if name in {"exec", "signature"} and name in app:
+            raise UsageError(f"--{name} specified multiple times for the same image")
+        field = name.replace("-", "_")
+        _SETTERS[name](app, field, text)
+        if "caps_retain" in app and "caps_remove" in app:
+            raise UsageError("cannot use both --caps-retain and --caps-remove on the same image")
+
+    def check_mounts(self, volumes: list[str] | None) -> None:
+        """Every mount names a declared volume; ``None`` when the command has no volumes of its own."""
+        if volumes is None:
+            return
+        declared = {volume.partition(",")[0] for volume in volumes}
+        for mount in (*self.mounts, *(mount for app in self._apps for mount in app.get("mounts", ()))):
+            if mount.volume not in declared:
+                raise UsageError(
+                    f'dangling mount point "{mount.target}": volume "{mount.volume}" not found',
+                    hint=f"--volume={mount.volume},kind=host,source=/path",
+                )
+
+    def requests(self) -> list[AppRequest]:
+        """All images."""
+        return [AppRequest(**app) for app in self._apps]
+
+
+def parse_mount(text: str) -> MountRequest:
+    """``volume=NAME,target=PATH``; split on commas only, nothing is decoded (spec cli §1.7)."""
+    seen: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if key not in {"volume", "target"}:
+            raise UsageError(f'unknown mount parameter "{key}"', hint="--mount=volume=NAME,target=PATH")
+        if key in seen:
+            raise UsageError(f'mount parameter "{key}" given twice in "{text}"')
+        if not equals or not value:
+            raise UsageError(f'mount parameter "{key}" has no value in "{text}"')
+        seen[key] = value
+    for key in ("volume", "target"):
+        if key not in seen:
+            raise UsageError(
+                f'mount parameter "{key}" missing in "{text}"', hint="--mount=volume=NAME,target=PATH"
+            )
+    return MountRequest(volume=ACName.parse(seen["volume"], what="volume name"), target=seen["target"])
+
+
+def parse_key_value(text: str, *, flag: str) -> tuple[str, str]:
+    """``NAME=VALUE``; the value may be empty and may contain ``=``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--{flag}: {text!r} must be specified as key=value")
+    return key, value
+
+
+def parse_seccomp(text: str) -> tuple[str, str, list[str]]:
+    """``mode=retain|remove[,errno=E],CALL,…`` to (mode, errno or empty, calls); keys in any order."""
+    mode = errno_name = ""
+    calls = []
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not equals:
+            if key:
+                calls.append(key)
+        elif key == "mode":
+            mode = value
+        elif key == "errno":
+            errno_name = value
+        else:
+            raise UsageError(f"invalid seccomp command-line override: {part!r}", hint=_SECCOMP_HINT)
+    if mode not in {"retain", "remove"}:
+        raise UsageError(f"invalid seccomp mode command-line override: {mode!r}", hint=_SECCOMP_HINT)
+    return mode, errno_name, calls
+
+
+_SECCOMP_HINT = "--seccomp=mode=remove,errno=EPERM,chown,fchown"
+
+
+def _plain(app: dict[str, Any], field: str, text: str) -> None:
+    app[field] = text
+
+
+def _name(app: dict[str, Any], field: str, text: str) -> None:
+    app[field] = ACName.parse(text, what="app name")
+
+
+def _boolean(app: dict[str, Any], field: str, text: str) -> None:
+    if text not in {"true", "false"}:
+        raise UsageError("--readonly-rootfs must be set with a boolean", hint="--readonly-rootfs=true")
+    app[field] = text == "true"
+
+
+def _integer(low: int, high: int) -> Callable[[dict[str, Any], str, str], None]:
+    def put(app: dict[str, Any], field: str, text: str) -> None:
+        digits = text[1:] if text[:1] == "-" else text
+        flag = field.replace("_", "-")
+        if not digits or not _DECIMAL.issuperset(digits) or len(digits) > 10 or not low <= int(text) <= high:
+            raise UsageError(
+                f"invalid value {text!r} for --{flag}: a number from {low} to {high} is expected"
+            )
+        app[field] = int(text)
+
+    return put
+
+
+def _gids(app: dict[str, Any], field: str, text: str) -> None:
+    gids = app.setdefault(field, [])
+    for part in text.split(","):
+        digits = part.strip()
+        if not digits or not _DECIMAL.issuperset(digits) or len(digits) > 10 or int(digits) > MAX_ID:
+            raise UsageError(f"invalid value {text!r} for --supplementary-gids: {part!r} is not a gid")
+        gids.append(int(digits))
+
+
+def _words(app: dict[str, Any], field: str, text: str) -> None:
+    words = app.setdefault(field, [])
+    for part in text.split(","):
+        word = part.strip().upper()
+        if not word:
+            raise UsageError(f"invalid value {text!r} for --{field.replace('_', '-')}: empty capability name")
+        words.append(word)
+
+
+def _mount(app: dict[str, Any], field: str, text: str) -> None:
+    app.setdefault("mounts", []).append(parse_mount(text))
+
+
+def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
+    def put(app: dict[str, Any], field: str, text: str) -> None:
+        key, value = parse_key_value(text, flag=field.replace("_", "-"))
+        if target == "annotations":
+            ACIdentifier.parse(key, what="annotation name")
+        app.setdefault(target, {})[key] = value
+
+    return put
+
+
+def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
+    parse_seccomp(text)
+    app[field] = text
+
+
+_SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
+    "annotation": _pair("annotations"),
+    "caps-remove": _words,
+    "caps-retain": _words,
+    "cpu": _plain,
+    "cpu-shares": _integer(2, 262144),
+    "environment": _pair("environment"),
+    "exec": _plain,
+    "group": _plain,
+    "memory": _plain,
+    "mount": _mount,
+    "name": _name,
+    "oom-score-adj": _integer(-1000, 1000),
+    "readonly-rootfs": _boolean,
+    "seccomp": _seccomp,
+    "signature": _plain,
+    "supplementary-gids": _gids,
+    "user": _plain,
+    "user-annotation": _pair("user_annotations"),
+    "user-label": _pair("user_labels"),
+    "working-dir": _plain,
+}

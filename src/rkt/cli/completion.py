@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt completion SHELL``: the script that completes command lines (spec cli §2.29).
+
+The scripts are made from the command tables when rkt is built and lie beside the stage1 images.
+"""
+
+from __future__ import annotations
+
+from rkt.cli.command import Command
+from rkt.errors import HostError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.cli.command import Invocation
+
+#: Shell to the name of its script.
+SCRIPTS = {"bash": "rkt.bash", "zsh": "_rkt", "fish": "rkt.fish"}
+
+
+def run(invocation: Invocation) -> int:
+    """Print the script."""
+    import os
+
+    from rkt.cli.output import write
+
+    words = invocation.words
+    if not words:
+        raise UsageError("shell type is not specified", hint=f"use one of {', '.join(SCRIPTS)}")
+    if len(words) > 1:
+        raise UsageError("too many arguments, only shell type is expected")
+    if words[0] not in SCRIPTS:
+        raise UsageError(f"'{words[0]}' shell is not supported", hint=f"use one of {', '.join(SCRIPTS)}")
+    directory = os.path.dirname(invocation.settings.installation.stage1_images_path)
+    path = os.path.join(directory, "completions", SCRIPTS[words[0]])
+    try:
+        with open(path, encoding="utf-8") as stream:
+            write(stream.read())
+    except FileNotFoundError as e:
+        raise HostError(
+            "completion scripts are not part of this installation", hint="make setup, or make install"
+        ) from e
+    return 0
+
+
+COMMAND = Command(
+    name="completion",
+    summary="print the completion script of a shell",
+    usage="bash|zsh|fish",
+    description="""\
+The script completes commands, flags, image names and pod UUIDs. For bash put it where bash-completion looks, or read it
+into the running shell.""",
+    run=run,
+    completes="shell",
+    examples=(
+        ("source <(rkt completion bash)", "Complete in this shell."),
+        ("rkt completion fish > ~/.config/fish/completions/rkt.fish", "Complete in every fish from now on."),
+    ),
+)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt config``: the merged configuration (spec cli §2.27)."""
+
+from __future__ import annotations
+
+from rkt.cli.command import BOOL, Command, Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rkt.cli.command import Invocation
+    from rkt.config.auth import AwsCredentials, BasicCredentials, OAuthCredentials
+
+_HIDDEN = "********"
+
+
+def run(invocation: Invocation) -> int:
+    """Print ``{"stage0":[…]}``: domains and registries by name, then ``paths`` and ``stage1``."""
+    from rkt.cli.output import print_json
+    from rkt.config.auth import load_auth
+    from rkt.config.paths import load_paths
+    from rkt.config.stage1 import load_stage1
+    from rkt.errors import UsageError
+
+    if invocation.words:
+        raise UsageError(f"unexpected argument {invocation.words[0]!r}")
+    settings = invocation.settings
+    auth = load_auth(settings)
+    paths = load_paths(settings)
+    stage1 = load_stage1(settings)
+    show = invocation.values["show-secrets"]
+    stage0: list[dict[str, Any]] = []
+    for domain in sorted(auth.domains):
+        kind, credentials = _credentials(auth.domains[domain], show=show)
+        stage0.append(_entry("auth", domains=[domain], type=kind, credentials=credentials))
+    for registry in sorted(auth.registries):
+        _, credentials = _credentials(auth.registries[registry], show=show)
+        stage0.append(_entry("dockerAuth", registries=[registry], credentials=credentials))
+    stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
+    stage0.append(_entry("stage1", name=stage1.name, version=stage1.version, location=stage1.location))
+    print_json({"stage0": stage0}, pretty=invocation.values["pretty-print"])
+    return 0
+
+
+def _entry(kind: str, **members: Any) -> dict[str, Any]:
+    return {"rktVersion": "v1", "rktKind": kind, **members}
+
+
+def _credentials(
+    credentials: BasicCredentials | OAuthCredentials | AwsCredentials, *, show: bool
+) -> tuple[str, dict[str, str]]:
+    from rkt.config.auth import BasicCredentials, OAuthCredentials
+
+    def secret(text: str) -> str:
+        return text if show else _HIDDEN
+
+    if isinstance(credentials, BasicCredentials):
+        return "basic", {"user": credentials.user, "password": secret(credentials.password)}
+    if isinstance(credentials, OAuthCredentials):
+        return "oauth", {"token": secret(credentials.token)}
+    return "aws", {
+        "accessKeyID": credentials.access_key_id,
+        "secretAccessKey": secret(credentials.secret_access_key),
+        "awsRegion": credentials.region,
+    }
+
+
+COMMAND = Command(
+    name="config",
+    summary="print the configuration, merged from all directories",
+    description="""\
+Prints one JSON object with an entry for each domain and each registry that has credentials, one for paths and one for
+the default stage1 image. Secrets are replaced by asterisks unless they are asked for.""",
+    flags=(
+        Flag(name="pretty-print", kind=BOOL, default=True, help="indent the output"),
+        Flag(name="show-secrets", kind=BOOL, default=False, help="show passwords, tokens and keys in clear"),
+    ),
+    run=run,
+    examples=(("rkt config", "See which files counted."),),
+)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values of ``--net``, ``--port``, ``--dns…`` and ``--hosts-entry`` (spec cli §1.7), without effects."""
+
+from __future__ import annotations
+
+from rkt.errors import InvalidManifest, UsageError
+from rkt.schema.record import Record
+from rkt.values import ACName
+
+_DECIMAL = frozenset("0123456789")
+#: Names that take no arguments.
+_SPECIAL = frozenset(("all", "host"))
+MAX_PORT = 65535
+
+
+class Network(Record):
+    """One network to join; ``args`` is handed to the plug-in as written."""
+
+    name: str
+    args: str = ""
+
+
+class PortForward(Record):
+    """``NAME:[HOSTIP:]HOSTPORT``; an empty address is every address."""
+
+    name: str
+    host_port: int
+    host_ip: str = ""
+
+
+class Dns(Record):
+    """What the resolver file of a pod holds.
+
+    Attributes:
+        mode: ``host`` copies the host's file, ``none`` leaves the image's alone; empty writes what follows.
+        servers: addresses.
+        search, options, domain: as given.
+    """
+
+    mode: str = ""
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    domain: str = ""
+
+
+class Hosts(Record):
+    """What is added to the hosts file of a pod; ``use_host`` copies the host's file instead."""
+
+    use_host: bool = False
+    entries: dict[str, list[str]] = {}
+
+
+def is_ip(text: str) -> bool:
+    """Whether ``text`` is an IPv4 or IPv6 address; ``ipaddress`` costs more than everything else here."""
+    from _socket import AF_INET, AF_INET6, inet_pton
+
+    for family in (AF_INET, AF_INET6):
+        try:
+            inet_pton(family, text)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def parse_nets(values: list[str]) -> list[Network]:
+    """All ``--net`` values: ``NAME[:ARGS][,NAME[:ARGS]…]``, repetitions add up."""
+    networks: dict[str, Network] = {}
+    for value in values:
+        for element in value.split(","):
+            name, colon, args = element.partition(":")
+            if ":" in args:
+                raise UsageError(f'network "{name}" provided with invalid arguments: {args}')
+            if not name:
+                raise UsageError("netname must not be empty")
+            if colon and name in _SPECIAL:
+                raise UsageError(f'arguments are not supported by special netname "{name}"')
+            if name in networks:
+                raise UsageError(f'found duplicate netname "{name}"')
+            networks[name] = Network(name=name, args=args)
+    return list(networks.values())
+
+
+def parse_port(text: str) -> PortForward:
+    """``NAME:[HOSTIP:]HOSTPORT``; an IPv6 address stands in brackets, which rkt could not."""
+    name, colon, rest = text.partition(":")
+    host_ip, _, port = rest.rpartition(":")
+    if host_ip.startswith("[") and host_ip.endswith("]"):
+        host_ip = host_ip[1:-1]
+    elif ":" in host_ip:
+        raise UsageError(
+            f'"{text}" is not in name:[ip:]port format', hint="an IPv6 address stands in brackets"
+        )
+    if not colon:
+        raise UsageError(f'"{text}" is not in name:[ip:]port format')
+    try:
+        ACName.parse(name, what="port name")
+    except InvalidManifest:
+        raise UsageError(f'"{name}" is not a valid port name') from None
+    if rest.count(":") and not is_ip(host_ip):
+        raise UsageError(f'"{host_ip}" is not a valid IP')
+    if not port or not _DECIMAL.issuperset(port) or len(port) > 5 or not 0 < int(port) <= MAX_PORT:
+        raise UsageError(f'"{port}" is not a valid port number')
+    return PortForward(name=name, host_port=int(port), host_ip=host_ip)
+
+
+def parse_dns(servers: list[str], search: list[str], options: list[str], domain: str) -> Dns:
+    """The four flags together: ``--dns``, ``--dns-search``, ``--dns-opt``, ``--dns-domain``."""
+    addresses = [part for value in servers for part in value.split(",")]
+    for mode in ("host", "none"):
+        if mode in addresses:
+            if len(addresses) > 1:
+                raise UsageError(f"no other --dns options allowed when --dns={mode} is passed")
+            if search or options or domain:
+                raise UsageError(f"Cannot call --dns-opt, --dns-search, or --dns-domain with --dns={mode}")
+            return Dns(mode=mode)
+    for address in addresses:
+        if not is_ip(address):
+            raise UsageError(f"Invalid IP passed to --dns: {address}")
+    return Dns(servers=addresses, search=list(search), options=list(options), domain=domain)
+
+
+def parse_hosts(values: list[str]) -> Hosts:
+    """All ``--hosts-entry`` values: ``IP=NAME[,IP=NAME…]`` or ``host``."""
+    entries: dict[str, list[str]] = {}
+    parts = [part for value in values for part in value.split(",")]
+    if "host" in parts:
+        if any(part != "host" for part in parts):
+            raise UsageError("cannot pass --hosts-entry=host with multiple hosts-entries")
+        return Hosts(use_host=True)
+    for part in parts:
+        address, equals, name = part.partition("=")
+        if not equals or not name or "=" in name or not name.isprintable() or " " in name:
+            raise UsageError(f"Did not understand --hosts-entry {part}")
+        if not is_ip(address):
+            raise UsageError(f"Invalid IP passed to --hosts-entry: {address}")
+        entries.setdefault(address, []).append(name)
+    return Hosts(entries=entries)
