@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store of trusted keys: which key counts for which image name.
+
+Below the system and the local configuration directory::
+
+    trustedkeys
+    ├── root.d
+    │   └── FINGERPRINT              counts for every name
+    └── prefix.d
+        └── example.com
+            ├── FINGERPRINT          counts for example.com and names below it
+            └── app
+                └── FINGERPRINT      counts for example.com/app and names below it, not for example.com/apple
+
+A file is named by the fingerprint of the primary key it holds; an empty file removes that key from what was found so
+far. The order is: system root, local root, system prefixes from the shortest to the longest, local prefixes likewise
+(spec cli §6.2). Names are compared component by component (invariant SG2).
+
+``Keystore.listing`` looks at names and sizes of files only and is on the path of every ``run``; ``Keystore.load`` reads
+keys, when an image is verified. Anything unexpected in these directories is an error, never a reason to go on with
+fewer or more keys (invariant SG6). Files whose name starts with a dot are ignored: an interrupted write leaves one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rkt.errors import ConfigError, HostError, InvalidManifest
+from rkt.schema.record import Record
+from rkt.values import ACIdentifier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.config.settings import Settings
+    from rkt.trust.keys import PublicKey
+
+#: Lengths of fingerprints in hex digits: version 4; versions 5 and 6.
+FINGERPRINT_LENGTHS = (40, 64)
+#: What ``KeyFile.rule`` says of a key that counts for every name.
+RULE_ROOT = "root"
+
+_HEX = frozenset("0123456789abcdef")
+_S_IFMT, _S_IFREG = 0o170000, 0o100000
+_WRITABLE_BY_OTHERS = 0o002
+
+
+class KeyFile(Record):
+    """A key that counts for a name.
+
+    Attributes:
+        rule: ``root`` or ``prefix example.com/app``.
+    """
+
+    fingerprint: str
+    path: str
+    rule: str
+
+
+class Listing(Record):
+    """What the key store says about one name, from file names alone.
+
+    Attributes:
+        keys: by fingerprint.
+        masks: fingerprint of a key that is masked -> the empty file that does it.
+    """
+
+    keys: dict[str, KeyFile]
+    masks: dict[str, str]
+
+
+class TrustedKey(Record):
+    """A key that counts for a name, with the key itself."""
+
+    key: PublicKey
+    path: str
+    rule: str
+
+
+def name_components(name: str) -> list[str]:
+    """The components of an image name or prefix.
+
+    Raises:
+        InvalidManifest: not an AC Identifier, or a component is empty or consists of dots (such a name could lead out
+            of ``prefix.d``; the grammar alone lets ``a/../b`` pass).
+    """
+    components = ACIdentifier.parse(name, what="image name").split("/")
+    for component in components:
+        if not component.strip("."):
+            raise InvalidManifest(f"invalid image name {name!r}: component {component!r} is not a name")
+    return components
+
+
+class Keystore:
+    """The trusted keys of an installation."""
+
+    __slots__ = ("_local", "_system")
+
+    def __init__(self, settings: Settings) -> None:
+        self._system = f"{settings.system_config_dir}/trustedkeys"
+        self._local = f"{settings.local_config_dir}/trustedkeys"
+
+    def listing(self, name: str) -> Listing:
+        """Which keys count for an image name; reads no key.
+
+        Raises:
+            ConfigError: a directory of the key store holds something unexpected, or cannot be read.
+            InvalidManifest: ``name`` is no image name.
+        """
+        prefixes = name_components(name)
+        prefixes = ["/".join(prefixes[: i + 1]) for i in range(len(prefixes))]
+        found = Listing(keys={}, masks={})
+        for base in (self._system, self._local):
+            _scan(f"{base}/root.d", RULE_ROOT, found)
+        for base in (self._system, self._local):
+            for prefix in prefixes:
+                _scan(f"{base}/prefix.d/{prefix}", f"prefix {prefix}", found)
+        return found
+
+    def load(self, name: str) -> list[TrustedKey]:
+        """The keys that count for an image name; unsuitable ones included (``PublicKey.problem``).
+
+        Raises:
+            ConfigError: as ``listing``, or a file is not the key its name says.
+        """
+        from rkt.trust.keys import load_keys
+
+        loaded = []
+        for file in self.listing(name).keys.values():
+            # Only the first key of a file counts, and its fingerprint is the file's name (spec cli §6.1).
+            key = load_keys(file.path)[0]
+            if key.fingerprint != file.fingerprint:
+                raise ConfigError(
+                    f'fingerprint mismatch: "{file.path}":"{key.fingerprint}"',
+                    hint=f"rm {file.path}, then trust the key again with rkt trust",
+                )
+            loaded.append(TrustedKey(key=key, path=file.path, rule=file.rule))
+        return loaded
+
+    def store(self, key: PublicKey, prefix: str | None) -> str:
+        """Trust a key for a prefix, or for every name with ``None``; returns the path written.
+
+        Written whole or not at all, and only below the local configuration directory (invariant C10).
+
+        Raises:
+            HostError: the directory cannot be written.
+            InvalidManifest: ``prefix`` is no image name.
+        """
+        parts = ["root.d"] if prefix is None else ["prefix.d", *name_components(prefix)]
+        directory = self._local
+        try:
+            _make_directory(os.path.dirname(directory))
+            _make_directory(directory)
+            for part in parts:
+                directory = f"{directory}/{part}"
+                _make_directory(directory)
+            from rkt.linux.files import replace_file
+
+            path = f"{directory}/{key.fingerprint}"
+            replace_file(path, key.to_armour(), 0o644)
+        except OSError as e:
+            hint = ""
+            if e.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                hint = "run this as root, as a member of group rkt-admin, or with another --local-config"
+            raise HostError(f"cannot write to the key store {directory!r}: {e.strerror}", hint=hint) from e
+        return path
+
+
+def _scan(directory: str, rule: str, found: Listing) -> None:
+    """Apply the files of one directory to what was found so far."""
+    try:
+        if os.stat(directory).st_mode & _WRITABLE_BY_OTHERS:
+            raise ConfigError(
+                f"everybody can write to {directory!r}, so its keys cannot be trusted",
+                hint=f"chmod o-w {directory}",
+            )
+        with os.scandir(directory) as entries:
+            for entry in sorted(entries, key=_by_name):
+                if not entry.name.startswith("."):
+                    _apply(entry, rule, found)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as e:
+        raise ConfigError(f"cannot read the key store {directory!r}: {e.strerror}") from e
+
+
+def _by_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _apply(entry: os.DirEntry[str], rule: str, found: Listing) -> None:
+    if entry.is_dir():
+        return
+    status = entry.stat(follow_symlinks=False)
+    fingerprint = entry.name
+    if len(fingerprint) not in FINGERPRINT_LENGTHS or not _HEX.issuperset(fingerprint):
+        raise ConfigError(
+            f"{entry.path!r} in the key store is not named by a fingerprint of 40 or 64 lower-case hex digits",
+            hint=f"rm {entry.path}, then trust the key again with rkt trust",
+        )
+    if status.st_mode & _S_IFMT != _S_IFREG:
+        raise ConfigError(f"{entry.path!r} in the key store is not a regular file")
+    if status.st_mode & _WRITABLE_BY_OTHERS:
+        raise ConfigError(
+            f"everybody can write to {entry.path!r}, so this key cannot be trusted",
+            hint=f"compare its fingerprint, then chmod o-w {entry.path}",
+        )
+    if status.st_size == 0:
+        found.keys.pop(fingerprint, None)
+        found.masks[fingerprint] = entry.path
+    else:
+        found.keys[fingerprint] = KeyFile(fingerprint=fingerprint, path=entry.path, rule=rule)
+        found.masks.pop(fingerprint, None)
+
+
+def _make_directory(path: str) -> None:
+    """One directory with mode 0755 whatever the umask; a set-group-ID bit inherited from above stays."""
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        return
+    os.chmod(path, 0o755 | os.stat(path).st_mode & 0o2000)
+    from rkt.linux.files import sync_directory
+
+    sync_directory(os.path.dirname(path) or ".")

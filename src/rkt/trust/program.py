@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs OpenPGP programs: found by absolute path, owned by root, and, for foreign data, without rights.
+
+A program that reads foreign data gets an unused uid and gid of its own and no groups, no capabilities, no_new_privs,
+no network, lowered limits, an empty environment, no home directory, and exactly the descriptors that are passed to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import subprocess
+
+from rkt.errors import CannotVerify, HostError
+from rkt.linux import libc
+from rkt.schema.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: First uid of helpers without rights: "rk" and the low half of the engine's process ID.
+UID_BASE = 0x726B0000
+#: What a confined program may write to its descriptors, in bytes.
+OUTPUT_LIMIT_BYTES = 1 << 20
+
+_DIRECTORIES = ("/usr/bin", "/bin")
+#: Upper bounds; a limit that is lower already stays (raising one needs a capability we may lack).
+_LIMITS = (
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_FSIZE, OUTPUT_LIMIT_BYTES),
+    (resource.RLIMIT_NPROC, 0),
+    (resource.RLIMIT_NOFILE, 64),
+    (resource.RLIMIT_AS, 1 << 30),
+)
+_SIGKILL = 9
+
+
+class Outcome(Record):
+    """How a confined program ended; the exit status is negative for a signal."""
+
+    exit_status: int
+    status_output: bytes
+    error_output: bytes
+
+
+def find_program(name: str, *, package: str) -> str:
+    """Absolute path of a program that nobody but root can replace (invariant HH5).
+
+    Args:
+        name: the program.
+        package: the Debian package to name when it is missing.
+
+    Raises:
+        HostError: it is missing, or somebody else could have changed it.
+    """
+    for directory in _DIRECTORIES:
+        path = os.path.realpath(f"{directory}/{name}")
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            break
+    else:
+        raise HostError(
+            f"the program {name} is not installed in {' or '.join(_DIRECTORIES)}",
+            hint=f"apt-get install {package}",
+        )
+    step = path
+    while True:
+        status = os.stat(step)
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            raise HostError(
+                f"{path} cannot be trusted: {step} can be changed by others than root",
+                hint=f"chown root {step} && chmod go-w {step}",
+            )
+        if step == "/":
+            return path
+        step = os.path.dirname(step)
+
+
+def sealed_memory(name: str, content: bytes) -> int:
+    """A descriptor of memory that holds ``content`` and can no longer be changed; the caller owns it."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        # The program opens it by its name in /proc, with another uid.
+        os.fchmod(fd, 0o444)
+        fcntl.fcntl(
+            fd, libc.F_ADD_SEALS, libc.F_SEAL_WRITE | libc.F_SEAL_GROW | libc.F_SEAL_SHRINK | libc.F_SEAL_SEAL
+        )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def run_confined(
+    argv: Callable[[int], list[str]], *, stdin: int, descriptors: list[int], timeout_seconds: float
+) -> Outcome:
+    """Run a program that reads foreign data, and wait for it.
+
+    Args:
+        argv: gets the number of the status descriptor and returns the words of the command.
+        stdin: descriptor that becomes standard input.
+        descriptors: others that stay open under the same numbers.
+        timeout_seconds: after that long it is killed.
+
+    Raises:
+        CannotVerify: it cannot be started without rights, or does not end in time.
+    """
+    status = os.memfd_create("status", os.MFD_CLOEXEC)
+    errors = os.memfd_create("errors", os.MFD_CLOEXEC)
+    words = argv(status)
+    try:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=stdin,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=[*descriptors, status],
+                env={"PATH": "/nonexistent", "HOME": "/nonexistent", "LC_ALL": "C"},
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=_Drop(os.getpid()),  # noqa: PLW1509 - one thread, and it only makes system calls
+            )
+        except (OSError, subprocess.SubprocessError) as e:
+            raise CannotVerify(f"cannot start {words[0]} without rights: {e}") from None
+        try:
+            exit_status = process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise CannotVerify(f"{words[0]} did not end within {timeout_seconds:.0f} seconds") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        return Outcome(
+            exit_status=exit_status,
+            status_output=os.pread(status, OUTPUT_LIMIT_BYTES, 0),
+            error_output=os.pread(errors, OUTPUT_LIMIT_BYTES, 0),
+        )
+    finally:
+        os.close(status)
+        os.close(errors)
+
+
+class _Drop:
+    """Gives up every right, in the child, between fork and exec. Everything it needs is made before the fork."""
+
+    __slots__ = ("limits", "parent", "uid")
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+        self.uid = UID_BASE + (parent & 0xFFFF) if os.geteuid() == 0 else -1
+        self.limits = []
+        for number, bound in _LIMITS:
+            soft, hard = (
+                bound if old == resource.RLIM_INFINITY else min(old, bound)
+                for old in resource.getrlimit(number)
+            )
+            self.limits.append((number, (soft, hard)))
+
+    def __call__(self) -> None:
+        os.umask(0o077)
+        if self.uid != -1:
+            # Namespaces first: they need the rights that the next lines give up.
+            libc.unshare(libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
+            os.setgroups([])
+            os.setresgid(self.uid, self.uid, self.uid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+        # After setresuid, which would clear it.
+        libc.prctl(libc.PR_SET_PDEATHSIG, _SIGKILL)
+        if os.getppid() != self.parent:
+            os._exit(1)
+        for number, bounds in self.limits:
+            resource.setrlimit(number, bounds)
