@@ -58,7 +58,7 @@ completion: setup ## completion scripts, into build/completion
 
 .PHONY: bench
 bench: setup-test ## start latency and memory beside the peers installed; BENCH=--write updates docs/performance.md
-	@$(VENV)/python tests/bench/bench.py $(BENCH)
+	@$(VENV)/python -m tests.bench.bench $(BENCH)
 
 .PHONY: install
 install: setup man completion ## install below PREFIX (and DESTDIR); as root also groups and the data directory

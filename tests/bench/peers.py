@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engines that are compared, each ready to run one small root file system made from busybox.
+
+A peer keeps all it needs below one directory and removes it again. Every one starts ``/bin/true`` or ``/bin/sleep``
+with no network, as root, with the options it needs on a host without CAP_SYS_RESOURCE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.lib import host
+from tests.lib.rkt import Rkt, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The image's name in every engine.
+IMAGE = "example.com/bench"
+SLEEP_SECONDS = "600"
+#: Limits that a root without CAP_SYS_RESOURCE may set.
+ULIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+
+
+class Unavailable(Exception):
+    """The peer cannot run here; the text says why."""
+
+
+def make_rootfs(path: str) -> None:
+    """A root file system of one static program under several names."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise Unavailable("busybox is not installed")
+    for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr"):
+        os.makedirs(os.path.join(path, name))
+    shutil.copy(busybox, os.path.join(path, "bin", "busybox"))
+    for name in ("sh", "sleep", "true"):
+        os.symlink("busybox", os.path.join(path, "bin", name))
+    for name, text in (
+        ("passwd", "root:x:0:0::/:/bin/sh\n"),
+        ("group", "root:x:0:\n"),
+        ("os-release", "ID=bench\n"),
+    ):
+        with open(os.path.join(path, "etc", name), "w", encoding="ascii") as stream:
+            stream.write(text)
+
+
+def call(*args: str, env: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed; its standard output."""
+    done = subprocess.run(
+        args, capture_output=True, text=True, check=False, env=env, stdin=subprocess.DEVNULL, timeout=120
+    )
+    if done.returncode != 0:
+        raise Unavailable(f"{' '.join(args[:2])}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def descendants(pid: int) -> list[int]:
+    """``pid`` and all below it."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stream:
+                    parent = int(stream.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def command_line(pid: int) -> str:
+    """Words of a process, joined by spaces."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return stream.read().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+class Peer:
+    """One engine."""
+
+    name = ""
+    #: Budget of design for (start latency of rkt) / (start latency of this), 0 for none.
+    start_budget = 0.0
+
+    def __init__(self, base: str, rootfs: str) -> None:
+        self.base = os.path.join(base, self.name)
+        self.rootfs = rootfs
+        os.makedirs(self.base)
+        self.count = 0
+
+    def prepare(self) -> None:
+        """Make the image.
+
+        Raises:
+            Unavailable: it cannot run here.
+        """
+
+    def version(self) -> str:
+        """What runs, for the report."""
+        return self.name
+
+    def command(self, *words: str) -> list[str]:
+        """The command line that runs ``words`` in a new container and waits for its end."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the command."""
+        return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": self.base}
+
+    def after(self) -> None:
+        """Tidy up after one run, not timed."""
+
+    def close(self) -> None:
+        """Remove everything."""
+
+    def start_once(self) -> float:
+        """Seconds from the start of the command to its end, of ``/bin/true``."""
+        args = self.command("/bin/true")
+        started = time.monotonic_ns()
+        done = subprocess.run(
+            args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self.environment(),
+            check=False,
+            timeout=120,
+        )
+        seconds = (time.monotonic_ns() - started) / 1e9
+        if done.returncode != 0:
+            raise Unavailable(
+                f"status {done.returncode}: {done.stderr.decode(errors='replace').strip()[-300:]}"
+            )
+        self.after()
+        return seconds
+
+    def overhead(self) -> tuple[float, float]:
+        """(proportional, private) memory in MiB of all processes that a sleeping container needs beyond the app."""
+        before = host.processes()
+        with (
+            open(os.path.join(self.base, "log"), "wb") as log,
+            subprocess.Popen(
+                self.command("/bin/sleep", SLEEP_SECONDS),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+            ) as process,
+        ):
+            try:
+                app = wait_for(self._probe(process.pid, before), f"running {self.name} container")
+                # What starts the container has ended or become idle after this.
+                time.sleep(0.5)
+                pids = [p for p in self._pids(process.pid, before) if p != app]
+                return sum_memory(pids)
+            finally:
+                self.stop(process, before)
+                process.wait(30)
+                self.after()
+
+    def _pids(self, pid: int, before: frozenset[host.Process]) -> list[int]:
+        known = {process.pid for process in before}
+        return [p for p in descendants(pid) if p not in known]
+
+    def _probe(self, pid: int, before: frozenset[host.Process]) -> Callable[[], int | None]:
+        def probe() -> int | None:
+            for candidate in self._pids(pid, before):
+                if command_line(candidate) in {f"/bin/sleep {SLEEP_SECONDS}", f"sleep {SLEEP_SECONDS}"}:
+                    return candidate
+            return None
+
+        return probe
+
+    def stop(self, process: subprocess.Popen[bytes], before: frozenset[host.Process]) -> None:
+        """End the sleeping container."""
+        app = self._probe(process.pid, before)()
+        if app is not None:
+            os.kill(app, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def sum_memory(pids: list[int]) -> tuple[float, float]:
+    """(PSS, private) of processes, in MiB."""
+    proportional = private = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream:
+            for line in stream:
+                name, _, rest = line.partition(":")
+                if name == "Pss":
+                    proportional += int(rest.split()[0])
+                elif name in {"Private_Clean", "Private_Dirty"}:
+                    private += int(rest.split()[0])
+    return proportional / 1024, private / 1024
+
+
+class RktPeer(Peer):
+    """This engine: a signed image, its key trusted, fetched once."""
+
+    name = "rkt"
+
+    def prepare(self) -> None:
+        self.engine = Rkt(os.path.join(self.base, "engine"))
+        image = os.path.join(self.base, "bench.aci")
+        keys = os.path.join(self.base, "gnupg")
+        os.mkdir(keys, 0o700)
+        gpg = {**self.environment(), "GNUPGHOME": keys}
+        identity = "bench@example.com"
+        call(
+            "gpg",
+            "--batch",
+            "--quiet",
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            identity,
+            "ed25519",
+            "sign",
+            env=gpg,
+        )
+        public = os.path.join(self.base, "key.asc")
+        with open(public, "w", encoding="ascii") as stream:
+            stream.write(call("gpg", "--batch", "--armor", "--export", identity, env=gpg))
+        self._rkt("image", "create", f"--name={IMAGE}", f"--rootfs={self.rootfs}", "--exec=/bin/true", image)
+        self._rkt("image", "sign", f"--key={identity}", image, env=gpg)
+        self._rkt("trust", f"--prefix={IMAGE}", "--skip-fingerprint-review", public)
+        self.key = self._rkt("fetch", image).strip().splitlines()[-1]
+        call("gpgconf", "--kill", "all", env=gpg)
+
+    def _rkt(self, *args: str, env: dict[str, str] | None = None) -> str:
+        result = self.engine.run(*args, env=env)
+        if result.status != 0:
+            raise Unavailable(str(result))
+        return result.stdout
+
+    def version(self) -> str:
+        return self._rkt("version").splitlines()[0]
+
+    def command(self, *words: str) -> list[str]:
+        return self.engine.command("run", "--net=none", self.key, f"--exec={words[0]}", "--", *words[1:])
+
+    def after(self) -> None:
+        self._rkt("gc", "--grace-period=0")
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Runc(Peer):
+    """The OCI runtime alone: no image, no store, no network."""
+
+    name = "runc"
+    start_budget = 2.0
+
+    def prepare(self) -> None:
+        call("runc", "spec", "--bundle", self.base)
+        path = os.path.join(self.base, "config.json")
+        with open(path, encoding="utf-8") as stream:
+            self.config = json.load(stream)
+        self.config["process"]["terminal"] = False
+        self.config["root"]["path"] = self.rootfs
+
+    def version(self) -> str:
+        return call("runc", "--version").splitlines()[0]
+
+    def command(self, *words: str) -> list[str]:
+        self.config["process"]["args"] = list(words)
+        with open(os.path.join(self.base, "config.json"), "w", encoding="utf-8") as stream:
+            json.dump(self.config, stream)
+        self.count += 1
+        return [
+            "runc",
+            "--root",
+            os.path.join(self.base, "state"),
+            "run",
+            "--bundle",
+            self.base,
+            f"rkt-bench-{os.getpid()}-{self.count}",
+        ]
+
+
+class Podman(Peer):
+    """podman with runc, its store and state below our directory."""
+
+    name = "podman"
+    start_budget = 0.35
+
+    def _base_command(self) -> list[str]:
+        return [
+            "podman",
+            "--root",
+            os.path.join(self.base, "root"),
+            "--runroot",
+            os.path.join(self.base, "run"),
+            "--runtime",
+            "runc",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=none",
+        ]
+
+    def prepare(self) -> None:
+        self.cgroups = host.cgroups()
+        archive = os.path.join(self.base, "rootfs.tar")
+        call("tar", "-C", self.rootfs, "-cf", archive, ".")
+        call(*self._base_command(), "import", "--quiet", archive, "bench", env=self.environment())
+
+    def version(self) -> str:
+        return call("podman", "--version").strip()
+
+    def command(self, *words: str) -> list[str]:
+        return [
+            *self._base_command(),
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            *ULIMITS,
+            "localhost/bench",
+            *words,
+        ]
+
+    def _pids(self, pid: int, before: frozenset[host.Process]) -> list[int]:
+        # conmon leaves the tree of the command that started it.
+        known = {process.pid for process in before}
+        own = [
+            p.pid for p in host.processes(self.base) if p.pid not in known and "gpg-agent" not in p.command
+        ]
+        return [p for p in {q for o in own for q in descendants(o)} if p not in known]
+
+    def close(self) -> None:
+        subprocess.run(
+            [*self._base_command(), "system", "reset", "--force"],
+            capture_output=True,
+            check=False,
+            env=self.environment(),
+        )
+        for path in sorted(host.cgroups() - self.cgroups, key=len, reverse=True):
+            if "libpod" in path:
+                os.rmdir(path)
+
+
+class Docker(Peer):
+    """A Docker engine of our own, without bridge and firewall rules."""
+
+    name = "docker"
+    start_budget = 0.35
+
+    def prepare(self) -> None:
+        if shutil.which("dockerd") is None:
+            raise Unavailable("dockerd is not installed")
+        self.cgroups = host.cgroups()
+        self.socket = f"unix://{self.base}/docker.sock"
+        self.log = open(os.path.join(self.base, "dockerd.log"), "wb")  # noqa: SIM115 - closed in close()
+        self.daemon = subprocess.Popen(
+            [
+                "dockerd",
+                "--iptables=false",
+                "--ip6tables=false",
+                "--bridge=none",
+                f"--data-root={self.base}/data",
+                f"--exec-root={self.base}/exec",
+                f"--pidfile={self.base}/pid",
+                f"--host={self.socket}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            env=self.environment(),
+        )
+        deadline = time.monotonic() + 30
+        while not os.path.exists(f"{self.base}/docker.sock"):
+            if self.daemon.poll() is not None or time.monotonic() > deadline:
+                raise Unavailable(f"dockerd does not start, see {self.base}/dockerd.log")
+            time.sleep(0.1)
+        archive = os.path.join(self.base, "rootfs.tar")
+        call("tar", "-C", self.rootfs, "-cf", archive, ".")
+        call("docker", "--host", self.socket, "import", archive, "bench", env=self.environment())
+
+    def version(self) -> str:
+        return call(
+            "docker", "--host", self.socket, "version", "--format", "docker {{.Server.Version}}"
+        ).strip()
+
+    def command(self, *words: str) -> list[str]:
+        return [
+            "docker",
+            "--host",
+            self.socket,
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            *ULIMITS,
+            "bench",
+            *words,
+        ]
+
+    def _pids(self, pid: int, before: frozenset[host.Process]) -> list[int]:
+        # The shim belongs to the daemon; the daemon itself serves all containers and is not counted.
+        known = {process.pid for process in before} | {self.daemon.pid}
+        shims = [p for p in host.processes(self.base) if "containerd-shim" in p.command]
+        return [p for p in {pid, *(q for s in shims for q in descendants(s.pid))} if p not in known]
+
+    def close(self) -> None:
+        if hasattr(self, "daemon"):
+            self.daemon.terminate()
+            self.daemon.wait(30)
+            self.log.close()
+            for path in sorted(host.cgroups() - self.cgroups, key=len, reverse=True):
+                if "docker" in path:
+                    os.rmdir(path)
+
+
+class Nspawn(Peer):
+    """systemd-nspawn without an init in the container."""
+
+    name = "systemd-nspawn"
+
+    def version(self) -> str:
+        return call("systemd-nspawn", "--version").splitlines()[0].replace("systemd", "systemd-nspawn")
+
+    def command(self, *words: str) -> list[str]:
+        return [
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            "--as-pid2",
+            f"--directory={self.rootfs}",
+            *words,
+        ]
+
+
+class Bubblewrap(Peer):
+    """Namespaces and nothing else: the floor."""
+
+    name = "bubblewrap"
+
+    def version(self) -> str:
+        return call("bwrap", "--version").strip()
+
+    def command(self, *words: str) -> list[str]:
+        return [
+            "bwrap",
+            "--unshare-all",
+            "--bind",
+            self.rootfs,
+            "/",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            *words,
+        ]
+
+
+PROGRAMS = {Podman: "podman", Docker: "docker", Runc: "runc", Nspawn: "systemd-nspawn", Bubblewrap: "bwrap"}
