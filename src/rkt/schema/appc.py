@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema import jsontext
-from rkt.schema.isolators import Isolator, parse_isolators
+from rkt.schema.isolators import Isolator, parse_isolators, tighten
 from rkt.schema.members import (
     members,
     read_flag,
@@ -52,6 +52,8 @@ PLATFORMS = {
         "s390x",
     ),
 }
+#: Names of annotations and labels by which stage0 and stage1 are steered; an image has no say there (invariant RN20).
+RESERVED_PREFIX = "coreos.com/rkt/"
 VOLUME_EMPTY = "empty"
 VOLUME_HOST = "host"
 #: What an empty volume gets when nobody says otherwise.
@@ -485,6 +487,26 @@ def parse_app(value: object) -> App:
     )
 
 
+def tightened_app(app: App, narrow_syscalls: Callable[[list[str]], list[str]]) -> tuple[App, list[str]]:
+    """An image's app section as far as an image may go (design §9.4): isolators only tighten, reserved names are gone.
+
+    Args:
+        app: the image's section.
+        narrow_syscalls: as for ``isolators.tighten``.
+    Returns:
+        the section to use, and some words on each isolator that was cut or left out.
+    """
+    isolators, notices = tighten(app.isolators, narrow_syscalls)
+    return (
+        app.replace(
+            isolators=isolators,
+            user_annotations=_without_reserved(app.user_annotations),
+            user_labels=_without_reserved(app.user_labels),
+        ),
+        notices,
+    )
+
+
 def parse_volume_object(value: object) -> Volume:
     """A volume from decoded JSON.
 
@@ -630,6 +652,10 @@ def is_ipv4(text: str) -> bool:
         part and len(part) <= 3 and _DIGITS.issuperset(part) and str(int(part)) == part and int(part) <= 255
         for part in parts
     )
+
+
+def _without_reserved(names: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in names.items() if not name.lower().startswith(RESERVED_PREFIX)}
 
 
 def _pairs(mapping: dict[str, str]) -> list[dict[str, str]]:

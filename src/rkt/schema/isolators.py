@@ -368,18 +368,18 @@ def no_new_privileges(isolators: Sequence[Isolator], *, default: bool) -> bool:
 
 
 def tighten(
-    isolators: Sequence[Isolator], syscalls: Callable[[list[str]], list[str]]
+    isolators: Sequence[Isolator], narrow_syscalls: Callable[[list[str]], list[str]]
 ) -> tuple[list[Isolator], list[str]]:
-    """What remains of an image's own isolators: those that confine more than the defaults do (design §9.4).
+    """What remains of an image's own isolators: those that confine more than the defaults do (design §9.4, invariant RN20).
 
     Whoever makes an image is not the operator: a capability or system call outside the default set, a lower score for the
     out-of-memory killer, more shares, or a label stay without effect unless a flag or a pod manifest asks for them.
 
     Args:
         isolators: as the image gives them.
-        syscalls: narrows the names of a seccomp retain set to system calls the default filter allows.
+        narrow_syscalls: narrows the names of a seccomp retain set to the system calls that the default filter allows.
     Returns:
-        the isolators to apply, and a sentence for each that was cut or left out.
+        the isolators to apply, and some words on each that was cut or left out.
     """
     kept: list[Isolator] = []
     notices: list[str] = []
@@ -387,30 +387,30 @@ def tighten(
         name, value = isolator.name, isolator.value
         if name == CAPABILITIES_RETAIN:
             allowed = [capability for capability in value.names if capability in DEFAULT_CAPABILITIES]
-            refused = [capability for capability in value.names if capability not in DEFAULT_CAPABILITIES]
-            # An empty retain set cannot be written; the app that asked only for more is left with nothing all the same.
-            kept.append(
-                Isolator(name=name, value=value.replace(names=allowed))
-                if allowed
-                else Isolator(name=CAPABILITIES_REMOVE, value=NameSet(names=list(DEFAULT_CAPABILITIES)))
-            )
-            if refused:
-                notices.append(f"the image's wish for {', '.join(refused)} needs --caps-retain")
-        elif name == SECCOMP_RETAIN:
-            if SECCOMP_ALL in value.names:
-                notices.append(
-                    f"the image's wish for no system call filter needs --seccomp=mode=retain,{SECCOMP_ALL}"
+            if allowed:
+                kept.append(Isolator(name=name, value=value.replace(names=allowed)))
+            else:
+                # An empty retain set cannot be written.
+                kept.append(
+                    Isolator(name=CAPABILITIES_REMOVE, value=NameSet(names=list(DEFAULT_CAPABILITIES)))
                 )
-                continue
-            kept.append(Isolator(name=name, value=value.replace(names=syscalls(value.names))))
+            refused = [capability for capability in value.names if capability not in DEFAULT_CAPABILITIES]
+            if refused:
+                notices.append(f"{', '.join(refused)}: give them by --caps-retain")
+        elif name == SECCOMP_RETAIN:
+            allowed = [] if SECCOMP_ALL in value.names else narrow_syscalls(value.names)
+            if allowed:
+                kept.append(Isolator(name=name, value=value.replace(names=allowed)))
+            else:
+                notices.append("a wider system call filter: choose one by --seccomp")
         elif name == NO_NEW_PRIVILEGES and not value:
-            notices.append("the image's wish to gain privileges by exec has no effect")
+            notices.append("gaining privileges by exec")
         elif name == OOM_SCORE_ADJ and value < 0:
-            notices.append("the image's wish to outlive others when memory is short needs --oom-score-adj")
+            notices.append("protection when memory is short: give it by --oom-score-adj")
         elif name == CPU_SHARES and value > _DEFAULT_CPU_SHARES:
-            notices.append("the image's wish for more cpu shares than others needs --cpu-shares")
+            notices.append("more than the usual cpu shares: give them by --cpu-shares")
         elif name in {SELINUX_CONTEXT, APPARMOR_PROFILE}:
-            notices.append(f"the image's choice of {quoted(name)} has no effect")
+            notices.append(f"a security label ({name})")
         else:
             kept.append(isolator)
     return kept, notices

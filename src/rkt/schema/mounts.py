@@ -13,30 +13,40 @@ written, to be resolved inside the app's root, links and all.
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, quoted
-from rkt.schema.appc import DEFAULT_VOLUME_MODE, VOLUME_EMPTY, App, RuntimeApp, Volume
+from rkt.schema.appc import (
+    DEFAULT_VOLUME_MODE,
+    VOLUME_EMPTY,
+    VOLUME_HOST,
+    App,
+    PodManifest,
+    RuntimeApp,
+    Volume,
+)
 from rkt.schema.record import Record
-from rkt.values import MAX_NAME_LENGTH, ACName
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from rkt.values import ACName
 
 
 class PairedMount(Record):
     """One mount to make in an app.
 
     Attributes:
-        volume: its storage.
-        target: path in the app's root, absolute, not cleaned.
+        name: of the volume.
+        path: target in the app's root, absolute, not cleaned.
+        source: path on the host; ``None`` for an empty volume, kept in the pod's directory under its name.
         read_only: whether the app sees it read-only.
-        recursive: whether mounts below the volume's source come along; ``None`` leaves it to the flavour.
+        recursive: whether mounts below the source come along.
+        mode, uid, gid: of the directory made for an empty volume.
         implicit: whether nobody asked for this volume; a converted Docker image then expects its own files in it.
     """
 
-    volume: Volume
-    target: str
+    name: ACName
+    path: str
+    source: str | None
     read_only: bool
-    recursive: bool | None = None
+    recursive: bool
+    mode: int = DEFAULT_VOLUME_MODE
+    uid: int = 0
+    gid: int = 0
     implicit: bool = False
 
 
@@ -52,25 +62,22 @@ def clean_path(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def pair_mounts(apps: Sequence[tuple[RuntimeApp, App]], volumes: Sequence[Volume]) -> list[list[PairedMount]]:
-    """The mounts of each app of a pod, in the order of ``apps``.
+def pair_mounts(
+    runtime_app: RuntimeApp, app: App, pod: PodManifest, *, recursive_default: bool = True
+) -> list[PairedMount]:
+    """The mounts of one app of a pod, explicit ones first, in the order given.
 
     Args:
-        apps: each app of the pod with the app section that counts, its own or its image's.
-        volumes: those of the pod.
+        runtime_app: the app's entry in the pod manifest.
+        app: the app section that counts, the entry's own or its image's.
+        pod: the pod manifest.
+        recursive_default: what holds for a volume that does not say; ``fly`` wants ``False`` (spec runtime §3.10).
     Raises:
         InvalidManifest: a mount names no volume, or its target is one that volumes must not cover.
     """
-    by_name: dict[str, Volume] = {volume.name: volume for volume in volumes}
-    names = {*by_name, *(mount.volume for runtime_app, _ in apps for mount in runtime_app.mounts)}
-    return [_pair_app(runtime_app, app, by_name, names) for runtime_app, app in apps]
-
-
-def _pair_app(
-    runtime_app: RuntimeApp, app: App, volumes: dict[str, Volume], names: set[str]
-) -> list[PairedMount]:
+    volumes: dict[str, Volume] = {volume.name: volume for volume in pod.volumes}
+    points = [(point, _checked_place(point.path, runtime_app.name)) for point in app.mount_points]
     paired: dict[str, PairedMount] = {}
-    points = [(point, clean_path(point.path)) for point in app.mount_points]
     for mount in runtime_app.mounts:
         volume = mount.app_volume or volumes.get(mount.volume)
         if volume is None:
@@ -79,45 +86,35 @@ def _pair_app(
                 f" {quoted(runtime_app.name)}"
             )
         place = _checked_place(mount.path, runtime_app.name)
-        if place in paired:
-            continue
-        # The operator's word on the volume counts first. Else either way of meeting a read-only mount point is enough: by
-        # the volume's name, as rkt had it, or by the path.
-        read_only = volume.read_only
-        if read_only is None:
-            read_only = any(
-                point.read_only for point, path in points if point.name == mount.volume or path == place
-            )
-        paired[place] = PairedMount(
-            volume=volume, target=_absolute(mount.path), read_only=read_only, recursive=volume.recursive
-        )
-    for point, path in points:
-        place = _checked_place(path, runtime_app.name)
-        if place in paired:
-            continue
-        volume = volumes.get(point.name)
-        implicit = volume is None
-        if volume is None:
-            volume = Volume(
-                name=_free_name(f"{runtime_app.name}-{point.name}", names),
-                kind=VOLUME_EMPTY,
-                mode=DEFAULT_VOLUME_MODE,
-                uid=0,
-                gid=0,
-            )
-            names.add(volume.name)
-        paired[place] = PairedMount(
-            volume=volume,
-            target=_absolute(point.path),
-            read_only=point.read_only if volume.read_only is None else volume.read_only,
-            recursive=volume.recursive,
-            implicit=implicit,
-        )
+        if place not in paired:
+            # Either way of meeting a read-only mount point will do: by the volume's name, as rkt has it, or by the path.
+            wanted = any(p.read_only for p, path in points if p.name == mount.volume or path == place)
+            paired[place] = _pair(volume, mount.path, wanted, recursive_default)
+    for point, place in points:
+        if place not in paired:
+            volume = volumes.get(point.name)
+            if volume is not None:
+                paired[place] = _pair(volume, point.path, point.read_only, recursive_default)
+            else:
+                volume = Volume(name=_implicit_name(runtime_app.name, point.name, pod), kind=VOLUME_EMPTY)
+                paired[place] = _pair(volume, point.path, point.read_only, recursive_default).replace(
+                    implicit=True
+                )
     return list(paired.values())
 
 
-def _absolute(path: str) -> str:
-    return path if path.startswith("/") else f"/{path}"
+def _pair(volume: Volume, path: str, point_read_only: bool, recursive_default: bool) -> PairedMount:
+    return PairedMount(
+        name=volume.name,
+        path=path if path.startswith("/") else f"/{path}",
+        source=volume.source if volume.kind == VOLUME_HOST else None,
+        # The operator's word on the volume counts before the image's on the mount point.
+        read_only=point_read_only if volume.read_only is None else volume.read_only,
+        recursive=recursive_default if volume.recursive is None else volume.recursive,
+        mode=DEFAULT_VOLUME_MODE if volume.mode is None else volume.mode,
+        uid=volume.uid or 0,
+        gid=volume.gid or 0,
+    )
 
 
 def _checked_place(path: str, app: str) -> str:
@@ -128,11 +125,17 @@ def _checked_place(path: str, app: str) -> str:
     return place
 
 
-def _free_name(wanted: str, taken: set[str]) -> ACName:
-    """``wanted``, or with a number where that is taken: app ``a``, point ``b-c`` and app ``a-b``, point ``c`` must not share."""
-    name = wanted[:MAX_NAME_LENGTH].rstrip("-")
-    number = 1
-    while name in taken:
-        number += 1
-        name = f"{wanted[: MAX_NAME_LENGTH - 12].rstrip('-')}-{number}"
-    return ACName.parse(name)
+def _implicit_name(app: str, point: str, pod: PodManifest) -> ACName:
+    """``APP-POINT``, made longer where another volume could end up with the same name and so with the same files.
+
+    App ``a`` with the point ``b-c`` and app ``a-b`` with the point ``c`` must not share.
+    """
+    name = f"{app}-{point}"
+    names = [other.name for other in pod.apps]
+    if any(other.startswith(f"{app}-") or app.startswith(f"{other}-") for other in names):
+        name = f"{name}-{names.index(ACName(app))}"
+    declared = {volume.name for volume in pod.volumes}
+    declared.update(mount.app_volume.name for other in pod.apps for mount in other.mounts if mount.app_volume)
+    while name in declared:
+        name += "-implicit"
+    return ACName.parse(name, what="implicit volume name")
