@@ -72,6 +72,7 @@ STATES = {
 
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
+_STATE_DIRECTORY_MODE = 0o2750
 #: Largest pod file that is read, in bytes; manifests are bounded by ``schema.jsontext``.
 MAX_FILE_BYTES = 4 * 1024 * 1024
 _SMALL_FILE_BYTES = 64 * 1024
@@ -237,18 +238,15 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def ensure_directories(data_dir: str) -> None:
-    """Make the state directories that are missing; ``rkt`` installs them with the right group beforehand."""
+    """Make the state directories that are missing; the group is the data directory's, by its set-group-id bit."""
     pods_dir = f"{data_dir}/pods"
-    for path, mode in (
-        (data_dir, DIRECTORY_MODE),
-        (f"{data_dir}/locks", 0o770),
-        (pods_dir, DIRECTORY_MODE),
-        *((f"{pods_dir}/{place}", DIRECTORY_MODE) for place in (*PLACES, NAMES)),
-    ):
+    os.makedirs(data_dir, DIRECTORY_MODE, exist_ok=True)
+    for path in (f"{data_dir}/locks", pods_dir, *(f"{pods_dir}/{place}" for place in (*PLACES, NAMES))):
         try:
-            os.makedirs(path, mode)
+            os.mkdir(path, DIRECTORY_MODE)
         except FileExistsError:
             continue
+        os.chmod(path, _STATE_DIRECTORY_MODE)  # the caller's umask has no say (HH8)
 
 
 def lock_prepare(data_dir: str) -> Lock:
@@ -278,6 +276,7 @@ def create(data_dir: str) -> Pod:
         except FileNotFoundError:
             continue  # gc swept the embryo before it was locked
         pod = Pod(pods_dir, uuid, EMBRYO, lock.steal(), locked=True, owned=True)
+        os.fchmod(pod.fd, _STATE_DIRECTORY_MODE)
         try:
             pod.move(PREPARE, sync=False)
         except PodError:

@@ -46,6 +46,17 @@ def lookup(pods_dir: str, name: str) -> PodUUID | None:
     return PodUUID(text) if PodUUID.is_uuid(text) else None
 
 
+def check_free(pods_dir: str, name: str) -> None:
+    """Refuse a name that a live pod has; only under the lock of ``claim`` does the answer last.
+
+    Raises:
+        PodError: a live pod has that name.
+    """
+    holder = lookup(pods_dir, name)
+    if holder is not None and _is_live(pods_dir, holder):
+        raise PodError(f'pod name "{name}" is in use by pod "{holder}"', hint=f"rkt status {name}")
+
+
 def claim(pod: lifecycle.Pod, name: str) -> None:
     """Make ``name`` stand for ``pod``, which this process holds locked.
 
@@ -59,12 +70,7 @@ def claim(pod: lifecycle.Pod, name: str) -> None:
         os.makedirs(directory, lifecycle.DIRECTORY_MODE, exist_ok=True)
         lock = lock_directory(directory, exclusive=True)
     with lock:
-        holder = lookup(pod.pods_dir, name)
-        if holder is not None and _is_live(pod.pods_dir, holder):
-            raise PodError(
-                f'pod name "{name}" is in use by pod "{holder}"',
-                hint=f"rkt status {name}",
-            )
+        check_free(pod.pods_dir, name)
         # The file first: a pod that shows a name nobody else has is better than a name without a pod.
         pod.write(FILE, name.encode() + b"\n")
         temporary = f"{directory}/.{pod.uuid}"

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a pod: find and judge its images, write its directory (spec runtime §1.2).
+
+Everything that can be refused is refused before the pod exists: flags, images, verdicts, the manifest. What follows
+can fail only because of the disk or because somebody removes an image at this very moment; then the pod goes again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import HostError, InvalidManifest, NotFound, PodError, UsageError
+from rkt.linux.files import read_bounded, remove_tree, write_all
+from rkt.pod import lifecycle, names, status, summary
+from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
+from rkt.schema import jsontext
+from rkt.schema.appc import parse_image_manifest, parse_pod_manifest
+from rkt.schema.envelope import open_sealed, seal
+from rkt.schema.record import Record
+from rkt.stage0 import contract, roots
+from rkt.stage0.images import find_image
+from rkt.stage0.messages import tell
+from rkt.stage0.stage1 import Program, find_stage1
+from rkt.store.cas import Store
+from rkt.trust.policy import check_verdict
+from rkt.trust.verdict import Verdict
+from rkt.values import ImageKey, is_image_hash
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+    from rkt.pod.request import AppRequest, PodRequest
+    from rkt.schema.appc import ImageManifest, PodManifest
+    from rkt.stage0.stage1 import Choice
+    from rkt.store.record import ImageRecord
+
+VERDICT = "verdict"
+STAGE1_VERDICT = "stage1/verdict"
+_VERDICT_FORMAT = "rkt.verdict"
+_VERDICT_VERSION = 1
+#: Modes of what stage0 makes are stated where it is made; this is what stage1 and copied trees start from (HH8).
+_UMASK = 0o022
+
+
+class _App(Record):
+    """One app of the pod to be."""
+
+    name: str
+    image: ImageRecord
+    manifest: bytes
+
+
+class _Plan(Record):
+    """What is written once the pod exists."""
+
+    stage1: ImageRecord
+    stage1_manifest: bytes
+    apps: list[_App]
+    manifest: bytes
+    overlay: bool
+
+
+def prepare(
+    request: PodRequest, choice: Choice, settings: Settings, *, uuid_file: str = "", sync: bool
+) -> Pod:
+    """Make a pod that stands in ``prepare``, locked by this process.
+
+    Args:
+        request: what the command line asks for.
+        choice: which stage1.
+        settings: of the running command.
+        uuid_file: where to write the UUID as soon as the pod exists; empty for nowhere.
+        sync: whether the pod must survive a power cut once this returns; ``run`` needs no such promise.
+    Raises:
+        RktError: it cannot be made; then there is no pod.
+    """
+    os.umask(_UMASK)
+    if request.name:
+        names.parse(request.name)
+        names.check_free(settings.pods_dir, request.name)
+    store = Store(settings.data_dir)
+    plan = _plan(request, choice, settings, store)
+    uuid_fd = _open_uuid_file(uuid_file) if uuid_file else -1
+    try:
+        pod = lifecycle.create(settings.data_dir)
+        if uuid_fd >= 0:
+            write_all(uuid_fd, pod.uuid.encode())
+    finally:
+        if uuid_fd >= 0:
+            os.close(uuid_fd)
+    try:
+        _write(pod, plan, request, settings, store)
+        if sync:
+            from rkt.linux import libc
+
+            libc.syncfs(pod.fd)
+    except BaseException as e:
+        _discard(pod, e)
+        raise
+    return pod
+
+
+def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store) -> _Plan:
+    opted_out = settings.insecure.image
+    stage1 = find_stage1(choice, settings, store)
+    check_verdict(stage1.verdict, settings, opted_out=opted_out)
+    stage1_manifest = store.manifest_bytes(stage1.key)
+    # Refuse an image that is no stage1 before the pod exists.
+    program = Program(stage1_manifest)
+    for annotation in (contract.ANNOTATION_RUN, contract.ANNOTATION_GC):
+        program.entrypoint(annotation)
+    if request.pod_manifest_path is not None:
+        manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
+    else:
+        manifest, apps = _from_images(request, settings, store)
+    overlay = not request.no_overlay
+    if overlay and (reason := roots.overlay_unsupported(settings.data_dir)):
+        tell(settings, f'disabling overlay support: "{reason}"')
+        overlay = False
+    return _Plan(
+        stage1=stage1, stage1_manifest=stage1_manifest, apps=apps, manifest=manifest, overlay=overlay
+    )
+
+
+def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple[bytes, list[_App]]:
+    if not request.apps:
+        raise UsageError("must provide at least one image or specify the pod manifest")
+    images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
+    manifests: list[bytes] = []
+    for app in request.apps:
+        image = find_image(
+            app.reference,
+            settings,
+            signature=app.signature,
+            pull_policy=request.pull_policy,
+            store=store,
+        )
+        check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
+        data = store.manifest_bytes(image.key)
+        images.append((app, image, parse_image_manifest(data)))
+        manifests.append(data)
+        store.touch(image.key)
+    notices: list[str] = []
+    manifest = build_pod_manifest(request, images, uid=os.getuid(), gid=os.getgid(), notices=notices)
+    for notice in notices:
+        tell(settings, notice)
+    # The manifest's apps are in the order of the images.
+    apps = [
+        _App(name=app.name, image=image, manifest=data)
+        for app, (_, image, _), data in zip(manifest.apps, images, manifests, strict=True)
+    ]
+    return jsontext.dump(manifest.to_json()).encode(), apps
+
+
+def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, list[_App]]:
+    """A user's own manifest: its bytes are kept as they are, its images must be in the store."""
+    try:
+        data = read_bounded(path, jsontext.MAX_DOCUMENT_BYTES)
+    except OSError as e:
+        raise UsageError(f"cannot read pod manifest {path}: {e.strerror}") from e
+    manifest: PodManifest = parse_pod_manifest(data)
+    apps = []
+    images: list[ImageManifest] = []
+    for app in manifest.apps:
+        if not is_image_hash(app.image_id):
+            raise InvalidManifest(f'app "{app.name}" in {path} has no image ID')
+        image = store.get(store.resolve_id(app.image_id))
+        check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
+        image_bytes = store.manifest_bytes(image.key)
+        images.append(parse_image_manifest(image_bytes))
+        apps.append(_App(name=app.name, image=image, manifest=image_bytes))
+        store.touch(image.key)
+    check_pod_manifest(manifest, images)
+    return data, apps
+
+
+def _open_uuid_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    except OSError as e:
+        raise UsageError(f"cannot write --uuid-file-save={path}: {e.strerror}") from e
+
+
+def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store: Store) -> None:
+    if request.name:
+        names.claim(pod, request.name)
+    pod.make_directory("appsinfo")
+    pod.make_directory("stage1")
+    pod.make_directory(contract.STAGE1_ROOTFS, 0o755)
+    with lifecycle.lock_prepare(settings.data_dir):
+        _refer(pod, plan, store)
+    pod.write(contract.STAGE1_MANIFEST, plan.stage1_manifest)
+    pod.write(STAGE1_VERDICT, _seal_verdict(plan.stage1.verdict))
+    for app in plan.apps:
+        pod.write(f"appsinfo/{app.name}/manifest", app.manifest)
+        pod.write(f"appsinfo/{app.name}/{VERDICT}", _seal_verdict(app.image.verdict))
+    if plan.overlay:
+        _lay_out_overlays(pod, plan, store)
+    else:
+        _copy_roots(pod, plan, store)
+    pod.write("pod.lck", b"")
+    pod.write(contract.POD_MANIFEST, plan.manifest)
+    pod.write(contract.POD_CREATED, b"")
+    if plan.overlay:
+        pod.write(contract.OVERLAY_PREPARED, b"")
+    if settings.insecure.bits:
+        pod.write(status.INSECURE_OPTIONS, f"{settings.insecure}\n".encode())
+    pod.write(
+        summary.FILE,
+        summary.render(
+            summary.Summary(
+                created_ns=status.created_ns(pod),
+                name=request.name,
+                insecure=str(settings.insecure) if settings.insecure.bits else "",
+                apps=[
+                    summary.AppSummary(name=app.name, image=app.image.full_name, image_id=app.image.key)
+                    for app in plan.apps
+                ],
+            )
+        ),
+    )
+
+
+def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
+    """Name the images in the pod directory, then look whether they are still there: now they stay."""
+    roots.record_layers(pod, None, plan.stage1.key, plan.stage1.layers)
+    for app in plan.apps:
+        pod.make_directory(f"appsinfo/{app.name}")
+        roots.record_layers(pod, app.name, app.image.key, app.image.layers)
+    for image in (plan.stage1, *(app.image for app in plan.apps)):
+        if not store.contains(image.key):
+            raise NotFound(
+                f"image {image.key.medium} was removed while the pod was being prepared",
+                hint=f"rkt fetch {image.full_name}",
+            )
+
+
+def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store) -> None:
+    roots.lay_out_overlays(pod)
+    stage1 = plan.stage1
+    roots.lay_out_overlay(pod, store, None, stage1.key, stage1.layers)
+    for app in plan.apps:
+        if app.image.key == stage1.key:
+            raise PodError(f'app "{app.name}": the stage1 image cannot be an app of its own pod')
+        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.image.layers)
+    base = roots.upper_path(stage1.key, None)
+    roots.lay_out_stage1(pod, base, [(app.name, app.manifest) for app in plan.apps])
+
+
+def _copy_roots(pod: Pod, plan: _Plan, store: Store) -> None:
+    from rkt.stage0.copytree import copy_layers
+
+    def layers(keys: list[ImageKey]) -> list[str]:
+        return [f"{store.layer_path(key)}/rootfs" for key in keys]
+
+    try:
+        copy_layers(layers(plan.stage1.layers), f"{pod.path}/{contract.STAGE1_ROOTFS}")
+        roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
+        for app in plan.apps:
+            copy_layers(layers(app.image.layers), f"{pod.path}/{roots.app_root(app.name)}")
+    except OSError as e:
+        raise HostError(f"cannot copy the root file systems: {e.strerror} ({e.filename})") from e
+
+
+def _discard(pod: Pod, cause: BaseException) -> None:
+    """Take a pod that could not be prepared away again; whatever that leaves is an aborted prepare for gc."""
+    try:
+        names.release(pod)
+        pod.move(lifecycle.GARBAGE, sync=False)
+        remove_tree(pod.path)
+    except (OSError, PodError) as e:
+        cause.add_note(f'pod "{pod.uuid}" could not be removed: {e}')
+    pod.close()
+
+
+def _seal_verdict(verdict: Verdict) -> bytes:
+    return seal(_VERDICT_FORMAT, _VERDICT_VERSION, verdict.to_json())
+
+
+def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
+    """Hold the verdicts a prepared pod carries against today's policy; the store is not asked.
+
+    Raises:
+        NotVerified: an image may not run any more.
+        PodError: the pod has no verdict for an image, which counts as not verified.
+    """
+    opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
+    apps = [app.name for app in status.read_summary(pod).apps]
+    for path in (STAGE1_VERDICT, *(f"appsinfo/{app}/{VERDICT}" for app in apps)):
+        data = pod.read(path)
+        if data is None:
+            raise PodError(
+                f'pod "{pod.uuid}" has no {path}: it cannot be said whether its images are trusted'
+            )
+        what = f"{pod.path}/{path}"
+        version, body = open_sealed(data, _VERDICT_FORMAT, what)
+        if version != _VERDICT_VERSION:
+            raise PodError(f"{what} has version {version}, this rkt reads version {_VERDICT_VERSION}")
+        check_verdict(Verdict.from_json(body, what=what), settings, opted_out=opted_out)
+
+
+def finish(pod: Pod) -> None:
+    """Leave a prepared pod for ``run-prepared``."""
+    # Synchronised at the rename, so that a UUID that was printed is there after a power cut.
+    pod.move(lifecycle.PREPARED, sync=True)
+    pod.unlock()

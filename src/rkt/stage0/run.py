@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Become the pod: mount its roots and exec stage1 (spec runtime §1.4). Nothing here returns on success.
+
+The mount namespace is the pod's own before anything is mounted, so a pod's mounts are never seen on the host, and go
+with the last process of the pod, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rkt.errors import HostError, PodError, Stage1Error
+from rkt.pod import lifecycle, status
+from rkt.schema.record import Record
+from rkt.stage0 import contract, resolver, roots
+from rkt.stage0.messages import tell
+from rkt.stage0.resolver import Resolver
+from rkt.stage0.stage1 import Program, read_program
+from rkt.store.cas import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+
+_UMASK = 0o022
+#: Variables that change what a program loads or how an interpreter starts, left out of stage1's environment (HH5).
+_LOADER_PREFIXES = ("LD_", "PYTHON", "BASH_FUNC_", "GLIBC_", "MALLOC_")
+_LOADER_NAMES = frozenset(("BASH_ENV", "CDPATH", "ENV", "GCONV_PATH", "IFS", "LOCPATH", "NLSPATH"))
+
+
+class RunOptions(Record):
+    """Flags of one run; they are not part of the pod on disk.
+
+    Attributes:
+        networks: normalised ``--net`` list, each ``NAME`` or ``NAME:ARGS``.
+        ipc: ``auto``, ``private``, ``parent``, or empty for stage1's default.
+    """
+
+    networks: list[str]
+    interactive: bool = False
+    hostname: str = ""
+    resolver: Resolver = Resolver()
+    ipc: str = ""
+
+
+def take_prepared(pod: Pod) -> None:
+    """Lock a prepared pod for running.
+
+    Raises:
+        PodError: it is not prepared, or somebody else was faster.
+    """
+    if pod.place != lifecycle.PREPARED:
+        raise PodError(f'pod "{pod.uuid}" is not prepared', hint=f"rkt status {pod.uuid.short}")
+    try:
+        pod.lock(blocking=True)
+    except PodError as e:
+        raise PodError(f'pod "{pod.uuid}" is not prepared') from e
+
+
+def record_insecure_options(pod: Pod, settings: Settings) -> list[str]:
+    """Add this command's opt-outs to the pod's, for this pod only; they stay visible in ``list`` and ``status`` (SG16).
+
+    Returns:
+        all words that are in force.
+    """
+    recorded = status.insecure_words(pod)
+    words = recorded + [word for word in settings.insecure.words() if word not in recorded]
+    if words != recorded:
+        from rkt.linux.files import replace_file
+        from rkt.pod import summary
+
+        text = ",".join(words)
+        replace_file(f"{pod.path}/{status.INSECURE_OPTIONS}", f"{text}\n".encode(), lifecycle.FILE_MODE)
+        glance = status.read_summary(pod).replace(insecure=text)
+        replace_file(f"{pod.path}/{summary.FILE}", summary.render(glance), lifecycle.FILE_MODE)
+    return words
+
+
+def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
+    """Turn this process into the pod.
+
+    Args:
+        pod: in ``prepare`` or ``prepared``, locked by this process.
+        settings: of the running command.
+        options: flags of this run.
+    Raises:
+        RktError: stage1 could not be started; the pod counts as exited.
+    """
+    insecure = record_insecure_options(pod, settings)
+    program = read_program(pod)
+    entrypoint = program.entrypoint(contract.ANNOTATION_RUN)
+    arguments = _arguments(pod, program, settings, options, insecure)
+    apps = [app.name for app in status.read_summary(pod).apps]
+    store = Store(settings.data_dir)
+    pod.move(lifecycle.RUN, sync=False)
+    os.chdir(pod.path)
+    _enter_own_mount_namespace()
+    overlay = pod.has(contract.OVERLAY_PREPARED)
+    if overlay:
+        roots.mount_root(pod, store, None)
+    for app in apps:
+        if overlay:
+            roots.mount_root(pod, store, app)
+        roots.link_mtab(app)
+    _write_resolver_files(options, pod)
+    _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod)
+
+
+def _arguments(
+    pod: Pod, program: Program, settings: Settings, options: RunOptions, insecure: list[str]
+) -> list[str]:
+    """Words for the run entrypoint, in the order of spec runtime §1.5; those too new for it are left out."""
+    version = program.interface_version
+    words = ["--debug"] if settings.debug else []
+    words.append(f"--net={','.join(options.networks)}")
+    if options.interactive:
+        words.append("--interactive")
+    shift = pod.read_text("private-users-prepared")
+    if shift:
+        words.append(f"--private-users={shift}")
+    words.append(f"--local-config={settings.local_config_dir}")
+
+    def newer(minimum: int, flag: str, values: list[str], *, silent: bool = False) -> None:
+        if version >= minimum:
+            words.extend(values)
+        elif values and not silent:
+            tell(settings, f"warning: {flag} option is not supported by stage1")
+
+    newer(2, "--hostname", [f"--hostname={options.hostname}"] if options.hostname else [])
+    names = options.resolver
+    modes = f"--dns-conf-mode=resolv={names.resolv_mode},hosts={names.hosts_mode}"
+    newer(4, "--dns-conf-mode", [] if names.is_default else [modes])
+    for word, flag in (
+        ("capabilities", "--disable-capabilities-restriction"),
+        ("paths", "--disable-paths"),
+        ("seccomp", "--disable-seccomp"),
+    ):
+        # Dropping one of these leaves the pod more confined than asked for: no reason to warn.
+        newer(3, flag, [flag] if word in insecure else [], silent=True)
+    newer(6, "--ipc", [f"--ipc={options.ipc}"] if options.ipc else [])
+    words.append(pod.uuid)
+    return words
+
+
+def _enter_own_mount_namespace() -> None:
+    from rkt.linux import libc
+    from rkt.linux.mount import make_slave_recursive
+
+    try:
+        libc.unshare(libc.CLONE_NEWNS)
+        make_slave_recursive()
+    except OSError as e:
+        raise HostError(
+            f"cannot make a mount namespace for the pod: {e.strerror}", hint="CAP_SYS_ADMIN is needed"
+        ) from e
+
+
+def _write_resolver_files(options: RunOptions, pod: Pod) -> None:
+    names = options.resolver
+    if resolver.STAGE0 not in {names.resolv_mode, names.hosts_mode}:
+        return
+    root = os.open(contract.STAGE1_ROOTFS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _make_directory(root, "etc")
+        if names.resolv_mode == resolver.STAGE0:
+            _write_in_root(root, resolver.RESOLV_CONF, names.render_resolv_conf())
+        if names.hosts_mode == resolver.STAGE0:
+            hostname = options.hostname or f"rkt-{pod.uuid}"
+            _write_in_root(root, resolver.HOSTS, names.render_hosts(hostname))
+    except OSError as e:
+        raise Stage1Error(f"cannot write the resolver files into stage1: {e.strerror}") from e
+    finally:
+        os.close(root)
+
+
+def _make_directory(root: int, name: str) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=root)
+    except FileExistsError:
+        return
+
+
+def _write_in_root(root: int, path: str, text: str) -> None:
+    from rkt.linux import libc
+    from rkt.linux.files import write_all
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    fd = libc.openat2(root, path.encode(), flags, libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS, 0o644)
+    try:
+        write_all(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def stage1_environment() -> dict[str, str]:
+    """The caller's environment without what steers loaders and interpreters.
+
+    stage1 gets the rest because it may need it (``LISTEN_FDS``, ``NOTIFY_SOCKET``, ``TERM``); apps get none of it.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _LOADER_NAMES and not name.startswith(_LOADER_PREFIXES)
+    }
+
+
+def _exec(program: str, arguments: list[str], pod: Pod) -> NoReturn:
+    # ``signal`` itself imports ``enum``.
+    from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
+
+    environment = stage1_environment()
+    environment[contract.ENV_LOCK_FD] = str(pod.fd)
+    os.umask(_UMASK)
+    # Python ignores these two, and ignored signals stay so across exec.
+    signal(SIGPIPE, SIG_DFL)
+    signal(SIGXFSZ, SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.set_inheritable(pod.fd, True)
+    try:
+        os.execve(program, [program, *arguments], environment)
+    except OSError as e:
+        os.set_inheritable(pod.fd, False)
+        raise Stage1Error(f"cannot execute stage1 {program}: {e.strerror}") from e
