@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Terminals between an operator and a process of a pod: never the operator's own, always a fresh one (CVE-2017-5226).
+
+The pod's side opens a pseudo-terminal of the app's own devpts, so that ``ttyname`` works there, and sends the master to
+the operator's side, which relays bytes and window sizes. Where only some streams are terminals, pipes stand between.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import array
+import errno
+import fcntl
+import os
+import select
+import struct
+import termios
+
+from rkt.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+#: f_type of devpts, <linux/magic.h>.
+DEVPTS_SUPER_MAGIC = 0x1CD1
+# <asm-generic/ioctls.h>
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
+_CHUNK_BYTES = 32 << 10
+
+
+def open_pty(uid: int) -> tuple[int, int]:
+    """Open a pseudo-terminal of the devpts that is mounted in the calling process's view.
+
+    Returns:
+        (master, slave), both close-on-exec and owned by the caller; the slave belongs to ``uid``.
+    Raises:
+        OSError: what is at ``/dev/pts/ptmx`` is not the kernel's multiplexer (CVE-2025-52565).
+    """
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        beneath = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
+        master = libc.openat2(root_fd, b"dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, beneath)
+    finally:
+        os.close(root_fd)
+    status = os.fstat(master)
+    if status.st_rdev != os.makedev(5, 2) or libc.statfs_type(master) != DEVPTS_SUPER_MAGIC:
+        raise OSError(errno.ENOTTY, "not the kernel's terminal multiplexer", "/dev/pts/ptmx")
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    os.fchown(slave, uid, -1)
+    return master, slave
+
+
+def take_terminal(slave: int) -> None:
+    """Make ``slave`` the controlling terminal and the standard streams of the calling session leader."""
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for stream in (0, 1, 2):
+        os.dup2(slave, stream)
+
+
+def send_descriptor(channel: _socket.socket, fd: int) -> None:
+    """Hand a descriptor to the other side."""
+    channel.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
+
+
+def receive_descriptor(channel: _socket.socket) -> int | None:
+    """The descriptor that the other side sent; None when it ended without."""
+    _, ancillary, _, _ = channel.recvmsg(1, 64)
+    for level, kind, data in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fd: int = struct.unpack("i", data[:4])[0]
+            os.set_inheritable(fd, False)
+            return fd
+    return None
+
+
+def copy_window_size(source: int, target: int) -> None:
+    """Give ``target`` the window size of ``source``."""
+    try:
+        fcntl.ioctl(target, termios.TIOCSWINSZ, fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
+    except OSError:
+        pass
+
+
+class RawTerminal:
+    """The operator's terminal in raw mode for the time of a ``with``."""
+
+    __slots__ = ("_fd", "_saved")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> Self:
+        self._saved = termios.tcgetattr(self._fd)
+        raw = termios.tcgetattr(self._fd)
+        raw[0] &= ~(
+            termios.BRKINT
+            | termios.IGNBRK
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        raw[1] &= ~termios.OPOST
+        raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        raw[6][termios.VMIN] = 1
+        raw[6][termios.VTIME] = 0
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, raw)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+
+
+def relay(pairs: list[tuple[int, int]], done_fd: int, *, window: tuple[int, int] | None = None) -> None:
+    """Copy from the first to the second of each pair until the process of ``done_fd`` has ended and said all it said.
+
+    Args:
+        pairs: (source, target); sources that are pipes or pseudo-terminals of the pod end by themselves.
+        done_fd: pidfd.
+        window: (terminal, pseudo-terminal) whose size follows SIGWINCH.
+    """
+    wake_r, wake_w = os.pipe()
+    os.set_blocking(wake_w, False)
+    if window is not None:
+        copy_window_size(*window)
+        _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGWINCH, lambda _number, _frame: None)
+    pending = dict(pairs)
+    ended = False
+    while True:
+        poll = select.poll()
+        for source in pending:
+            poll.register(source, select.POLLIN)
+        poll.register(wake_r, select.POLLIN)
+        if not ended:
+            poll.register(done_fd, select.POLLIN)
+        # Once the process is gone, what is buffered is there at once; the operator's own input never ends.
+        events = poll.poll(0 if ended else None)
+        if ended and not any(fd in pending and fd > 2 for fd, _ in events):
+            break
+        for fd, _ in events:
+            if fd == done_fd:
+                ended = True
+            elif fd == wake_r:
+                os.read(wake_r, 64)
+                if window is not None:
+                    copy_window_size(*window)
+            elif not _copy(fd, pending[fd]):
+                target = pending.pop(fd)
+                if target > 2 and target not in pending.values() and fd <= 2:
+                    # The end of the operator's input is the end of the command's.
+                    _hang_up(target)
+    os.close(wake_r)
+    os.close(wake_w)
+
+
+def _copy(source: int, target: int) -> bool:
+    """One piece; False at the end."""
+    try:
+        data = os.read(source, _CHUNK_BYTES)
+    except OSError:
+        # A pseudo-terminal answers EIO when nobody holds the other side.
+        return False
+    if not data:
+        return False
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(target, view) :]
+    except OSError:
+        return False
+    return True
+
+
+def _hang_up(target: int) -> None:
+    if os.isatty(target):
+        os.write(target, b"\x04")
+    else:
+        os.close(target)

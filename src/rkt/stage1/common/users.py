@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users and groups as images write them: names, numbers, or the owner of a file (spec runtime §3.7).
+
+The image's account files are hostile: opened below the root's descriptor, regular files only, without blocking, at most
+1 MiB (CVE-2024-9676). Digits are always an id, never a name (CVE-2016-3697).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rkt.errors import Stage1Error
+from rkt.linux import files, libc
+
+#: Largest account file that is read, in bytes.
+MAX_ACCOUNT_FILE_BYTES = 1 << 20
+#: 2^32-1 means "no id" to the kernel.
+MAX_ID = 0xFFFFFFFE
+
+
+def resolve_user(root_fd: int, user: str) -> int:
+    """The uid of ``user`` in the image below ``root_fd``.
+
+    Raises:
+        Stage1Error: no such user, an id out of range, or a path that does not exist in the image.
+    """
+    return _resolve(root_fd, user, b"etc/passwd", "user")
+
+
+def resolve_group(root_fd: int, group: str) -> int:
+    """Likewise for a group."""
+    return _resolve(root_fd, group, b"etc/group", "group")
+
+
+def _resolve(root_fd: int, text: str, account_file: bytes, what: str) -> int:
+    if text == "root":
+        return 0
+    if text.isascii() and text.isdigit():
+        number = int(text) if len(text) <= 10 else MAX_ID + 1
+        if number > MAX_ID:
+            raise Stage1Error(f"{what} id {text!r} is out of range, at most {MAX_ID}")
+        return number
+    if text.startswith("/"):
+        return _owner(root_fd, text, what)
+    for name, fields in _entries(root_fd, account_file):
+        if name == text.encode() and len(fields) >= 2 and fields[1].isdigit() and len(fields[1]) <= 10:
+            number = int(fields[1])
+            if number <= MAX_ID:
+                return number
+    raise Stage1Error(
+        f'"{text}" {what} not found',
+        hint=f"give a number, or a name that is in the image's /{account_file.decode()}",
+    )
+
+
+def _owner(root_fd: int, path: str, what: str) -> int:
+    try:
+        fd = libc.openat2(root_fd, path.encode(), os.O_PATH | os.O_NOFOLLOW, libc.RESOLVE_IN_ROOT)
+    except OSError as e:
+        raise Stage1Error(
+            f"cannot take the {what} from the owner of {path!r}: {os.strerror(e.errno or 0).lower()}"
+        ) from e
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return status.st_uid if what == "user" else status.st_gid
+
+
+def _entries(root_fd: int, account_file: bytes) -> list[tuple[bytes, list[bytes]]]:
+    try:
+        fd = libc.openat2(
+            root_fd, account_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, libc.RESOLVE_IN_ROOT
+        )
+    except OSError as e:
+        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return []
+        raise
+    try:
+        text = files.read_fd_bounded(fd, MAX_ACCOUNT_FILE_BYTES, os.fsdecode(account_file))
+    except OSError as e:
+        raise Stage1Error(f"the image's /{os.fsdecode(account_file)} cannot be used: {e.strerror}") from e
+    finally:
+        os.close(fd)
+    entries = []
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 3:
+            entries.append((fields[0], fields[1:]))
+    return entries

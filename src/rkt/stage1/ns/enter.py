@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``enter`` entrypoint: run a command in an app, exactly as confined as the app (CVE-2019-10144, -10145, -10147).
+
+Three processes. The operator's side stays on the host: it relays a terminal and returns the status. A short-lived helper
+joins the app's namespaces and forks once more, because a pid namespace counts for children only. The child joins the
+app's cgroup and becomes the command by the very function by which the app became itself. From the moment in which the
+helper sees the app's files, nothing can be imported there: a file of the image would be read as root's own code.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import sys
+
+from rkt.errors import Stage1Error
+from rkt.linux import cgroup, files, libc, namespaces, pidfd
+from rkt.schema import jsontext
+from rkt.stage0 import contract
+from rkt.stage1.common import steps, terminal
+from rkt.stage1.common.arguments import RunArguments, parse_run
+from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns.plan import build_exec_plan
+from rkt.stage1.ns.run import RUNTIME_CONFIG, group_name
+from rkt.stage2.exec import EXIT_EXEC_FAILED, become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.stage2.exec import ExecPlan
+
+_LIMIT_BYTES = 64 << 10
+_FORWARDED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
+
+
+def main(argv: list[str]) -> int:
+    """Run ``enter --pid=PID --appname=APP -- CMD…``; returns the command's status.
+
+    Raises:
+        Stage1Error: the app is not running, or a step was refused.
+    """
+    name, command = _parse(argv)
+    arguments = load_run_arguments()
+    app = load_pod().app(name)
+    pid, app_pidfd = _find_app(name)
+    root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    plan = build_exec_plan(app, root_fd, arguments, argv=command)
+    plan.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
+    if b"TERM" in os.environb:
+        plan.environment[b"TERM"] = os.environb[b"TERM"]
+    record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
+    groups = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid))
+    joiner = groups.open_child(name).joiner()
+    flags = namespaces.differing(pid)
+    # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    return _Entering(plan, joiner, app_pidfd, flags).run()
+
+
+def load_run_arguments() -> RunArguments:
+    """The arguments with which the pod was run, as its ``run`` entrypoint left them."""
+    words = jsontext.parse(files.read_bounded(RUNTIME_CONFIG, _LIMIT_BYTES), what=RUNTIME_CONFIG)
+    return parse_run([str(word) for word in words["arguments"]])
+
+
+def _parse(argv: list[str]) -> tuple[str, list[str]]:
+    name = ""
+    for index, word in enumerate(argv):
+        if word.startswith("--appname="):
+            name = word.partition("=")[2]
+        elif word == "--":
+            return name, argv[index + 1 :]
+    raise Stage1Error("no command to run")
+
+
+def _find_app(name: str) -> tuple[int, int]:
+    """pid and pidfd of the app's first process, known for the same one by its start time (invariant EN4)."""
+    try:
+        pid, start = (int(word) for word in files.read_bounded(f"appsinfo/{name}/pid", 64).split())
+        return pid, pidfd.open_pid(pid, start)
+    except (FileNotFoundError, ProcessLookupError) as e:
+        raise Stage1Error(f"app {name!r} is not running", hint="rkt status UUID shows what is") from e
+
+
+class _Entering:
+    """One entered command with its streams."""
+
+    def __init__(self, plan: ExecPlan, joiner: cgroup.Joiner, app_pidfd: int, flags: int) -> None:
+        self._plan = plan
+        self._joiner = joiner
+        self._app_pidfd = app_pidfd
+        self._flags = flags
+        self._has_pty = os.isatty(0) and os.isatty(1)
+        self._errors = os.pipe()
+        self._channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        #: Standard stream -> (our end, the command's end) where a pipe stands before a terminal.
+        self._pipes: dict[int, tuple[int, int]] = {}
+        if not self._has_pty:
+            for stream in (0, 1, 2):
+                if os.isatty(stream):
+                    read_end, write_end = os.pipe()
+                    self._pipes[stream] = (write_end, read_end) if stream == 0 else (read_end, write_end)
+
+    def run(self) -> int:
+        """Start the command, relay its streams, return its status."""
+        helper, helper_pidfd = libc.clone3(0, cgroup_fd=self._joiner.cgroup_fd)
+        if helper == 0:
+            self._help()
+        os.close(self._errors[1])
+        self._channel[1].close()
+        for _, theirs in self._pipes.values():
+            os.close(theirs)
+        for number in _FORWARDED:
+            _signal.signal(number, lambda n, _frame: pidfd.send_signal(helper_pidfd, n))
+        report = b""
+        while chunk := os.read(self._errors[0], 4096):
+            report += chunk
+        if report:
+            os.waitpid(helper, 0)
+            raise Stage1Error(f"cannot enter: {report.decode(errors='replace')}")
+        self._relay(helper_pidfd)
+        _, raw = os.waitpid(helper, 0)
+        return os.waitstatus_to_exitcode(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw)
+
+    def _relay(self, helper_pidfd: int) -> None:
+        if self._has_pty:
+            master = terminal.receive_descriptor(self._channel[0])
+            if master is None:
+                return
+            with terminal.RawTerminal(0):
+                terminal.relay([(0, master), (master, 1)], helper_pidfd, window=(0, master))
+        elif self._pipes:
+            pairs = [
+                (0, ours) if stream == 0 else (ours, stream) for stream, (ours, _) in self._pipes.items()
+            ]
+            terminal.relay(pairs, helper_pidfd)
+
+    def _help(self) -> None:
+        """Join the namespaces, fork the command, pass signals on and the status back; never returns."""
+        try:
+            # No import can be served from the image's files from here on (invariant EN2).
+            sys.meta_path.clear()
+            sys.path.clear()
+            self._joiner.join(unified=False)
+            libc.setns(self._app_pidfd, self._flags)
+            child, child_pidfd = libc.clone3(0, cgroup_fd=self._joiner.cgroup_fd)
+            if child == 0:
+                self._command()
+            os.close(self._errors[1])
+            self._channel[1].close()
+            for number in _FORWARDED:
+                _signal.signal(number, lambda n, _frame: pidfd.send_signal(child_pidfd, n))
+            for fd in (0, 1, 2):
+                os.close(fd)
+            for ends in self._pipes.values():
+                for fd in ends:
+                    os.close(fd)
+            _, raw = os.waitpid(child, 0)
+            os._exit(os.WEXITSTATUS(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw))
+        except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the parent's frames
+            os.write(self._errors[1], str(e).encode(errors="replace"))
+        finally:
+            os._exit(EXIT_EXEC_FAILED)
+
+    def _command(self) -> None:
+        """Become the command; never returns."""
+        try:
+            steps.NewSession().apply(-1)
+            if self._has_pty:
+                master, slave = terminal.open_pty(self._plan.uid)
+                terminal.send_descriptor(self._channel[1], master)
+                terminal.take_terminal(slave)
+            for stream, (_, theirs) in self._pipes.items():
+                os.dup2(theirs, stream)
+            become(self._plan)
+        except BaseException as e:  # noqa: BLE001 - as above
+            os.write(self._errors[1], str(e).encode(errors="replace"))
+        finally:
+            os._exit(EXIT_EXEC_FAILED)

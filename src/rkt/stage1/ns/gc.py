@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``gc`` entrypoint: take back what a pod that is over may have left on the host (spec runtime §2.7)."""
+
+from __future__ import annotations
+
+import sys
+
+from rkt.errors import EXIT_FAILURE, Stage1Error
+from rkt.linux import cgroup, files
+from rkt.stage0 import contract
+from rkt.stage1.ns.run import group_name
+from rkt.values import PodUUID
+
+_LIMIT_BYTES = 64 << 10
+
+
+def main(argv: list[str]) -> int:
+    """Kill what is left in the pod's cgroups and remove them; may be run again.
+
+    Raises:
+        Stage1Error: the record of the cgroups is damaged.
+    """
+    uuid = PodUUID.parse(argv[-1] if argv else "")
+    name = group_name(uuid)
+    try:
+        record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
+    except FileNotFoundError:
+        return 0
+    try:
+        group = cgroup.Cgroups.detect().open_pod(record, name)
+    except ValueError as e:
+        raise Stage1Error(f"{contract.SUBCGROUP} of pod {uuid} is damaged: {e}") from e
+    group.kill()
+    left = group.remove()
+    for problem in left:
+        sys.stderr.write(f"stage1: cannot remove cgroup {problem}\n")
+    return EXIT_FAILURE if left else 0

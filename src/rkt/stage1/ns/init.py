@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod's pid 1: holds the namespaces, reaps orphans, and dies with the supervisor.
+
+A static reaper (catatonit) run from a sealed memfd, so that no file of the host is ever executed inside the pod's view
+(CVE-2019-5736). It sees an empty read-only root, has no capabilities, and cannot gain any. Killing it ends every process
+of the pod: the kernel sees to that.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from rkt.errors import Stage1Error
+from rkt.linux import capabilities, libc, network_lo
+from rkt.schema.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.linux.cgroup import Joiner
+
+#: Largest reaper that is copied into memory, in bytes.
+_MAX_REAPER_BYTES = 8 << 20
+_READY = b"1"
+
+
+class Init(Record):
+    """pid 1 as the supervisor sees it.
+
+    Attributes:
+        pid: on the host.
+        pidfd: pollable, owned by the supervisor.
+    """
+
+    pid: int
+    pidfd: int
+
+
+def seal_reaper(path: str) -> int:
+    """Copy the reaper into a sealed memfd and return its descriptor."""
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(source).st_size
+        if size > _MAX_REAPER_BYTES:
+            raise Stage1Error(f"{path} is too large for a reaper: {size} bytes")
+        memfd = os.memfd_create("rkt-init", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        offset = 0
+        while offset < size:
+            offset += os.sendfile(memfd, source, offset, size - offset)
+    finally:
+        os.close(source)
+    import fcntl
+
+    seals = libc.F_SEAL_SEAL | libc.F_SEAL_SHRINK | libc.F_SEAL_GROW | libc.F_SEAL_WRITE
+    fcntl.fcntl(memfd, libc.F_ADD_SEALS, seals)
+    return memfd
+
+
+def start_init(
+    reaper_fd: int, *, namespaces: int, hostname: bytes, loopback: bool, empty_root: bytes, joiner: Joiner
+) -> Init:
+    """Fork pid 1 of the pod and wait until its namespaces are complete.
+
+    Args:
+        reaper_fd: from ``seal_reaper``.
+        namespaces: ``CLONE_NEW…`` bits that the pod gets beside its pid namespace.
+        hostname: set when there is a new UTS namespace.
+        loopback: bring ``lo`` up in a new network namespace.
+        empty_root: directory of the engine's own that becomes its root.
+        joiner: of the cgroups it lives in.
+    Raises:
+        Stage1Error: a step was refused.
+    """
+    ready_r, ready_w = os.pipe()
+    supervisor_r, supervisor_w = os.pipe()
+    # Later children go into the new pid namespace too; its first process is this one.
+    libc.unshare(libc.CLONE_NEWPID)
+    pid, pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
+    if pid == 0:
+        _child(
+            reaper_fd,
+            namespaces,
+            hostname,
+            loopback,
+            empty_root,
+            joiner,
+            ready_w,
+            (supervisor_r, supervisor_w),
+        )
+    os.close(ready_w)
+    os.close(supervisor_r)
+    answer = b""
+    while chunk := os.read(ready_r, 4096):
+        answer += chunk
+    os.close(ready_r)
+    os.close(supervisor_w)
+    if answer != _READY:
+        os.waitpid(pid, 0)
+        raise Stage1Error(f"cannot start the pod's pid 1: {answer.decode(errors='replace') or 'it died'}")
+    return Init(pid=pid, pidfd=pidfd)
+
+
+def _child(
+    reaper_fd: int,
+    namespaces: int,
+    hostname: bytes,
+    loopback: bool,
+    empty_root: bytes,
+    joiner: Joiner,
+    ready_w: int,
+    supervisor: tuple[int, int],
+) -> None:
+    """Become the reaper; never returns."""
+    try:
+        # In a new pid namespace getppid() is 0 whatever happens, so a supervisor that died before the signal was armed
+        # shows as the end of this pipe instead.
+        libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        supervisor_r, supervisor_w = supervisor
+        os.close(supervisor_w)
+        os.set_blocking(supervisor_r, False)
+        try:
+            if os.read(supervisor_r, 1) == b"":
+                os._exit(1)
+        except BlockingIOError:
+            pass
+        null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        joiner.join(unified=False)
+        os.setsid()
+        libc.unshare(namespaces | libc.CLONE_NEWNS)
+        if namespaces & libc.CLONE_NEWUTS:
+            libc.sethostname(hostname)
+        if loopback:
+            network_lo.loopback_up()
+        libc.mount(None, b"/", None, libc.MS_REC | libc.MS_SLAVE)
+        libc.mount(empty_root, empty_root, None, libc.MS_BIND)
+        os.chdir(empty_root)
+        libc.pivot_root(b".", b".")
+        libc.umount2(b".", libc.MNT_DETACH)
+        os.chdir(b"/")
+        for stream in (0, 1, 2):
+            os.dup2(null_fd, stream)
+        for number in range(1, 65):
+            try:
+                _signal.signal(number, _signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass
+        capabilities.drop_bounding(0)
+        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+        libc.capset(0, 0, 0)
+        libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+        os.write(ready_w, _READY)
+        os.execve(reaper_fd, [b"rkt-init", b"-P"], {})
+    except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
+        try:
+            os.write(ready_w, str(e).encode(errors="replace"))
+        finally:
+            os._exit(1)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pod manifest to the steps of one app; nothing here changes anything but the pod's own volume directories."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rkt.errors import Stage1Error
+from rkt.linux import capabilities, libc
+from rkt.schema import isolators
+from rkt.schema.mounts import clean_path
+from rkt.schema.record import Record
+from rkt.stage0 import contract
+from rkt.stage1.common import paths, steps, users
+from rkt.stage1.common.environment import build_environment
+from rkt.stage2.exec import ExecPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkt.linux.cgroup import Joiner
+    from rkt.schema.mounts import PairedMount
+    from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.pod import PodApp
+
+#: Directory of the engine's own files for a pod, a small read-only tmpfs that no app can reach except by binds.
+OWN_FILES = f"{contract.STAGE1_ROOTFS}/rkt/own"
+#: ``/dev/shm`` of the pod, shared by its apps as they share its IPC namespace.
+SHM = f"{contract.STAGE1_ROOTFS}/rkt/shm"
+#: Compiled default filter in the stage1 root.
+_FILTER = f"{contract.STAGE1_ROOTFS}/seccomp-default-{os.uname().machine}.bpf"
+_MAX_FILTER_BYTES = 1 << 20
+_DEVICES = (
+    (b"dev/null", 1, 3),
+    (b"dev/zero", 1, 5),
+    (b"dev/full", 1, 7),
+    (b"dev/random", 1, 8),
+    (b"dev/urandom", 1, 9),
+    (b"dev/tty", 5, 0),
+)
+_SAFE = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+#: gid of group tty, by convention and in devpts(5).
+_TTY_GID = 5
+
+
+class PodNamespaces(Record):
+    """Open namespaces of the pod that each app joins, as (descriptor, flag) in order."""
+
+    fds: list[tuple[int, int]]
+
+
+class AppPlan(Record):
+    """Everything an app's child needs, prepared before the fork."""
+
+    name: str
+    root_fd: int
+    cgroup_fd: int
+    steps: list[steps.Step]
+    execute: ExecPlan
+
+
+def build_exec_plan(
+    app: PodApp, root_fd: int, arguments: RunArguments, *, argv: Sequence[str] | None = None
+) -> ExecPlan:
+    """What the app's process, or a command entering the app, becomes: the same confinement for both (CVE-2019-10144).
+
+    Args:
+        app: the app.
+        root_fd: its root, for users and groups.
+        arguments: of ``run``; the ``--disable-…`` ones loosen.
+        argv: the command instead of the app's own.
+    """
+    words = list(argv if argv is not None else app.app.exec)
+    if not words or not words[0]:
+        raise Stage1Error(f"app {app.name!r} has nothing to execute", hint="rkt run IMAGE --exec=PROGRAM")
+    kept = capabilities.full_mask()
+    if not arguments.disable_capabilities_restriction:
+        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
+    uid = users.resolve_user(root_fd, app.app.user)
+    seccomp = b"" if arguments.disable_seccomp else _filter(app)
+    privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
+    return ExecPlan(
+        argv=[word.encode("utf-8", "surrogateescape") for word in words],
+        environment=build_environment(app.name, app.app),
+        uid=uid,
+        gid=users.resolve_group(root_fd, app.app.group),
+        groups=list(app.app.supplementary_gids),
+        working_directory=(app.app.working_directory or "/").encode(),
+        capabilities=kept,
+        # An unprivileged process may not install a filter otherwise (spec runtime §3.11).
+        no_new_privileges=privileges_fixed or (bool(seccomp) and uid != 0),
+        seccomp=seccomp,
+    )
+
+
+def _filter(app: PodApp) -> bytes:
+    """The app's compiled system call filter; one that cannot be had is an error (CVE-2023-2431)."""
+    wanted = [i for i in app.app.isolators if i.name.startswith("os/linux/seccomp-")]
+    if wanted:
+        from rkt.linux import seccomp
+
+        return seccomp.compile_isolators([(i.name, i.value.names, i.value.errno) for i in wanted])
+    from rkt.linux import files
+
+    try:
+        return files.read_bounded(_FILTER, _MAX_FILTER_BYTES)
+    except OSError as e:
+        raise Stage1Error(
+            f"this stage1 has no system call filter for {os.uname().machine}: {_FILTER}",
+            hint="rkt run --insecure-options=seccomp",
+        ) from e
+
+
+def build_app_plan(
+    app: PodApp,
+    arguments: RunArguments,
+    *,
+    pod_path: bytes,
+    namespaces: PodNamespaces,
+    joiner: Joiner,
+    mounts: Sequence[PairedMount],
+    unified_cgroup: bool,
+) -> AppPlan:
+    """The steps of one app, in the order in which they have to happen."""
+    root_path = pod_path + b"/" + app.rootfs_path.encode()
+    root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    execute = build_exec_plan(app, root_fd, arguments)
+    covered = {clean_path(mount.path)[1:].encode() for mount in mounts}
+    own = pod_path + b"/" + OWN_FILES.encode()
+    plan: list[steps.Step] = [
+        steps.NewSession(),
+        steps.JoinCgroup(joiner),
+        # After its cgroup, which becomes the root that the app sees.
+        steps.Unshare(libc.CLONE_NEWCGROUP),
+        *(steps.JoinNamespace(fd, kind) for fd, kind in namespaces.fds),
+        steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
+    ]
+    score = isolators.last(app.app.isolators, "os/linux/oom-score-adj")
+    if score is not None:
+        plan.append(steps.WriteOwnFile(b"/proc/self/oom_score_adj", b"%d" % score))
+    plan += _kernel_file_systems(
+        own, covered, masked=not arguments.disable_paths, unified_cgroup=unified_cgroup
+    )
+    if b"dev" not in covered:
+        plan += _devices(pod_path + b"/" + SHM.encode())
+    plan += _engine_files(own, arguments)
+    for mount in mounts:
+        plan.append(_volume(mount))
+    plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
+    return AppPlan(name=app.name, root_fd=root_fd, cgroup_fd=joiner.cgroup_fd, steps=plan, execute=execute)
+
+
+def _kernel_file_systems(
+    own: bytes, covered: set[bytes], *, masked: bool, unified_cgroup: bool
+) -> list[steps.Step]:
+    plan: list[steps.Step] = [
+        steps.MakeDirectory(b"proc"),
+        steps.MountFilesystem(b"proc", b"proc", _SAFE),
+    ]
+    has_sys = b"sys" not in covered
+    if has_sys:
+        plan.append(steps.MakeDirectory(b"sys"))
+        plan.append(steps.MountFilesystem(b"sysfs", b"sys", _SAFE | (libc.MS_RDONLY if masked else 0)))
+    if not masked:
+        return plan
+    plan += [steps.ReadOnly(path) for path in paths.READ_ONLY]
+    for path in paths.MASKED:
+        if path.startswith(b"sys/") and not has_sys:
+            continue
+        if path == b"sys/fs" and unified_cgroup:
+            plan.append(steps.MountFilesystem(b"tmpfs", b"sys/fs", _SAFE, b"mode=755,size=0"))
+            plan.append(steps.MakeDirectory(b"sys/fs/cgroup"))
+            plan.append(steps.MountFilesystem(b"cgroup2", b"sys/fs/cgroup", _SAFE | libc.MS_RDONLY))
+            continue
+        plan.append(steps.Mask(path, own + b"/hidden-file", own + b"/hidden-directory"))
+    return plan
+
+
+def _devices(shm: bytes) -> list[steps.Step]:
+    return [
+        steps.MakeDirectory(b"dev"),
+        steps.MountFilesystem(
+            b"tmpfs", b"dev", libc.MS_NOSUID | libc.MS_NOEXEC, b"mode=755,size=64k,nr_inodes=256"
+        ),
+        *(steps.MakeDevice(*device) for device in _DEVICES),
+        steps.MakeDirectory(b"dev/pts"),
+        steps.MountFilesystem(
+            b"devpts",
+            b"dev/pts",
+            libc.MS_NOSUID | libc.MS_NOEXEC,
+            b"newinstance,ptmxmode=0666,mode=0620,gid=%d" % _TTY_GID,
+        ),
+        steps.MakeDirectory(b"dev/mqueue"),
+        steps.MountFilesystem(b"mqueue", b"dev/mqueue", _SAFE),
+        steps.MakeDirectory(b"dev/shm", 0o1777),
+        steps.Bind(shm, b"dev/shm"),
+        steps.MakeSymlink(b"pts/ptmx", b"dev/ptmx"),
+        steps.MakeSymlink(b"/proc/self/fd", b"dev/fd"),
+        steps.MakeSymlink(b"/proc/self/fd/0", b"dev/stdin"),
+        steps.MakeSymlink(b"/proc/self/fd/1", b"dev/stdout"),
+        steps.MakeSymlink(b"/proc/self/fd/2", b"dev/stderr"),
+    ]
+
+
+def _engine_files(own: bytes, arguments: RunArguments) -> list[steps.Step]:
+    """``/etc/hostname``, ``/etc/hosts``, ``/etc/resolv.conf`` as spec runtime §3.8 asks."""
+    plan: list[steps.Step] = [
+        steps.MakeDirectory(b"tmp", 0o1777, keep=True),
+        steps.MakeDirectory(b"run", keep=True),
+        steps.MakeDirectory(b"etc", keep=True),
+        steps.BindFile(own + b"/hostname", b"etc/hostname"),
+    ]
+    if arguments.resolv_mode in {"stage0", "host"}:
+        plan.append(steps.BindFile(own + b"/resolv.conf", b"etc/resolv.conf"))
+    plan.append(
+        steps.BindFile(own + b"/hosts", b"etc/hosts", only_if_absent=arguments.hosts_mode == "default")
+    )
+    return plan
+
+
+def _volume(mount: PairedMount) -> steps.Step:
+    """A detached copy of the volume's source, to be attached in the child."""
+    attributes = libc.MOUNT_ATTR_NOSUID | (libc.MOUNT_ATTR_RDONLY if mount.read_only else 0)
+    source = mount.source
+    if source is None:
+        source = f"{contract.SHARED_VOLUMES}/{mount.name}"
+        _make_empty_volume(source, mount.mode, mount.uid, mount.gid)
+    try:
+        source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except OSError as e:
+        # systemd-nspawn's words, which rkt's users and tests know.
+        raise Stage1Error(
+            f"Failed to stat {source}: {os.strerror(e.errno or 0)}",
+            hint=f"create it, or change the source of volume {mount.name}",
+        ) from e
+    try:
+        kind = os.fstat(source_fd).st_mode & 0o170000
+        if kind not in {0o020000, 0o060000}:
+            attributes |= libc.MOUNT_ATTR_NODEV
+        depth = libc.AT_RECURSIVE if mount.recursive else 0
+        tree = libc.open_tree(source_fd, b"", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | depth)
+        libc.mount_setattr(tree, b"", libc.AT_EMPTY_PATH | depth, set_=attributes)
+    except OSError as e:
+        if e.errno == errno.EINVAL:
+            raise Stage1Error(f"volume {mount.name!r}: {source} cannot be bind mounted") from e
+        raise
+    finally:
+        os.close(source_fd)
+    return steps.AttachTree(tree, mount.path.encode(), is_directory=kind == 0o040000, name=mount.name)
+
+
+def _make_empty_volume(path: str, mode: int, uid: int, gid: int) -> None:
+    os.makedirs(contract.SHARED_VOLUMES, mode=0o755, exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``run`` entrypoint: isolation first, then supervision (spec runtime §1.5).
+
+Order: mount namespace, the pod's own files, cgroups, pid 1 with the pod's namespaces, the apps' plans, the apps, the
+files that stage0 waits for. Working directory is the pod directory; stage0's lock descriptor stays open until the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rkt.errors import Stage1Error
+from rkt.linux import cgroup, files, libc, mount, namespaces
+from rkt.schema import isolators, jsontext
+from rkt.schema.mounts import pair_mounts
+from rkt.stage0 import contract
+from rkt.stage1.common import control, hosts
+from rkt.stage1.common.arguments import parse_run
+from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns.init import seal_reaper, start_init
+from rkt.stage1.ns.plan import OWN_FILES, SHM, PodNamespaces, build_app_plan
+from rkt.stage1.ns.supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.pod import LoadedPod, PodApp
+
+#: Ceilings of a pod that asks for nothing (invariant RN24).
+DEFAULT_MAX_PIDS = 4096
+#: Of the host's memory; the pod meets its ceiling before the host does.
+DEFAULT_MEMORY_PERCENT = 90
+#: Cgroup of pid 1 below the pod's; no app can be called so.
+INIT_GROUP = "rkt.init"
+#: How the pod was run, for ``enter`` (spec runtime §2.3).
+RUNTIME_CONFIG = "runtime-config"
+_CPU_ISOLATORS = ("resource/cpu", "os/linux/cpu-shares")
+_SHM_OPTIONS = b"mode=1777,size=64m"
+_OWN_OPTIONS = b"mode=700,size=1m,nr_inodes=64"
+
+
+def main(argv: list[str]) -> int:
+    """Run the pod; returns its exit status.
+
+    Raises:
+        RktError, OSError: the pod could not be started; what was made has been taken back.
+    """
+    os.umask(0)
+    arguments = parse_run(argv)
+    lock_fd = int(os.environ[contract.ENV_LOCK_FD])
+    # The lock says "alive": it is ours until we end, and no child's.
+    libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+    os.fstat(lock_fd)
+    pod = load_pod()
+    if not pod.apps:
+        raise Stage1Error("pod must contain at least one application")
+    _check_networks(arguments)
+    files.replace_file(
+        RUNTIME_CONFIG, jsontext.dump({"version": 1, "arguments": argv}).encode(), 0o640, sync=False
+    )
+    libc.unshare(libc.CLONE_NEWNS)
+    mount.make_slave_recursive()
+    _make_own_files(arguments)
+    server = control.listen()
+    host = cgroup.Cgroups.detect()
+    groups = _create_groups(host, pod, arguments)
+    is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
+    try:
+        return _supervise(pod, arguments, groups, server, is_unified=is_unified)
+    finally:
+        groups.remove()
+        server.close()
+        os.unlink(contract.CONTROL_SOCKET)
+
+
+def _supervise(
+    pod: LoadedPod, arguments: RunArguments, groups: cgroup.Group, server: _socket.socket, *, is_unified: bool
+) -> int:
+    flags = libc.CLONE_NEWUTS
+    private_network = "host" not in arguments.networks
+    if private_network:
+        flags |= libc.CLONE_NEWNET
+    if arguments.ipc != "parent":
+        flags |= libc.CLONE_NEWIPC
+    pod_path = os.getcwdb()
+    own = pod_path + b"/" + OWN_FILES.encode()
+    # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
+    joiner = groups.child(INIT_GROUP).joiner()
+    reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
+    init = start_init(
+        reaper_fd,
+        namespaces=flags,
+        hostname=_hostname(arguments).encode(),
+        loopback=private_network,
+        empty_root=own + b"/hidden-directory",
+        joiner=joiner,
+    )
+    joiner.close()
+    os.close(reaper_fd)
+    supervisor = Supervisor(
+        init, server, status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}", report=_say
+    )
+    joined = PodNamespaces(
+        fds=[
+            (namespaces.open_namespace(init.pid, kind), flag)
+            for kind, flag in namespaces.KINDS
+            if flag & flags
+        ]
+    )
+    plans = []
+    joiners = []
+    for app in pod.apps:
+        group = _create_app_group(groups, app)
+        joiners.append(group.joiner())
+        plan = build_app_plan(
+            app,
+            arguments,
+            pod_path=pod_path,
+            namespaces=joined,
+            joiner=joiners[-1],
+            mounts=pair_mounts(app.runtime, app.app, pod.manifest),
+            unified_cgroup=is_unified,
+        )
+        plans.append((plan, group))
+        if arguments.debug:
+            for step in plan.steps:
+                _say(f"{app.name}: {step.describe()}")
+    os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
+    supervisor.start(plans)
+    for each in joiners:
+        each.close()
+    for fd, _ in joined.fds:
+        os.close(fd)
+    _announce(init.pid)
+    return supervisor.run()
+
+
+def _announce(pid: int) -> None:
+    """The files stage0 waits for, the pid last, and word to a service manager that asked for it."""
+    ready = f"{contract.STAGE1_ROOTFS}/{contract.SUPERVISOR_STATUS}"
+    try:
+        os.unlink(ready)
+    except FileNotFoundError:
+        pass
+    os.symlink("ready", ready)
+    files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        from rkt.stage1.common.notify import notify_ready
+
+        notify_ready(address)
+
+
+def _check_networks(arguments: RunArguments) -> None:
+    """``none`` and ``host`` need no network plugin; anything else does.
+
+    Raises:
+        Stage1Error: another network was asked for.
+    """
+    unknown = [name for name in arguments.networks if name not in {"none", "host"}]
+    if unknown or not arguments.networks:
+        names = ", ".join(unknown) or "default"
+        raise Stage1Error(
+            f"failed to setup network: networks not found: {names}", hint="rkt run --net=none, or --net=host"
+        )
+    if len(set(arguments.networks)) > 1:
+        raise Stage1Error(
+            "failed to setup network: none and host exclude each other", hint="rkt run --net=none"
+        )
+
+
+def _hostname(arguments: RunArguments) -> str:
+    return arguments.hostname or f"rkt-{arguments.uuid}"
+
+
+def _make_own_files(arguments: RunArguments) -> None:
+    """What the engine shows inside apps, on a tmpfs of its own that is read-only before the first app starts."""
+    for directory in (OWN_FILES, SHM):
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+    own = OWN_FILES.encode()
+    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    libc.mount(b"tmpfs", own, b"tmpfs", flags, _OWN_OPTIONS)
+    libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", flags, _SHM_OPTIONS)
+    os.mkdir(f"{OWN_FILES}/hidden-directory", 0)
+    files.write_new(f"{OWN_FILES}/hidden-file", b"", 0)
+    hostname = _hostname(arguments)
+    files.write_new(f"{OWN_FILES}/hostname", hostname.encode() + b"\n", 0o644)
+    files.write_new(f"{OWN_FILES}/hosts", hosts.hosts_file(arguments.hosts_mode, hostname), 0o644)
+    if arguments.resolv_mode in {"stage0", "host"}:
+        files.write_new(f"{OWN_FILES}/resolv.conf", hosts.resolv_file(arguments.resolv_mode), 0o644)
+    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
+
+
+def _create_groups(host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments) -> cgroup.Group:
+    """The pod's cgroups below the caller's own, with the ceilings that every pod has."""
+    wants_cpu = any(isolator.name in _CPU_ISOLATORS for app in pod.apps for isolator in app.app.isolators)
+    controllers = (*cgroup.DEFAULT_CONTROLLERS, *(("cpu",) if wants_cpu else ()))
+    groups = host.create_pod(group_name(arguments.uuid), controllers)
+    # At once, so that a gc knows what to remove should we be killed.
+    files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)
+    if arguments.debug:
+        for warning in groups.warnings:
+            _say(warning)
+    try:
+        if groups.has("pids"):
+            groups.set_pids_limit(DEFAULT_MAX_PIDS)
+        memory = isolators.last(pod.manifest.isolators, "resource/memory")
+        if memory is not None and memory.limit_amount is not None:
+            groups.set_memory_limit(memory.limit_amount)
+        elif groups.has("memory"):
+            total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            groups.set_memory_limit(total_bytes * DEFAULT_MEMORY_PERCENT // 100)
+        if not arguments.disable_paths:
+            groups.set_devices()
+    except BaseException:
+        groups.remove()
+        raise
+    return groups
+
+
+def _create_app_group(groups: cgroup.Group, app: PodApp) -> cgroup.Group:
+    """An app's own cgroups with what its isolators limit; requests are ignored as in rkt."""
+    memory = isolators.last(app.app.isolators, "resource/memory")
+    cpu = isolators.last(app.app.isolators, "resource/cpu")
+    shares = isolators.last(app.app.isolators, "os/linux/cpu-shares")
+    has_memory = memory is not None and memory.limit_amount is not None
+    has_cpu = cpu is not None and cpu.limit_amount is not None
+    controllers = [
+        name for name, wanted in (("memory", has_memory), ("cpu", has_cpu or shares is not None)) if wanted
+    ]
+    group = groups.child(app.name, controllers)
+    if has_memory:
+        group.set_memory_limit(memory.limit_amount)
+    if has_cpu:
+        group.set_cpu_limit(cpu.limit_amount)
+    if shares is not None:
+        group.set_cpu_shares(shares)
+    return group
+
+
+def group_name(uuid: str) -> str:
+    """Name of a pod's cgroups."""
+    return f"rkt-{uuid}"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"stage1: {text}\n")

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``stop`` entrypoint: ask the supervisor and wait, or kill (spec runtime §1.5)."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+
+from rkt.errors import Stage1Error
+from rkt.linux import files
+from rkt.stage0 import contract
+from rkt.stage1.common import control
+
+#: How long the pod may take beyond its stop time, in seconds.
+_GRACE_SECONDS = 20.0
+
+
+def main(argv: list[str]) -> int:
+    """Stop the pod whose directory is the working directory; ``--force`` kills it.
+
+    Raises:
+        Stage1Error: it does not stop, or nobody supervises it.
+    """
+    force = "--force" in argv
+    client = control.connect()
+    pid, _, _ = control.peer(client)
+    supervisor = os.pidfd_open(pid)
+    if force:
+        _kill(supervisor)
+        return 0
+    control.send(client, {"op": "stop"})
+    answer = control.receive(client)
+    if not answer or not answer.get("ok"):
+        raise Stage1Error(f"the pod's supervisor refused: {answer}")
+    poll = select.poll()
+    poll.register(supervisor, select.POLLIN)
+    seconds = float(answer.get("stop_seconds", 0)) + _GRACE_SECONDS
+    if not poll.poll(int(seconds * 1000)):
+        raise Stage1Error(f"the pod did not stop within {seconds:.0f} s", hint="rkt stop --force UUID")
+    return 0
+
+
+def _kill(supervisor: int) -> None:
+    """Kill the pod's pid 1, so that no process of it is left, then the supervisor."""
+    try:
+        init = os.pidfd_open(int(files.read_bounded(contract.PID, 32)))
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    else:
+        _signal.pidfd_send_signal(init, _signal.SIGKILL)
+    # Both, and the supervisor in any case: it may be stuck in the kernel or stopped.
+    _signal.pidfd_send_signal(supervisor, _signal.SIGKILL)

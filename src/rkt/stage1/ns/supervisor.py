@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor: the process that ``rkt run`` became. Starts the apps, carries their output, stops them, keeps the score.
+
+One poll(2) loop over the apps' pidfds and output pipes, the control socket and a signal pipe. An app that ends with a
+status other than 0 takes the pod down with it; the first such status is the pod's (spec runtime §3.4). SIGTERM, SIGINT,
+SIGHUP and SIGQUIT stop the pod: apps get SIGTERM, their stop time, then SIGKILL. When the supervisor itself is killed,
+the pod's pid 1 is killed by the kernel, and with it every process of the pod.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+
+from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
+from rkt.linux import files, libc, pidfd
+from rkt.stage0 import contract
+from rkt.stage1.common import control
+from rkt.stage1.common.log import LogFile
+from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
+from rkt.stage2.exec import EXIT_EXEC_FAILED, become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from rkt.linux.cgroup import Group
+    from rkt.stage1.common import steps
+    from rkt.stage1.ns.init import Init
+    from rkt.stage1.ns.plan import AppPlan
+
+#: Time between SIGTERM and SIGKILL, in seconds.
+STOP_SECONDS = 10.0
+#: How long output may still arrive after the last process is gone, in seconds.
+_DRAIN_SECONDS = 2.0
+_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
+
+
+class App:
+    """A started app."""
+
+    __slots__ = ("cgroup", "is_running", "log", "name", "outlets", "pid", "pidfd", "status")
+
+    def __init__(self, starting: Starting, cgroup: Group) -> None:
+        self.name = starting.plan.name
+        self.pid = starting.pid
+        self.pidfd = starting.pidfd
+        self.cgroup = cgroup
+        self.status = 0
+        self.is_running = True
+        self.log = LogFile(f"{contract.LOGS}/{self.name}.log")
+        #: read end of a pipe -> (stream name, marker of lines, where it goes)
+        self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
+
+
+class Starting:
+    """An app between fork and exec."""
+
+    __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd")
+
+    def __init__(self, plan: AppPlan, null_fd: int) -> None:
+        self.plan = plan
+        self.error_fd, error_w = os.pipe()
+        self.stdout_fd, stdout_w = os.pipe()
+        self.stderr_fd, stderr_w = os.pipe()
+        self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
+        if self.pid == 0:
+            _child(plan, error_w, (null_fd, stdout_w, stderr_w))
+        os.close(error_w)
+        os.close(stdout_w)
+        os.close(stderr_w)
+        os.close(plan.root_fd)
+
+    def wait(self) -> None:
+        """Return when the program has been executed.
+
+        Raises:
+            Stage1Error: a step was refused.
+        """
+        report = b""
+        while chunk := os.read(self.error_fd, 4096):
+            report += chunk
+        os.close(self.error_fd)
+        if report:
+            os.waitpid(self.pid, 0)
+            step, _, reason = report.decode(errors="replace").partition("\0")
+            raise Stage1Error(f"app {self.plan.name!r}: {step}: {reason}")
+
+
+def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
+    """Carry out the plan and become the app; never returns."""
+    step: steps.Step | None = None
+    try:
+        for number, fd in enumerate(stdio):
+            os.dup2(fd, number)
+        for each in plan.steps:
+            step = each
+            each.apply(plan.root_fd)
+        step = None
+        become(plan.execute)
+    except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
+        name = "start" if step is None else step.describe()
+        os.write(error_fd, f"{name}\0{e}".encode(errors="replace")[:4096])
+    finally:
+        os._exit(EXIT_EXEC_FAILED)
+
+
+class Supervisor:
+    """Runs the apps of one pod until the pod is over."""
+
+    def __init__(
+        self, init: Init, server: _socket.socket, *, status_directory: str, report: Callable[[str], None]
+    ) -> None:
+        self._init = init
+        self._server = server
+        self._status_directory = status_directory
+        self._report = report
+        self._apps: list[App] = []
+        self._clients: dict[int, _socket.socket] = {}
+        self._outlets = (Outlet(1), Outlet(2))
+        self._first_failure = 0
+        self._is_stopping = False
+        self._kill_at = 0.0
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        _signal.set_wakeup_fd(self._wake_w)
+        for number in _STOP_SIGNALS:
+            _signal.signal(number, lambda _number, _frame: None)
+
+    def start(self, plans: list[tuple[AppPlan, Group]]) -> None:
+        """Start all apps.
+
+        Raises:
+            Stage1Error: one could not be started; the others have been killed.
+        """
+        null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        starting = [(Starting(plan, null_fd), cgroup) for plan, cgroup in plans]
+        os.close(null_fd)
+        several = len(plans) > 1
+        failure: RktError | None = None
+        for each, cgroup in starting:
+            try:
+                each.wait()
+            except RktError as e:
+                failure = failure or e
+                continue
+            app = App(each, cgroup)
+            prefix = f"{app.name}[{app.pid}]: ".encode() if several else b""
+            for fd, stream, outlet in (
+                (each.stdout_fd, b"stdout", self._outlets[0]),
+                (each.stderr_fd, b"stderr", self._outlets[1]),
+            ):
+                app.outlets[fd] = (stream, Prefixer(prefix), outlet)
+            self._apps.append(app)
+            _record_pid(app)
+        if failure is not None:
+            self.finish()
+            raise failure
+
+    def run(self) -> int:
+        """Supervise until every app has ended; returns the pod's exit status."""
+        while any(app.is_running for app in self._apps):
+            self._turn(self._timeout_ms())
+            if self._kill_at and time.monotonic() >= self._kill_at:
+                self._kill_at = 0.0
+                self._kill_all()
+        self.finish()
+        return self._first_failure
+
+    def finish(self) -> None:
+        """End every process of the pod and let the last output out."""
+        _signal.pidfd_send_signal(self._init.pidfd, _signal.SIGKILL)
+        os.waitpid(self._init.pid, 0)
+        for app in self._apps:
+            if app.is_running:
+                self._reap(app)
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while any(app.outlets for app in self._apps) and time.monotonic() < deadline:
+            self._turn(100)
+        for outlet in self._outlets:
+            outlet.flush(int(_DRAIN_SECONDS * 1000))
+        for app in self._apps:
+            app.log.finish()
+
+    def _timeout_ms(self) -> int | None:
+        if not self._kill_at:
+            return None
+        return max(0, int((self._kill_at - time.monotonic()) * 1000) + 1)
+
+    def _turn(self, timeout_ms: int | None) -> None:
+        """Wait for something to happen and deal with it."""
+        poll = select.poll()
+        actions: dict[int, Callable[[], None]] = {}
+
+        def watch(fd: int, events: int, action: Callable[[], None]) -> None:
+            poll.register(fd, events)
+            actions[fd] = action
+
+        watch(self._wake_r, select.POLLIN, self._signals)
+        watch(self._server.fileno(), select.POLLIN, self._accept)
+        for fd, client in self._clients.items():
+            watch(fd, select.POLLIN, lambda c=client: self._request(c))  # type: ignore[misc]
+        for outlet in self._outlets:
+            if outlet.pending:
+                watch(outlet.fd, select.POLLOUT, outlet.flush)
+        for app in self._apps:
+            if app.is_running:
+                watch(app.pidfd, select.POLLIN, lambda a=app: self._reap(a))  # type: ignore[misc]
+            for fd, (_, _, outlet) in app.outlets.items():
+                if not outlet.is_full:
+                    watch(fd, select.POLLIN, lambda a=app, f=fd: self._carry(a, f))  # type: ignore[misc]
+        for fd, _ in poll.poll(timeout_ms):
+            actions[fd]()
+
+    def _carry(self, app: App, fd: int) -> None:
+        """Take what an app said to its log and to our own stream."""
+        stream, prefixer, outlet = app.outlets[fd]
+        data = os.read(fd, READ_BYTES)
+        if not data:
+            os.close(fd)
+            del app.outlets[fd]
+            return
+        app.log.write(stream, data)
+        outlet.add(prefixer.mark(data))
+
+    def _reap(self, app: App) -> None:
+        """Note how an app ended, and end what it left behind."""
+        _, raw = os.waitpid(app.pid, 0)
+        os.close(app.pidfd)
+        app.is_running = False
+        app.status = self._status(raw)
+        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % app.status, 0o644, sync=False)
+        others = any(other.is_running for other in self._apps)
+        if others:
+            # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
+            app.cgroup.kill()
+        if app.status and not self._first_failure:
+            self._first_failure = app.status
+        if app.status and not self._is_stopping and others:
+            self._report(f"app {app.name!r} exited with status {app.status}, stopping the pod")
+            self._stop()
+
+    def _status(self, raw: int) -> int:
+        """Exit status as a shell would say it; an app that a stop ended by SIGTERM has done what it was told: 0."""
+        if os.WIFSIGNALED(raw):
+            number = os.WTERMSIG(raw)
+            return 0 if self._is_stopping and number == _signal.SIGTERM else 128 + number
+        return os.WEXITSTATUS(raw)
+
+    def _stop(self) -> None:
+        """Ask every app to end and set the deadline; a second request kills at once."""
+        if self._is_stopping:
+            self._kill_all()
+            return
+        self._is_stopping = True
+        self._kill_at = time.monotonic() + STOP_SECONDS
+        for app in self._apps:
+            if app.is_running:
+                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+
+    def _kill_all(self) -> None:
+        for app in self._apps:
+            if app.is_running:
+                _signal.pidfd_send_signal(app.pidfd, _signal.SIGKILL)
+
+    def _signals(self) -> None:
+        try:
+            numbers = os.read(self._wake_r, 64)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number in _STOP_SIGNALS:
+                self._stop()
+
+    def _accept(self) -> None:
+        client = control.accept(self._server)
+        if client is not None:
+            self._clients[client.fileno()] = client
+
+    def _request(self, client: _socket.socket) -> None:
+        """One request of a client; it stays connected, and the end of the pod hangs up on it."""
+        try:
+            message = control.receive(client)
+            if message is None:
+                del self._clients[client.fileno()]
+                client.close()
+                return
+            if message.get("op") == "stop":
+                if not self._is_stopping:
+                    self._stop()
+                control.send(client, {"ok": True, "stop_seconds": STOP_SECONDS})
+            else:
+                control.send(client, {"ok": False, "error": f"unknown request {message.get('op')!r}"})
+        except (OSError, RktError) as e:
+            self._report(f"control socket: {e}")
+            self._clients.pop(client.fileno(), None)
+            client.close()
+
+
+def _record_pid(app: App) -> None:
+    """``appsinfo/APP/pid``: pid and start time, by which ``enter`` finds the app and knows it for the same process."""
+    try:
+        started = pidfd.start_time(app.pid)
+    except OSError:
+        # Over already; there is nothing to enter.
+        return
+    files.replace_file(f"appsinfo/{app.name}/pid", b"%d %d\n" % (app.pid, started), 0o640, sync=False)
