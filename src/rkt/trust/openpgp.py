@@ -31,6 +31,7 @@ MAX_SIGNATURES = 16
 TIMEOUT_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 8 * 1024 * 1024
 
+_HINT_DETACHED = "a detached signature is expected, such as rkt image sign or gpg --detach-sign writes"
 _STATUS_PREFIX = b"[GNUPG:] "
 #: Status words that a good signature may have; any other word makes it not good.
 _HARMLESS = frozenset(
@@ -83,16 +84,25 @@ def parse_signature_file(data: bytes) -> list[Signature]:
         CannotVerify: too large, empty, or anything but detached signatures.
     """
     if len(data) > MAX_SIGNATURE_BYTES:
-        raise CannotVerify(f"signature file is too large: {len(data)} bytes, at most {MAX_SIGNATURE_BYTES}")
+        raise CannotVerify(
+            "keystore: no valid signatures found in signature file: "
+            f"it has {len(data)} bytes, at most {MAX_SIGNATURE_BYTES} are read",
+            hint=_HINT_DETACHED,
+        )
     try:
         signatures = packets.parse_detached_signatures(data)
     except packets.Malformed as e:
-        raise CannotVerify(f"keystore: no valid signatures found in signature file: {e}") from None
+        raise CannotVerify(
+            f"keystore: no valid signatures found in signature file: {e}", hint=_HINT_DETACHED
+        ) from None
     if not signatures:
-        raise CannotVerify("keystore: no valid signatures found in signature file: unknown version")
+        raise CannotVerify(
+            "keystore: no valid signatures found in signature file: unknown version", hint=_HINT_DETACHED
+        )
     if len(signatures) > MAX_SIGNATURES:
         raise CannotVerify(
-            f"signature file holds {len(signatures)} signatures, at most {MAX_SIGNATURES} are read"
+            f"signature file holds {len(signatures)} signatures, at most {MAX_SIGNATURES} are read",
+            hint=_HINT_DETACHED,
         )
     return signatures
 
@@ -154,7 +164,10 @@ def verify_detached(
     finally:
         os.close(blob_fd)
     if not good:
-        raise CannotVerify("; ".join(reasons))
+        raise CannotVerify(
+            "; ".join(reasons),
+            hint="ask the signer for a current key, or for a new signature by one that you trust",
+        )
     return good[0]
 
 
@@ -218,7 +231,8 @@ def judge_status(output: bytes, exit_status: int, key: TrustedKey, now: int) -> 
     if b"BADSIG" in words:
         raise SignatureMismatch(
             f"openpgp: signature by {group_fingerprint(key.key.fingerprint)} does not fit: "
-            "the image was changed after it was signed, or the signature belongs to another image"
+            "the image was changed after it was signed, or the signature belongs to another image",
+            hint="fetch the image and its signature again, from where the signer published them",
         )
     for word, reason in _REASONS:
         if word in words:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.config.settings import Settings
+    from rkt.trust.keystore import TrustedKey
 
 #: What ``Verdict.rule`` says of an image that was not verified.
 RULE_INSECURE = "--insecure-options=image"
@@ -64,7 +65,7 @@ def judge(name: str, blob: int | str, signature: bytes | None, settings: Setting
     try:
         verified = verify_detached(blob, signature, keys, now=now)
     except NotVerified as e:
-        raise type(e)(f'image "{name}" verification failed', hint=e.hint or trust_hint(name)) from e
+        raise _failed(name, e, keys) from e
     return Verdict(
         kind=KIND_OPENPGP,
         name=name,
@@ -92,10 +93,21 @@ def check_signer(name: str, signature: bytes, settings: Settings) -> None:
         return
     from rkt.trust.openpgp import choose_signatures
 
+    keys = Keystore(settings).load(name)
     try:
-        choose_signatures(signature, Keystore(settings).load(name))
+        choose_signatures(signature, keys)
     except CannotVerify as e:
-        raise CannotVerify(f'image "{name}" verification failed', hint=trust_hint(name)) from e
+        raise _failed(name, e, keys) from e
+
+
+def _failed(name: str, e: NotVerified, keys: list[TrustedKey]) -> NotVerified:
+    failure = type(e)(f'image "{name}" verification failed', hint=e.hint or trust_hint(name))
+    if keys:
+        rules = ", ".join(f"{key.key.fingerprint} ({key.rule})" for key in keys)
+        failure.add_note(f'keys that count for "{name}": {rules}')
+    else:
+        failure.add_note(f'no key counts for "{name}", neither by a prefix nor as a root key')
+    return failure
 
 
 def judge_builtin(name: str, image_id: str, settings: Settings) -> Verdict:
