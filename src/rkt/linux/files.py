@@ -88,7 +88,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        try:  # noqa: SIM105 - contextlib is not on the hot path
+        try:
             os.unlink(temporary)
         except FileNotFoundError:
             pass
@@ -159,14 +159,14 @@ def _enter(name: str, dir_fd: int | None, device: int) -> tuple[int, str, Iterat
 
 
 def _unlink(name: str, dir_fd: int | None) -> None:
-    try:  # noqa: SIM105 - likewise
+    try:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass
 
 
 def _rmdir(name: str, dir_fd: int | None) -> None:
-    try:  # noqa: SIM105 - likewise
+    try:
         os.rmdir(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass
