@@ -8,7 +8,7 @@ noticed before anything is fetched or created.
 from __future__ import annotations
 
 from rkt.cli.command import Flag
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.pod.request import AppRequest, MountRequest
 from rkt.values import ACIdentifier, ACName
 
@@ -188,7 +188,7 @@ def parse_key_value(text: str, *, flag: str) -> tuple[str, str]:
     """``NAME=VALUE``; the value may be empty and may contain ``=``."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"--{flag}: {text!r} must be specified as key=value")
+        raise UsageError(f"--{flag}: {quoted(text)} must be specified as key=value")
     return key, value
 
 
@@ -206,9 +206,9 @@ def parse_seccomp(text: str) -> tuple[str, str, list[str]]:
         elif key == "errno":
             errno_name = value
         else:
-            raise UsageError(f"invalid seccomp command-line override: {part!r}", hint=_SECCOMP_HINT)
+            raise UsageError(f"invalid seccomp command-line override: {quoted(part)}", hint=_SECCOMP_HINT)
     if mode not in {"retain", "remove"}:
-        raise UsageError(f"invalid seccomp mode command-line override: {mode!r}", hint=_SECCOMP_HINT)
+        raise UsageError(f"invalid seccomp mode command-line override: {quoted(mode)}", hint=_SECCOMP_HINT)
     return mode, errno_name, calls
 
 
@@ -235,7 +235,7 @@ def _integer(low: int, high: int) -> Callable[[dict[str, Any], str, str], None]:
         flag = field.replace("_", "-")
         if not digits or not _DECIMAL.issuperset(digits) or len(digits) > 10 or not low <= int(text) <= high:
             raise UsageError(
-                f"invalid value {text!r} for --{flag}: a number from {low} to {high} is expected"
+                f"invalid value {quoted(text)} for --{flag}: a number from {low} to {high} is expected"
             )
         app[field] = int(text)
 
@@ -247,7 +247,9 @@ def _gids(app: dict[str, Any], field: str, text: str) -> None:
     for part in text.split(","):
         digits = part.strip()
         if not digits or not _DECIMAL.issuperset(digits) or len(digits) > 10 or int(digits) > MAX_ID:
-            raise UsageError(f"invalid value {text!r} for --supplementary-gids: {part!r} is not a gid")
+            raise UsageError(
+                f"invalid value {quoted(text)} for --supplementary-gids: {quoted(part)} is not a gid"
+            )
         gids.append(int(digits))
 
 
@@ -256,7 +258,9 @@ def _words(app: dict[str, Any], field: str, text: str) -> None:
     for part in text.split(","):
         word = part.strip().upper()
         if not word:
-            raise UsageError(f"invalid value {text!r} for --{field.replace('_', '-')}: empty capability name")
+            raise UsageError(
+                f"invalid value {quoted(text)} for --{field.replace('_', '-')}: empty capability name"
+            )
         words.append(word)
 
 

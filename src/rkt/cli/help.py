@@ -18,8 +18,10 @@ _WIDTH = 80
 _MAX_WIDTH = 100
 _MIN_WIDTH = 40
 _INDENT = 2
-#: Where descriptions of options start, in columns.
+#: Where descriptions of options start, in columns; on a narrow terminal they stand below the option.
 _OPTION_COLUMN = 30
+_NARROW_OPTION_COLUMN = 6
+_NARROW = 64
 
 PROGRAM_SUMMARY = "runs pods of verified images, without a daemon"
 GROUPS = {"image": "look at, check, make and remove images"}
@@ -82,9 +84,10 @@ def option_help(flag: Flag) -> str:
 def options(flags: Iterable[Flag], columns: int) -> list[str]:
     """Lines for flags, in alphabetical order; hidden and deprecated ones are left out."""
     lines = []
+    column = _NARROW_OPTION_COLUMN if columns < _NARROW else _OPTION_COLUMN
     for flag in sorted(flags, key=lambda flag: flag.name):
         if not flag.hidden and not flag.deprecated:
-            lines += _item(option_head(flag), option_help(flag), columns, _OPTION_COLUMN)
+            lines += _item(option_head(flag), option_help(flag), columns, column)
     return lines
 
 
@@ -192,16 +195,14 @@ def program_help(commands: list[Command], columns: int) -> str:
 
 def help_for(name: str) -> str:
     """Help of a command, of a group, or with "" of the program."""
-    from rkt.cli.main import COMMANDS, load_command
-    from rkt.cli.parse import members
+    from rkt.cli.main import COMMANDS, load_command, load_commands
 
     columns = width()
     if not name:
-        return program_help([load_command(name) for name in COMMANDS], columns)
+        return program_help(load_commands(), columns)
     if name in COMMANDS:
         return command_help(load_command(name), columns)
-    group_commands = [load_command(f"{name} {member}") for member in members(name, list(COMMANDS))]
-    return group_help(name, group_commands, columns)
+    return group_help(name, [c for c in load_commands() if c.name.startswith(f"{name} ")], columns)
 
 
 def run(invocation: Invocation) -> int:

@@ -65,9 +65,26 @@ _UMASK = 0o027
 def load_command(name: str) -> Command:
     """The table entry of a verb; imports its module."""
     module_name = f"rkt.cli.{COMMANDS[name]}"
-    __import__(module_name)
+    try:
+        __import__(module_name)
+    except ModuleNotFoundError as e:
+        if e.name != module_name:
+            raise
+        # A package may leave commands out.
+        raise HostError(f"the command {name} is not part of this installation") from None
     command: Command = sys.modules[module_name].COMMAND
     return command if command.name == name else command.replace(name=name, hidden=True)
+
+
+def load_commands() -> list[Command]:
+    """All verbs of this installation, for help, completion and man pages."""
+    commands = []
+    for name in COMMANDS:
+        try:
+            commands.append(load_command(name))
+        except HostError:
+            continue
+    return commands
 
 
 def _flags_of(name: str) -> tuple[Flag, ...]:
@@ -105,7 +122,7 @@ def main(argv: list[str], installation: Installation) -> int:
     ending = _Ending()
     words = argv[1:]
     # Known before anything is parsed, so that errors of parsing have their tree too.
-    ending.debug = "--debug" in words or "--debug=true" in words
+    ending.debug = "--debug" in (words[: words.index("--")] if "--" in words else words)
     try:
         status = _run(words, installation, ending)
         if sys.stdout is not None:

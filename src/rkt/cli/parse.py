@@ -9,7 +9,7 @@ costs 10 ms and knows neither flags before the command word nor the grammar of i
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, DURATION, LIST, OPTIONAL, STRING, Flag
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
@@ -128,7 +128,7 @@ def parse_bool(text: str, *, what: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise FlagError(f"invalid value {text!r} for {what}: true or false is expected")
+    raise FlagError(f"invalid value {quoted(text)} for {what}: true or false is expected")
 
 
 def parse_duration(text: str, *, what: str = "duration") -> float:
@@ -137,7 +137,9 @@ def parse_duration(text: str, *, what: str = "duration") -> float:
     Raises:
         FlagError: not a duration.
     """
-    error = FlagError(f"invalid value {text!r} for {what}: a duration such as 30m, 1h30m or 10s is expected")
+    error = FlagError(
+        f"invalid value {quoted(text)} for {what}: a duration such as 30m, 1h30m or 10s is expected"
+    )
     rest = text
     sign = 1.0
     if rest[:1] in {"+", "-"}:
@@ -336,7 +338,7 @@ class _Reader:
         word = words[i]
         if not word.startswith("--"):
             raise FlagError(
-                f"unknown shorthand flag: {word[1]!r} in {word}",
+                f"unknown shorthand flag: {quoted(word[1])} in {word}",
                 hint=f"flags start with two dashes: -{word}" if word[1:].partition("=")[0] in table else "",
             )
         name, equals, text = word[2:].partition("=")
@@ -377,7 +379,7 @@ def _value(flag: Flag, text: str) -> Any:
     if flag.choices and text not in flag.choices and text != flag.default:
         if flag.name == "format":
             raise FlagError(f"Invalid format option: {text}", hint=f"use {_alternatives(flag.choices)}")
-        raise FlagError(f"invalid value {text!r} for {what}: {_alternatives(flag.choices)} is expected")
+        raise FlagError(f"invalid value {quoted(text)} for {what}: {_alternatives(flag.choices)} is expected")
     return text
 
 

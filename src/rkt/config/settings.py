@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
 
 #: Words of ``--insecure-options`` and their bits (spec cli §3.1).
@@ -45,10 +45,10 @@ class InsecureOptions:
             word = raw.strip().lower()
             if word not in _WORDS:
                 raise UsageError(
-                    f"unknown option {raw!r} in --insecure-options, allowed: {', '.join(_WORDS)}"
+                    f"unknown option {quoted(raw)} in --insecure-options, allowed: {', '.join(_WORDS)}"
                 )
             if word in seen:
-                raise UsageError(f"duplicated option {raw!r} in --insecure-options")
+                raise UsageError(f"duplicated option {quoted(raw)} in --insecure-options")
             seen.add(word)
             bits |= _WORDS[word]
         return cls(bits)
