@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How OpenPGP programs are found and confined."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rkt.errors import CannotVerify, HostError
+from rkt.trust import program
+from rkt.trust.program import find_program, run_confined, sealed_memory
+
+
+def test_program_is_found_by_absolute_path() -> None:
+    """The path is absolute and its owner root."""
+    path = find_program("gpgv", package="gpgv")
+    assert os.path.isabs(path)
+    assert os.stat(path).st_uid == 0
+
+
+def test_missing_program_names_its_package() -> None:
+    """The hint is the command that installs it."""
+    with pytest.raises(HostError, match="no-such-program") as caught:
+        find_program("no-such-program", package="some-package")
+    assert "some-package" in caught.value.hint
+
+
+def test_program_that_others_can_change_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program below a directory that is not root's alone is not run (HH5)."""
+    directory = tmp_path_factory.mktemp("bin")
+    path = directory / "gpgv"
+    path.write_bytes(b"#!/bin/sh\n")
+    path.chmod(0o775)
+    monkeypatch.setattr(program, "_DIRECTORIES", (str(directory),))
+    with pytest.raises(HostError, match="cannot be trusted"):
+        find_program("gpgv", package="gpgv")
+
+
+def test_sealed_memory_cannot_be_changed() -> None:
+    """What a program is given is what it reads."""
+    fd = sealed_memory("x", b"content")
+    try:
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"other", 0)
+        assert os.read(fd, 100) == b"content"
+    finally:
+        os.close(fd)
+
+
+def look(code: str, *, timeout_seconds: float = 30) -> bytes:
+    """Output of a confined Python program that has the status descriptor as its argument."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        return run_confined(
+            lambda status: ["/usr/bin/python3", "-ISc", code, str(status)],
+            stdin=null,
+            descriptors=[],
+            timeout_seconds=timeout_seconds,
+        ).status_output
+    finally:
+        os.close(null)
+
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/usr/bin/python3", os.X_OK), reason="no /usr/bin/python3 to look with"
+)
+
+
+def test_confined_program_has_no_rights() -> None:
+    """Unused uid without groups, no capabilities, no new privileges, nothing of the environment (HH5)."""
+    text = look(
+        "import os,sys\n"
+        "lines = open('/proc/self/status').read().split('\\n')\n"
+        "keep = [l for l in lines if l.split(':')[0] in ('CapEff','CapPrm','CapInh','CapAmb','NoNewPrivs','Groups')]\n"
+        "os.write(int(sys.argv[1]), repr((os.getuid(), os.geteuid(), keep, sorted(os.environ), os.getcwd())).encode())"
+    ).decode()
+    uid, effective, lines, environment, cwd = eval(text)
+    fields = {line.split(":")[0]: line.split(":")[1].strip() for line in lines}
+    assert fields["NoNewPrivs"] == "1"
+    assert {fields[f] for f in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+    assert set(environment) <= {"HOME", "LC_ALL", "LC_CTYPE", "PATH"}
+    assert cwd == "/"
+    assert uid == effective
+    if os.geteuid() == 0:
+        assert uid == program.UID_BASE + (os.getpid() & 0xFFFF)
+        assert not fields["Groups"]
+
+
+def test_confined_program_has_only_its_descriptors() -> None:
+    """Standard descriptors and the status descriptor, whatever else is open here."""
+    extra = os.dup(1)
+    os.set_inheritable(extra, True)
+    try:
+        text = look(
+            "import os,sys; os.write(int(sys.argv[1]), repr(sorted(os.listdir('/proc/self/fd'))).encode())"
+        )
+    finally:
+        os.close(extra)
+    # Four, and the one that the listing itself uses.
+    assert len(eval(text)) == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own needs root")
+def test_confined_program_has_no_network() -> None:
+    """It sees a loopback device that is down, and no other."""
+    text = look(
+        "import os,sys; os.write(int(sys.argv[1]), open('/proc/self/net/dev').read().encode())"
+    ).decode()
+    assert [line.split(":")[0].strip() for line in text.splitlines()[2:]] == ["lo"]
+
+
+def test_confined_program_can_neither_fork_nor_write_much() -> None:
+    """Limits are lowered."""
+    text = look(
+        "import os,sys\n"
+        "try:\n"
+        "  os.fork(); said = 'forked'\n"
+        "except OSError as e:\n"
+        "  said = 'refused'\n"
+        "os.write(int(sys.argv[1]), said.encode())"
+    )
+    assert os.geteuid() != 0 or text == b"refused"
+
+
+def test_program_that_does_not_end_is_killed() -> None:
+    """A deadline holds, and nothing stays behind."""
+    with pytest.raises(CannotVerify, match="did not end"):
+        look("import time; time.sleep(60)", timeout_seconds=0.3)
+
+
+def test_program_that_cannot_be_started_is_a_failed_check() -> None:
+    """A check that cannot be made is a failed check."""
+    with pytest.raises(CannotVerify, match="cannot start"):
+        run_confined(lambda _: ["/nonexistent"], stdin=0, descriptors=[], timeout_seconds=1)
