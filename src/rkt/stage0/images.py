@@ -7,9 +7,8 @@ and URLs included, is ``rkt.fetch``'s, which is imported only then. Whether the 
 
 from __future__ import annotations
 
-import os
-
-from rkt.errors import NotFound, UsageError
+from rkt.errors import NotFound
+from rkt.fetch.reference import host_labels, parse_reference
 from rkt.stage0.messages import diagnose
 from rkt.store.cas import Store
 from rkt.values import AppcReference, is_image_hash
@@ -23,26 +22,6 @@ POLICY_NEW = "new"
 POLICY_UPDATE = "update"
 POLICY_NEVER = "never"
 POLICIES = (POLICY_NEW, POLICY_UPDATE, POLICY_NEVER)
-
-_SCHEMES = frozenset(("file", "http", "https", "docker", "cimd"))
-#: The kernel's machine names -> appc architectures, where they differ.
-_ARCHITECTURES = {"x86_64": "amd64", "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386"}
-
-
-def host_labels() -> dict[str, str]:
-    """Labels ``os`` and ``arch`` of images that run here."""
-    machine = os.uname().machine
-    return {"os": "linux", "arch": _ARCHITECTURES.get(machine, machine)}
-
-
-def is_image_name(reference: str) -> bool:
-    """Whether ``reference`` is an image name, not a hash, path or URL."""
-    scheme, colon, _ = reference.partition(":")
-    if colon and scheme.lower() in _SCHEMES:
-        return False
-    if reference.startswith("/") or os.path.isfile(reference):
-        return False
-    return bool(colon) or ("./" not in reference and not reference.endswith(".aci"))
 
 
 def find_image(
@@ -66,14 +45,12 @@ def find_image(
     """
     if store is None:
         store = Store(settings.data_dir)
-    if not reference:
-        raise UsageError("an image reference cannot be empty")
     if is_image_hash(reference):
         key = store.resolve_id(reference)
         diagnose(settings, "image", f"using image from the store with hash {key}")
         return store.get(key)
-    if is_image_name(reference):
-        name = AppcReference.parse(reference)
+    name = parse_reference(reference).name
+    if name is not None:
         if pull_policy != POLICY_UPDATE:
             found = store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels}))
             if found is not None:
@@ -81,7 +58,8 @@ def find_image(
                 return store.get(found)
         if pull_policy == POLICY_NEVER:
             raise NotFound(
-                f'unable to fetch image from image name "{reference}": it is not in the store, and fetching is disabled',
+                f'unable to fetch image from image name "{reference}": '
+                "it is not in the store, and fetching is disabled",
                 hint=f"rkt fetch {reference}",
             )
     from rkt.fetch.fetch import fetch_image

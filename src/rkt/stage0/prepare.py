@@ -24,7 +24,7 @@ from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store
 from rkt.trust.policy import check_verdict
 from rkt.trust.verdict import Verdict
-from rkt.values import ImageKey, is_image_hash
+from rkt.values import is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,18 +249,31 @@ def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store) -> None:
 
 
 def _copy_roots(pod: Pod, plan: _Plan, store: Store) -> None:
-    from rkt.stage0.copytree import copy_layers
+    _copy_root(store, plan.stage1, f"{pod.path}/{contract.STAGE1_ROOTFS}")
+    roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
+    for app in plan.apps:
+        _copy_root(store, app.image, f"{pod.path}/{roots.app_root(app.name)}")
 
-    def layers(keys: list[ImageKey]) -> list[str]:
-        return [f"{store.layer_path(key)}/rootfs" for key in keys]
 
+def _copy_root(store: Store, image: ImageRecord, target: str) -> None:
+    from rkt.image.copytree import copy_tree
+
+    if len(image.layers) != 1:
+        raise HostError(
+            f"image {image.full_name} has several layers, which needs overlays", hint="no --no-overlay"
+        )
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    source_fd = os.open(f"{store.layer_path(image.layers[0])}/rootfs", flags)
     try:
-        copy_layers(layers(plan.stage1.layers), f"{pod.path}/{contract.STAGE1_ROOTFS}")
-        roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
-        for app in plan.apps:
-            copy_layers(layers(app.image.layers), f"{pod.path}/{roots.app_root(app.name)}")
+        target_fd = os.open(target, flags)
+        try:
+            copy_tree(source_fd, target_fd)
+        finally:
+            os.close(target_fd)
     except OSError as e:
-        raise HostError(f"cannot copy the root file systems: {e.strerror} ({e.filename})") from e
+        raise HostError(f"cannot copy image {image.full_name}: {e.strerror} ({e.filename})") from e
+    finally:
+        os.close(source_fd)
 
 
 def _discard(pod: Pod, cause: BaseException) -> None:

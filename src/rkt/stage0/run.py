@@ -210,7 +210,7 @@ def stage1_environment() -> dict[str, str]:
 
 def _exec(program: str, arguments: list[str], pod: Pod) -> NoReturn:
     # ``signal`` itself imports ``enum``.
-    from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
+    from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
 
     environment = stage1_environment()
     environment[contract.ENV_LOCK_FD] = str(pod.fd)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 
 from rkt.errors import ConfigError, InvalidManifest, NotFound, Stage1Error, UsageError
+from rkt.fetch.reference import host_labels
 from rkt.linux.files import read_bounded
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0 import contract
-from rkt.stage0.images import POLICY_NEW, find_image, host_labels
+from rkt.stage0.images import POLICY_NEW, find_image
 from rkt.stage0.messages import diagnose
 from rkt.values import AppcReference, ImageID
 

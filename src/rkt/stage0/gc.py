@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mark and delete pods (spec runtime §2.7): what ``rkt gc`` and ``rkt rm`` do.
+
+Everything is driven by what is on disk, may be killed anywhere and run again. A pod in use is passed over, never waited
+for. A pod that ran goes ``run`` -> ``exited-garbage`` -> (stage1's gc entrypoint) -> ``garbage`` -> removed: once it
+stands in ``garbage`` nothing of it is on the host but its directory, so a killed deletion is only that of files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from rkt.errors import PodError, RktError, Stage1Error
+from rkt.linux.files import remove_tree
+from rkt.pod import lifecycle, names
+from rkt.stage0 import contract, roots
+from rkt.stage0.entrypoint import run_entrypoint
+from rkt.stage0.messages import tell
+from rkt.stage0.stage1 import read_program
+from rkt.store.cas import Store
+from rkt.values import PodUUID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+
+_GC_TIMEOUT_SECONDS = 60.0
+#: A reader holds a pod's lock for microseconds; wait that out instead of leaving the pod to the next gc.
+_READER_ATTEMPTS = 40
+_READER_PAUSE_SECONDS = 0.005
+_NS = 1_000_000_000
+
+
+def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, mark_only: bool) -> None:
+    """All passes of ``rkt gc``; what could not be removed is reported and stays for the next one.
+
+    Args:
+        settings: of the running command.
+        grace_seconds: least time between marking and deleting.
+        expire_seconds: age after which a prepared pod is dropped.
+        mark_only: only look for pods that ended.
+    """
+    pods_dir = settings.pods_dir
+    for pod in _unlocked(pods_dir, lifecycle.RUN):
+        _mark(settings, pod, lifecycle.EXITED_GARBAGE, f'moving pod "{pod.uuid}" to garbage')
+    for pod in _unlocked(pods_dir, lifecycle.PREPARE):
+        _mark(settings, pod, lifecycle.GARBAGE, f'moving failed prepare "{pod.uuid}" to garbage')
+    if mark_only:
+        return
+    now_ns = time.time_ns()
+    for pod in _unlocked(pods_dir, lifecycle.PREPARED):
+        if _age_ns(pod, now_ns) >= expire_seconds * _NS:
+            _expire(settings, pod)
+    for pod in _unlocked(pods_dir, lifecycle.EXITED_GARBAGE):
+        if _age_ns(pod, now_ns) >= grace_seconds * _NS:
+            _collect_one(settings, pod)
+        else:
+            period = _go_duration(grace_seconds)
+            tell(settings, f'pod "{pod.uuid}" not removed: still within grace period ({period})')
+    for place in (lifecycle.GARBAGE, lifecycle.EMBRYO):
+        for pod in _unlocked(pods_dir, place):
+            _collect_one(settings, pod)
+    names.sweep(pods_dir)
+    from rkt.store.gc import sweep
+
+    for problem in sweep(settings.data_dir):
+        tell(settings, problem)
+
+
+def _unlocked(pods_dir: str, place: str) -> Iterator[Pod]:
+    for uuid in sorted(lifecycle.uuids_in(pods_dir, place)):
+        pod = lifecycle.open_pod_at(pods_dir, PodUUID(uuid), place)
+        if pod is None:
+            continue
+        with pod:
+            if not pod.locked:
+                yield pod
+
+
+def _age_ns(pod: Pod, now_ns: int) -> int:
+    """Time since the pod came where it stands: a rename changes the directory's ctime."""
+    return now_ns - os.fstat(pod.fd).st_ctime_ns
+
+
+def _go_duration(seconds: float) -> str:
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, seconds - whole // 60 * 60
+    text = f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
+    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
+
+
+def _mark(settings: Settings, pod: Pod, place: str, text: str) -> None:
+    try:
+        # The lock makes sure that nobody starts or deletes the pod at this moment.
+        if not try_lock(pod):
+            return
+        tell(settings, text)
+        pod.move(place, sync=True)
+    except (PodError, OSError) as e:
+        _report(settings, pod, e)
+
+
+def _expire(settings: Settings, pod: Pod) -> None:
+    _mark(settings, pod, lifecycle.GARBAGE, f'moving expired prepared pod "{pod.uuid}" to garbage')
+
+
+def _collect_one(settings: Settings, pod: Pod) -> None:
+    try:
+        if not try_lock(pod):
+            tell(settings, f'pod "{pod.uuid}" not removed: it is in use')
+            return
+        if pod.place != lifecycle.EMBRYO:
+            tell(settings, f'Garbage collecting pod "{pod.uuid}"')
+        delete(settings, pod)
+    except (RktError, OSError) as e:
+        _report(settings, pod, e)
+
+
+def _report(settings: Settings, pod: Pod, e: RktError | OSError) -> None:
+    reason = e.message if isinstance(e, RktError) else f"{e.strerror}: {e.filename}" if e.filename else str(e)
+    tell(settings, f'unable to remove pod "{pod.uuid}": {reason}')
+
+
+def try_lock(pod: Pod) -> bool:
+    """Take the pod's lock unless its owner, or somebody who deletes it, has it.
+
+    Raises:
+        PodError: the pod was moved or removed meanwhile.
+    """
+    for _ in range(_READER_ATTEMPTS):
+        try:
+            pod.lock(blocking=False)
+        except BlockingIOError:
+            try:
+                fcntl.flock(pod.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            fcntl.flock(pod.fd, fcntl.LOCK_UN)
+            time.sleep(_READER_PAUSE_SECONDS)
+        else:
+            return True
+    return False
+
+
+def remove(settings: Settings, pod: Pod) -> None:
+    """``rkt rm``: delete a pod at once, whatever its age.
+
+    Raises:
+        PodError: it lives, or is being made.
+        RktError, OSError: it could not be deleted; gc will try again.
+    """
+    refusals = {
+        "running": "is currently running",
+        "embryo": "is currently being prepared",
+        "preparing": "is currently being prepared",
+        "deleting": "is currently being deleted",
+    }
+    refusal = refusals.get(pod.state)
+    if refusal is not None:
+        hint = f"rkt stop {pod.uuid.short}" if pod.is_running else ""
+        raise PodError(f'pod "{pod.uuid}" {refusal}', hint=hint)
+    if pod.state == "exited deleting":
+        try:
+            pod.lock(blocking=True)
+        except PodError:
+            return  # whoever held the lock has finished the deletion
+    elif not try_lock(pod):
+        raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
+    if pod.place == lifecycle.RUN:
+        pod.move(lifecycle.EXITED_GARBAGE, sync=False)
+    elif pod.place in {lifecycle.PREPARE, lifecycle.PREPARED}:
+        pod.move(lifecycle.GARBAGE, sync=False)
+    delete(settings, pod)
+
+
+def delete(settings: Settings, pod: Pod) -> None:
+    """Delete a pod that this process holds locked, in ``exited-garbage``, ``garbage`` or ``embryo``.
+
+    Raises:
+        RktError, OSError: something is in the way; the pod is recognisable and stays for the next attempt.
+    """
+    names.release(pod)
+    if pod.place == lifecycle.EXITED_GARBAGE:
+        _run_stage1_gc(settings, pod)
+        _remove_cgroups(settings, pod)
+        _unmount(pod)
+        pod.move(lifecycle.GARBAGE, sync=False)
+    else:
+        _unmount(pod)
+    # stage1's root first: a mount in the way shows before anything else is gone. The manifest last (C8).
+    remove_tree(contract.STAGE1_ROOTFS, dir_fd=pod.fd)
+    entries = sorted(os.listdir(pod.fd), key=lambda name: name == contract.POD_MANIFEST)
+    for name in entries:
+        remove_tree(name, dir_fd=pod.fd)
+    os.rmdir(pod.path)
+
+
+def _run_stage1_gc(settings: Settings, pod: Pod) -> None:
+    """Let stage1 take back what it set up on the host; its failure is reported and does not keep the pod."""
+    try:
+        program = read_program(pod)
+        entrypoint = program.entrypoint(contract.ANNOTATION_GC)
+        arguments = ["--debug"] if settings.debug else []
+        if program.interface_version >= 5:
+            arguments.append(f"--local-config={settings.local_config_dir}")
+        store = Store(settings.data_dir)
+        overlay = pod.has(contract.OVERLAY_PREPARED)
+        status = run_entrypoint(
+            f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}",
+            [*arguments, pod.uuid],
+            pod.path,
+            timeout_seconds=_GC_TIMEOUT_SECONDS,
+            quiet_stdout=True,
+            before=(lambda: _mount_again(pod, store)) if overlay else None,
+        )
+    except (RktError, OSError) as e:
+        tell(settings, f'stage1 gc of pod "{pod.uuid}" failed: {e}')
+    else:
+        if status != 0:
+            tell(settings, f'stage1 gc of pod "{pod.uuid}" failed with status {status}')
+
+
+def _mount_again(pod: Pod, store: Store) -> None:
+    """stage1's overlay, in a mount namespace that goes with the gc entrypoint: nothing to unmount, nothing to leak."""
+    from rkt.linux import libc
+    from rkt.linux.mount import make_slave_recursive
+
+    libc.unshare(libc.CLONE_NEWNS)
+    make_slave_recursive()
+    roots.mount_root(pod, store, None)
+
+
+def _remove_cgroups(settings: Settings, pod: Pod) -> None:
+    """A second look after stage1's gc: no process and no cgroup of the pod stays, even if that failed."""
+    record = pod.read_text(contract.SUBCGROUP)
+    if not record:
+        return
+    name = record.split("\n", 1)[0].rstrip("/").rpartition("/")[2]
+    if pod.uuid not in name:
+        # The group is the caller's or a manager's, who removes it; killing it would kill strangers.
+        return
+    from rkt.linux.cgroup import Cgroups
+
+    try:
+        group = Cgroups.detect().open_pod(record, name)
+    except ValueError as e:
+        tell(settings, f'pod "{pod.uuid}": {e}')
+        return
+    if not group.directories():
+        return
+    problems = group.remove(0) if group.kill() else ["processes are left"]
+    for problem in problems:
+        tell(settings, f'cgroup of pod "{pod.uuid}" not removed: {problem}')
+
+
+def _unmount(pod: Pod) -> None:
+    """Take down what is mounted below the pod directory; usually nothing is, for pods mount in their own namespace."""
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        if pod.uuid.encode() not in file.readall():
+            return
+    from rkt.linux.mount import unmount_below
+
+    try:
+        unmount_below(pod.path)
+    except OSError as e:
+        raise Stage1Error(f"{pod.path} still has mounts: {e.strerror}") from e
