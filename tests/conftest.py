@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib import rkt as rkt_library
+from tests.lib.images import Images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,3 +43,14 @@ def rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
         yield engine
     finally:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[Images]:
+    """Small images with busybox, each made once."""
+    with tempfile.TemporaryDirectory(prefix="rkt-images-") as directory:
+        factory = Images(directory)
+        try:
+            yield factory
+        finally:
+            factory.close()
