@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
 GROUP = b"root:x:0:\nnogroup:x:65534:\nalice:x:1000:\nextra:x:2000:alice\n"
-APPLETS = (
+_APPLETS = (
     "cat chmod cp cut date dd df echo env expr false grep head hostname id ip kill ln ls mkdir mknod mount mv nc ping ps "
     "pwd readlink rm sed seq sh sleep sort stat su tail test touch tr true tty uname umount unshare wc wget which whoami"
-).split()
+)
 
 
 class Images:
@@ -63,7 +63,7 @@ class Images:
         base = file or name.replace("/", "-")
         path = os.path.join(self.directory, f"{base}.aci")
         if not os.path.exists(path):
-            links = {f"bin/{applet}": "busybox" for applet in APPLETS} | more.pop("links", {})
+            links = {f"bin/{applet}": "busybox" for applet in _APPLETS.split()} | more.pop("links", {})
             self.ids[path] = write_aci(
                 path,
                 exec_,
