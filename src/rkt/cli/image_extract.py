@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt image extract``: an image's files as a directory (spec cli §2.20)."""
+
+from __future__ import annotations
+
+from rkt.cli.command import BOOL, Command, Flag, Invocation
+from rkt.cli.parse import FlagError
+
+#: Flags that ``image render`` has too.
+FLAGS = (
+    Flag(
+        name="rootfs-only",
+        kind=BOOL,
+        default=False,
+        help="make the directory the root file system itself, without the manifest",
+    ),
+    Flag(name="overwrite", kind=BOOL, default=False, help="remove the output directory first"),
+)
+
+
+def _run(invocation: Invocation) -> int:
+    from rkt.image.export import extract_image
+    from rkt.store.cas import Store
+
+    if len(invocation.words) != 2:
+        raise FlagError("an image and an output directory are expected")
+    image, output_path = invocation.words
+    store = Store(invocation.settings.data_dir)
+    extract_image(
+        store,
+        store.resolve(image),
+        output_path,
+        rootfs_only=invocation.values["rootfs-only"],
+        overwrite=invocation.values["overwrite"],
+    )
+    return 0
+
+
+COMMAND = Command(
+    name="image extract",
+    summary="write the files of a stored image to a directory",
+    usage="[--rootfs-only] [--overwrite] IMAGE DIR",
+    description=(
+        "Copies the image's manifest and root file system to a directory, without its dependencies. The directory may "
+        "be entered by its owner only, since images have setuid programs; with --rootfs-only it gets the mode that the "
+        "image says."
+    ),
+    flags=FLAGS,
+    run=_run,
+    completes="image",
+    examples=(("rkt image extract --rootfs-only example.com/hello root", "the root file system as ./root"),),
+)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file that appears under its name whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from rkt.errors import ImageError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+#: <linux/fs.h>
+_RENAME_NOREPLACE = 1
+
+
+class NewFile:
+    """Written beside its final name, renamed by ``commit``; without it, the end of ``with`` removes what there is.
+
+    Attributes:
+        fd: open for reading and writing.
+    """
+
+    __slots__ = ("_directory_fd", "_name", "_overwrite", "_path", "_temporary", "fd")
+
+    def __init__(
+        self, path: str, *, overwrite: bool, exists: str = "output ACI file exists (try --overwrite)"
+    ) -> None:
+        """Create the temporary file.
+
+        Raises:
+            UsageError: the file exists and may not be replaced.
+            ImageError: the file system refused.
+        """
+        directory, self._name = os.path.split(path)
+        self._path = path
+        self._overwrite = overwrite
+        if not self._name or os.path.isdir(path):
+            raise UsageError(f"output {path!r} is a directory")
+        if not overwrite and os.path.lexists(path):
+            raise UsageError(exists)
+        self._temporary = f".{self._name[:200]}.{os.getpid():x}.{os.urandom(4).hex()}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._directory_fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self.fd = os.open(self._temporary, flags, 0o600, dir_fd=self._directory_fd)
+            except BaseException:
+                os.close(self._directory_fd)
+                raise
+        except OSError as e:
+            raise ImageError(f"cannot create {path}: {e.strerror}") from e
+
+    def commit(self, mode: int = 0o644) -> None:
+        """Give the file its name.
+
+        Raises:
+            UsageError: somebody made a file of that name meanwhile.
+            ImageError: the file system refused.
+        """
+        from rkt.linux.libc import renameat2
+
+        flags = 0 if self._overwrite else _RENAME_NOREPLACE
+        try:
+            os.fchmod(self.fd, mode)
+            os.fsync(self.fd)
+            dirfd, old, new = self._directory_fd, os.fsencode(self._temporary), os.fsencode(self._name)
+            try:
+                renameat2(dirfd, old, dirfd, new, flags)
+            except OSError as e:
+                # Some network file systems know no flags; a race for the name is then lost by the earlier file.
+                if e.errno != errno.EINVAL:
+                    raise
+                os.rename(old, new, src_dir_fd=dirfd, dst_dir_fd=dirfd)
+        except FileExistsError:
+            raise UsageError("output file exists (try --overwrite)") from None
+        except OSError as e:
+            raise ImageError(f"cannot write {self._path}: {e.strerror}") from e
+        self._temporary = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+        if self._temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._directory_fd)
+        os.close(self._directory_fd)

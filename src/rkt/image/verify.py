@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holding an unpacked layer against what was fetched: every difference, by name (spec cli §2.23; invariant SG13).
+
+The tar-split file has all headers and the digest of each file, so the layer is checked as the tar describes it:
+content, kind, mode, owner, link target, modification time, the extended attributes that are kept, what is missing and
+what nobody put there. Device nodes are not in a layer. Directories only implied by longer paths must be there, as
+``unpack`` makes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+
+from rkt.errors import DamagedRecord
+from rkt.image import tarformat, tarsplit
+from rkt.image.aci import Layout
+from rkt.image.limits import DEFAULT_LIMITS
+from rkt.image.unpack import is_kept_xattr
+from rkt.image.walk import READ_FILE, DirectoryStack
+from rkt.schema.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkt.image.tarformat import Member
+    from rkt.image.walk import Path
+
+_CHUNK = 1 << 20
+_NANO = 10**9
+_KINDS = {
+    stat.S_IFREG: tarformat.REGULAR,
+    stat.S_IFDIR: tarformat.DIRECTORY,
+    stat.S_IFLNK: tarformat.SYMLINK,
+    stat.S_IFIFO: tarformat.FIFO,
+    stat.S_IFCHR: tarformat.CHAR_DEVICE,
+    stat.S_IFBLK: tarformat.BLOCK_DEVICE,
+}
+
+
+class Difference(Record):
+    """One thing about one file that is not as it was fetched.
+
+    Attributes:
+        path: relative to the layer: ``rootfs/bin/sh``.
+        what: ``content``, ``type``, ``mode``, ``owner``, ``link``, ``time``, ``attributes``, ``missing``, ``extra``, or
+            ``unreadable``.
+        detail: what was expected and found, for people.
+    """
+
+    path: bytes
+    what: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        text = f"{tarformat.show(self.path)}: {self.what}"
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+class _SplitSource:
+    """Headers and padding of a split file, as ``tarformat.members`` reads them."""
+
+    def __init__(self, split_fd: int) -> None:
+        self._records = tarsplit.records(split_fd)
+        self._held = b""
+
+    def take(self, count: int, /) -> bytes:
+        """Raw bytes; content of files is passed over by ``content``."""
+        while len(self._held) < count:
+            kind, data, size, digest = next(self._records)
+            if kind == tarsplit.END:
+                self._records = iter([(kind, data, size, digest)])
+                break
+            if kind != tarsplit.RAW:
+                raise DamagedRecord("the tar-split file is not in the order of its tar")
+            self._held += data
+        data, self._held = self._held[:count], self._held[count:]
+        return data
+
+    def content(self, path: bytes) -> tuple[int, bytes]:
+        """Size and sha256 of the file whose header came last."""
+        kind, name, size, digest = next(self._records)
+        if kind != tarsplit.FILE or self._held or name != path:
+            raise DamagedRecord("the tar-split file is not in the order of its tar")
+        return size, digest
+
+
+class _Verifier:
+    def __init__(self, split_fd: int, tree_fd: int, *, check_owner: bool) -> None:
+        self._source = _SplitSource(split_fd)
+        self._tree_fd = tree_fd
+        self._check_owner = check_owner
+        self._parents = DirectoryStack(tree_fd)
+        self._link_parents = DirectoryStack(tree_fd)
+        # Everything that belongs in the tree.
+        self._expected: set[Path] = set()
+        self._skipped: set[Path] = set()
+        self._differences: list[Difference] = []
+
+    def _differs(self, path: Path, what: str, detail: str = "") -> None:
+        self._differences.append(Difference(path=b"/".join(path), what=what, detail=detail))
+
+    def run(self) -> list[Difference]:
+        layout = Layout(DEFAULT_LIMITS)
+        try:
+            for member in tarformat.members(self._source, DEFAULT_LIMITS):
+                path = layout.place(member)
+                digest = b""
+                if member.kind == tarformat.REGULAR:
+                    size, digest = self._source.content(b"/".join(path))
+                    if size != member.size:
+                        raise DamagedRecord("the tar-split file is not in the order of its tar")
+                if path:
+                    self._member(path, member, digest, layout)
+            self._extras((), self._tree_fd)
+        finally:
+            self._parents.close()
+            self._link_parents.close()
+        return self._differences
+
+    def _member(self, path: Path, member: Member, digest: bytes, layout: Layout) -> None:
+        target: Path = ()
+        if member.kind == tarformat.HARD_LINK:
+            target = layout.link_target(member)
+        if member.kind in {tarformat.CHAR_DEVICE, tarformat.BLOCK_DEVICE} or target in self._skipped:
+            self._skipped.add(path)
+            return
+        for end in range(len(path), 0, -1):
+            if path[:end] in self._expected:
+                break
+            self._expected.add(path[:end])
+        try:
+            parent_fd = self._parents.enter(path[:-1])
+            status = os.stat(path[-1], dir_fd=parent_fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            self._differs(path, "missing")
+            return
+        if target:
+            self._hard_link(path, target, status)
+            return
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), b"")
+        if kind != member.kind:
+            found = tarformat.TYPE_WORDS.get(kind, "socket")
+            self._differs(path, "type", f"{tarformat.TYPE_WORDS[member.kind]} expected, {found} found")
+            return
+        self._metadata(path, member, status, parent_fd)
+        if kind == tarformat.REGULAR:
+            self._file(path, member, digest, parent_fd, status.st_size)
+
+    def _hard_link(self, path: Path, target: Path, status: os.stat_result) -> None:
+        try:
+            parent_fd = self._link_parents.enter(target[:-1])
+            other = os.stat(target[-1], dir_fd=parent_fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # reported where the target is a member
+        if (status.st_dev, status.st_ino) != (other.st_dev, other.st_ino):
+            self._differs(path, "link", f"hard link to {tarformat.show(b'/'.join(target))} expected")
+
+    def _metadata(self, path: Path, member: Member, status: os.stat_result, parent_fd: int) -> None:
+        mode = stat.S_IMODE(status.st_mode)
+        if member.kind != tarformat.SYMLINK and mode != member.mode:
+            self._differs(path, "mode", f"{member.mode:04o} expected, {mode:04o} found")
+        if self._check_owner and (status.st_uid, status.st_gid) != (member.uid, member.gid):
+            self._differs(
+                path, "owner", f"{member.uid}:{member.gid} expected, {status.st_uid}:{status.st_gid} found"
+            )
+        expected_s, found_s = member.mtime_ns // _NANO, status.st_mtime_ns // _NANO
+        # File systems clamp times they cannot store, and round fractions.
+        if expected_s != found_s and 0 <= expected_s < 1 << 31:
+            self._differs(path, "time", f"{expected_s} expected, {found_s} found")
+        if member.kind == tarformat.SYMLINK:
+            link = os.readlink(path[-1], dir_fd=parent_fd)
+            if link != member.link:
+                expected, found = tarformat.show(member.link), tarformat.show(link)
+                self._differs(path, "link", f"{expected!r} expected, {found!r} found")
+        elif member.kind in {tarformat.REGULAR, tarformat.DIRECTORY}:
+            self._attributes(path, member, parent_fd)
+
+    def _attributes(self, path: Path, member: Member, parent_fd: int) -> None:
+        expected = {name: value for name, value in member.xattrs.items() if is_kept_xattr(name)}
+        if not self._check_owner:
+            expected.pop(b"security.capability", None)
+        try:
+            fd = os.open(path[-1], READ_FILE, dir_fd=parent_fd)
+        except OSError as e:
+            self._differs(path, "unreadable", e.strerror or "")
+            return
+        try:
+            found = {}
+            for text in os.listxattr(fd):
+                name = os.fsencode(text)
+                # Labels of the host's security module are the host's business.
+                if name.startswith(b"user.") or name == b"security.capability":
+                    found[name] = os.getxattr(fd, name)
+        except OSError as e:
+            if e.errno != errno.EOPNOTSUPP:
+                raise
+            found = {}
+        finally:
+            os.close(fd)
+        names = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+        if names:
+            self._differs(path, "attributes", ", ".join(map(tarformat.show, names)))
+
+    def _file(self, path: Path, member: Member, digest: bytes, parent_fd: int, size: int) -> None:
+        if size != member.size:
+            self._differs(path, "content", f"{member.size} bytes expected, {size} found")
+            return
+        content = hashlib.sha256()
+        try:
+            fd = os.open(path[-1], READ_FILE, dir_fd=parent_fd)
+            try:
+                while chunk := os.read(fd, _CHUNK):
+                    content.update(chunk)
+            finally:
+                os.close(fd)
+        except OSError as e:
+            self._differs(path, "unreadable", e.strerror or "")
+            return
+        if content.digest() != digest:
+            self._differs(path, "content", "other bytes of the same number")
+
+    def _extras(self, prefix: Path, directory_fd: int) -> None:
+        """Report what the tar does not have, a directory as a whole."""
+        stack: list[tuple[Path, Iterator[bytes]]] = [(prefix, _names(directory_fd))]
+        while stack:
+            path, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+                continue
+            child = (*path, name)
+            if child not in self._expected:
+                self._differs(child, "extra")
+                continue
+            parent_fd = self._parents.enter(path)
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+                stack.append((child, _names(self._parents.enter(child))))
+
+
+def _names(directory_fd: int) -> Iterator[bytes]:
+    """Names in a directory, sorted; the descriptor may be ``O_PATH``."""
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        return iter(sorted(map(os.fsencode, os.listdir(fd))))
+    finally:
+        os.close(fd)
+
+
+def verify_layer(split_fd: int, tree_fd: int, *, check_owner: bool | None = None) -> list[Difference]:
+    """Compare a layer with the tar it was unpacked from.
+
+    Args:
+        split_fd: the tar-split file, at its start.
+        tree_fd: the layer directory.
+        check_owner: whether owners and file capabilities count; by default when run by root, since only root's
+            ``unpack`` sets them.
+
+    Returns:
+        differences in the order of the tar, then what is extra; empty when all is as fetched.
+
+    Raises:
+        DamagedRecord: the tar-split file cannot be used.
+        OSError: the tree cannot be read.
+    """
+    if check_owner is None:
+        check_owner = os.geteuid() == 0
+    return _Verifier(split_fd, tree_fd, check_owner=check_owner).run()
