@@ -64,7 +64,7 @@ def become(plan: ExecPlan) -> None:
     kept = plan.capabilities if plan.uid == 0 else 0
     libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
     libc.capset(kept, kept, 0)
-    _reset_signals()
+    reset_signals()
     os.umask(0o022)
     program = _find_program(plan)
     if program is None:
@@ -88,13 +88,11 @@ def enter_directory(path: bytes) -> None:
         raise OSError(errno.EXDEV, "working directory is outside the root", os.fsdecode(path))
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
     """Default dispositions and an empty mask: Python ignores SIGPIPE and SIGXFSZ, and ignored signals survive execve."""
     for number in range(1, _NSIG):
-        try:
+        if _signal.getsignal(number) not in {_signal.SIG_DFL, None}:
             _signal.signal(number, _signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

@@ -14,6 +14,7 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import capabilities, libc, network_lo
 from rkt.schema.record import Record
+from rkt.stage2.exec import reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,11 +140,7 @@ def _child(
         os.chdir(b"/")
         for stream in (0, 1, 2):
             os.dup2(null_fd, stream)
-        for number in range(1, 65):
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except (OSError, ValueError):
-                pass
+        reset_signals()
         capabilities.drop_bounding(0)
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
         libc.capset(0, 0, 0)

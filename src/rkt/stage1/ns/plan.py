@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import capabilities, libc
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 OWN_FILES = f"{contract.STAGE1_ROOTFS}/rkt/own"
 #: ``/dev/shm`` of the pod, shared by its apps as they share its IPC namespace.
 SHM = f"{contract.STAGE1_ROOTFS}/rkt/shm"
-#: Compiled default filter in the stage1 root.
-_FILTER = f"{contract.STAGE1_ROOTFS}/seccomp-default-{os.uname().machine}.bpf"
+#: Compiled default filter, beside the entrypoint: ``enter`` runs where the pod's own stage1 root is not mounted.
+_FILTER = os.path.join(os.path.dirname(sys.argv[0]), f"seccomp-default-{os.uname().machine}.bpf")
 _MAX_FILTER_BYTES = 1 << 20
 _DEVICES = (
     (b"dev/null", 1, 3),

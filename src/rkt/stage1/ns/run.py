@@ -18,7 +18,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns.init import seal_reaper, start_init
+from rkt.stage1.ns.init import Init, seal_reaper, start_init
 from rkt.stage1.ns.plan import OWN_FILES, SHM, PodNamespaces, build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor
 
@@ -103,6 +103,27 @@ def _supervise(
     supervisor = Supervisor(
         init, server, status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}", report=_say
     )
+    try:
+        _start_apps(supervisor, pod, arguments, groups, init, flags=flags, is_unified=is_unified)
+    except BaseException:
+        supervisor.finish()
+        raise
+    _announce(init.pid)
+    return supervisor.run()
+
+
+def _start_apps(
+    supervisor: Supervisor,
+    pod: LoadedPod,
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    init: Init,
+    *,
+    flags: int,
+    is_unified: bool,
+) -> None:
+    """Plan every app, then start them all."""
+    pod_path = os.getcwdb()
     joined = PodNamespaces(
         fds=[
             (namespaces.open_namespace(init.pid, kind), flag)
@@ -134,8 +155,6 @@ def _supervise(
         each.close()
     for fd, _ in joined.fds:
         os.close(fd)
-    _announce(init.pid)
-    return supervisor.run()
 
 
 def _announce(pid: int) -> None:

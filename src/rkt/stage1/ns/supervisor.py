@@ -135,7 +135,7 @@ class Supervisor:
         """Start all apps.
 
         Raises:
-            Stage1Error: one could not be started; the others have been killed.
+            Stage1Error: one could not be started; ``finish`` ends the others.
         """
         null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         starting = [(Starting(plan, null_fd), cgroup) for plan, cgroup in plans]
@@ -158,7 +158,6 @@ class Supervisor:
             self._apps.append(app)
             _record_pid(app)
         if failure is not None:
-            self.finish()
             raise failure
 
     def run(self) -> int:
