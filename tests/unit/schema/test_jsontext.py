@@ -99,12 +99,12 @@ def test_values_without_json_form(value: Any) -> None:
 def test_first_error_of_a_fresh_interpreter() -> None:
     """A malformed document is refused as such although the json package was never loaded."""
     program = (
-        "import sys; sys.path[:0] = {path!r}\n"
+        f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
         "from rkt.schema import jsontext; from rkt.errors import InvalidManifest\n"
-        "assert jsontext.parse(b'{{}}', what='d') == {{}} and jsontext.dump({{}}) == '{{}}'\n"
+        "assert jsontext.parse(b'{}', what='d') == {} and jsontext.dump({}) == '{}'\n"
         "assert 'json' not in sys.modules and 're' not in sys.modules\n"
-        "try: jsontext.parse(b'{{\"a\"}}', what='d')\n"
+        "try: jsontext.parse(b'{\"a\"}', what='d')\n"
         "except InvalidManifest as e: print(e)\n"
-    ).format(path=[p for p in sys.path if p])
+    )
     done = subprocess.run([sys.executable, "-IS", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("d is not JSON: Expecting ':' delimiter")

@@ -9,6 +9,8 @@ from rkt.schema.record import Record
 
 
 class Point(Record):
+    """Fields with and without defaults, and a constant."""
+
     x: int
     y: int = 0
     tags: list[str] = []
@@ -16,6 +18,8 @@ class Point(Record):
 
 
 class Named(Point):
+    """One more field than its base."""
+
     name: str
 
 
