@@ -201,7 +201,7 @@ class Store:
         try:
             os.utime(path)
         except FileNotFoundError:
-            try:  # noqa: SIM105 - contextlib is not on the hot path
+            try:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640))
             except OSError:
                 pass
@@ -249,7 +249,7 @@ class Store:
         # The prepare lock keeps image gc from taking the layer before the record refers to it.
         with prepare_lock(self.data_dir), image_lock(self.data_dir, key, exclusive=True):
             self._records.pop(key, None)
-            try:  # noqa: SIM105 - contextlib is not on the hot path
+            try:
                 record = _merge(self.get(key), record)
             except (NotFound, StoreError):
                 pass  # new, or damaged and now mended
@@ -334,7 +334,7 @@ class Store:
         from rkt.store.staging import Staging
 
         with Staging(self.data_dir) as staging:
-            try:  # noqa: SIM105 - contextlib is not on the hot path
+            try:
                 os.rename(f"{self._cas}/layer/{key}", f"{staging.path}/layer")
             except FileNotFoundError:
                 pass
@@ -345,7 +345,7 @@ class Store:
         parent = f"{self._cas}/name"
         for quoted in [_quote(name)] if name is not None else _list(parent):
             _unlink(f"{parent}/{quoted}/{key}")
-            try:  # noqa: SIM105 - contextlib is not on the hot path
+            try:
                 os.rmdir(f"{parent}/{quoted}")
             except OSError:
                 pass  # other images carry the name, or it is gone
@@ -455,7 +455,7 @@ def _give(path: str, mode: int, gid: int) -> None:
 
 
 def _unlink(path: str) -> None:
-    try:  # noqa: SIM105 - contextlib is not on the hot path
+    try:
         os.unlink(path)
     except FileNotFoundError:
         pass

@@ -190,7 +190,7 @@ def _entries(path: str) -> list[str]:
 
 
 def _unlink(path: str) -> None:
-    try:  # noqa: SIM105 - contextlib is not on the hot path
+    try:
         os.unlink(path)
     except FileNotFoundError:
         pass

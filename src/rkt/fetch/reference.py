@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kind of thing an image reference is (spec cli §5.1); hashes are told apart by the caller."""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import UsageError
+from rkt.schema.record import Record
+from rkt.values import AppcReference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+#: Kinds of references.
+FILE: Final = "file"
+URL: Final = "url"
+NAME: Final = "name"
+DOCKER: Final = "docker"
+
+_SCHEME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
+_EXTENSION = ".aci"
+
+
+class Reference(Record):
+    """A reference whose kind is known.
+
+    Attributes:
+        kind: one of the words above.
+        text: as typed.
+        location: absolute path of a file, the URL, or what follows ``docker:``; empty for a name.
+        name: for a name.
+    """
+
+    kind: str
+    text: str
+    location: str = ""
+    name: AppcReference | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Tell files, URLs, names and docker references apart, in the order of spec cli §5.1.
+
+    Raises:
+        UsageError: none of them.
+        InvalidManifest: a name that breaks the grammar of names.
+    """
+    if not text:
+        raise UsageError("an image reference must not be empty")
+    scheme, rest = _split_scheme(text)
+    if scheme in {"http", "https"}:
+        path = rest.partition("#")[0].partition("?")[0]
+        if not path.endswith(_EXTENSION):
+            raise _invalid(text)
+        return Reference(kind=URL, text=text, location=text)
+    if scheme == "file":
+        return _file(text, _file_url_path(text, rest))
+    if scheme == "docker":
+        return Reference(kind=DOCKER, text=text, location=rest.removeprefix("//"))
+    if not scheme and _is_path(text):
+        return _file(text, os.path.abspath(text))
+    return Reference(kind=NAME, text=text, name=AppcReference.parse(text))
+
+
+def _is_path(text: str) -> bool:
+    if text.startswith("/") or os.path.isfile(text):
+        return True
+    if ":" in text:
+        return False
+    return "./" in text or text.endswith(_EXTENSION)
+
+
+def _file(text: str, path: str) -> Reference:
+    if not path.endswith(_EXTENSION):
+        raise _invalid(text)
+    return Reference(kind=FILE, text=text, location=path)
+
+
+def _file_url_path(text: str, rest: str) -> str:
+    """The path of ``file:///abs/x.aci`` or ``file:/abs/x.aci``; another host's files cannot be had."""
+    from urllib.parse import unquote
+
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in {"", "localhost"}:
+            raise UsageError(f"image {text!r} is a file of another host", hint=f"file:///{host}/{path}")
+        rest = slash + path
+    path = unquote(rest)
+    if not path.startswith("/") or "\0" in path:
+        raise UsageError(f"failed to parse image url {text!r}", hint="file:///absolute/path/x.aci")
+    return path
+
+
+def _split_scheme(text: str) -> tuple[str, str]:
+    """Scheme in lower case and the rest behind the colon; an empty scheme when there is none (RFC 3986 §3.1)."""
+    scheme, colon, rest = text.partition(":")
+    lowered = scheme.lower()
+    if not colon or not lowered or not _SCHEME_CHARACTERS.issuperset(lowered) or not lowered[0].isalpha():
+        return "", text
+    return lowered, rest
+
+
+def _invalid(text: str) -> UsageError:
+    return UsageError(f'invalid image string "{text}"', hint=f"files and URLs of images end by {_EXTENSION}")
+
+
+def signature_url(url: str) -> str:
+    """``…/x.aci?q`` to ``…/x.aci.asc?q`` (spec cli §6.3)."""
+    path, question, query = url.partition("#")[0].partition("?")
+    return f"{path}.asc{question}{query}"
+
+
+def host_labels() -> dict[str, str]:
+    """The labels ``os`` and ``arch`` of images for this host (spec cli §5.2)."""
+    machine = os.uname().machine
+    return {"os": "linux", "arch": {"x86_64": "amd64", "i686": "i386", "i586": "i386"}.get(machine, machine)}

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the two workers give up what they do not need, before they see the first foreign byte.
+
+=================  ==========================================  ======================================================
+                   rkt-fetch                                   rkt-unpack
+=================  ==========================================  ======================================================
+user               one of its own per process, no groups       root
+capabilities       none                                        CHOWN DAC_OVERRIDE FOWNER FSETID SETFCAP
+no_new_privs       yes                                         yes
+pid, ipc, uts      of its own                                  of its own
+network            the host's for URLs, else an empty one      an empty one
+files              URLs: the host's, read-only, without        the directory that it fills is its whole world
+                   ``/proc``; else an empty one
+can write to       the descriptors it was given                that directory and the descriptors it was given
+limits             file size, memory, descriptors, processes   file size, memory, descriptors
+=================  ==========================================  ======================================================
+
+Everything has been imported before; nothing can be imported, or needs to be, afterwards. A step that the kernel refuses
+ends the worker. Each is process 1 of its pid namespace: when it ends, whatever it may have started is gone too, so
+that nobody is left to change a file that is about to be verified.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+
+from rkt.linux import capabilities, libc, mount
+
+_UNPACK_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP")
+#: First of the 65536 user ids of ``rkt-fetch``: ``rk`` in ASCII; far from users, services and subordinate ids.
+FETCH_UID_BASE = 0x726B0000
+_MEMORY_BYTES = 1 << 30
+_OPEN_FILES = 256
+_PROCESSES = 16
+#: Read end of a pipe whose write end the waiting process holds: the parent's pid says nothing across pid namespaces.
+_parent_fd = -1
+
+
+def begin(name: bytes, *, network: bool) -> None:
+    """Leave the caller's namespaces; process 1 of the new pid namespace goes on, the old process waits for it.
+
+    Args:
+        name: shown by ps(1).
+        network: stay in the host's network.
+    Raises:
+        OSError: the kernel refuses.
+    """
+    flags = libc.CLONE_NEWNS | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | libc.CLONE_NEWPID
+    libc.unshare(flags if network else flags | libc.CLONE_NEWNET)
+    mount.make_private_recursive()
+    _set_name(name)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        # Nothing stays open here but the pipe: the end of the worker is the end of the conversation.
+        libc.close_range(3, writer - 1)
+        libc.close_range(writer + 1, 0xFFFFFFFF)
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.close(writer)
+    global _parent_fd
+    _parent_fd = reader
+    die_with_parent()
+
+
+def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
+    """Become ``rkt-fetch``: see the table above.
+
+    Args:
+        network: the host's files stay readable, for resolver configuration and certificates.
+        file_size_bytes: no file may grow beyond it.
+        uid: user and group id of this process alone.
+    Raises:
+        OSError: the kernel refuses.
+    """
+    last = capabilities.last_capability()
+    if network:
+        mount.attach(mount.create(b"tmpfs", attributes=mount.READ_ONLY), b"/proc")
+        mount.restrict(b"/", mount.READ_ONLY | mount.UNTRUSTED)
+    else:
+        mount.attach(mount.create(b"tmpfs", ((b"size", b"4k"),), attributes=mount.READ_ONLY), b"/proc")
+        _become_root(b"/proc")
+    os.chdir("/")
+    os.umask(0o077)
+    _new_keyring()
+    _lower_limits(file_size_bytes, processes=_PROCESSES)
+    capabilities.drop_bounding(0, last)
+    capabilities.clear_ambient()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    capabilities.limit(0)
+    # Changing the user cleared it.
+    die_with_parent()
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def confine_unpack(target_fd: int, *, file_size_bytes: int) -> int:
+    """Become ``rkt-unpack``: see the table above.
+
+    Args:
+        target_fd: the empty directory; closed, since through it the outside could be reached.
+        file_size_bytes: no file may grow beyond it.
+    Returns:
+        a descriptor of the same directory, which is now ``/``.
+    Raises:
+        OSError: the kernel refuses.
+    """
+    last = capabilities.last_capability()
+    attributes = mount.UNTRUSTED | libc.MOUNT_ATTR_NOEXEC
+    # Attached to /proc and not to itself: any existing directory serves, and its path need not be known.
+    mount.bind(target_fd, b"/proc", attributes=attributes, recursive=False, propagation=libc.MS_PRIVATE)
+    os.close(target_fd)
+    _become_root(b"/proc")
+    os.umask(0)
+    _new_keyring()
+    _lower_limits(file_size_bytes)
+    keep = capabilities.mask(_UNPACK_CAPABILITIES)
+    capabilities.drop_bounding(keep, last)
+    capabilities.clear_ambient()
+    os.setgroups([])
+    capabilities.limit(keep)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    return os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _become_root(point: bytes) -> None:
+    """Make a mount the root of this mount namespace; nothing else is left in it."""
+    os.chdir(point)
+    try:
+        libc.pivot_root(b".", b".")
+        libc.umount2(b".", libc.MNT_DETACH)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        # The root is an initramfs, which pivot_root(2) refuses: cover it instead.
+        libc.mount(b".", b"/", None, libc.MS_MOVE)
+        os.chroot(".")
+    os.chdir("/")
+
+
+def _lower_limits(file_size_bytes: int, processes: int = 0) -> None:
+    _lower(resource.RLIMIT_FSIZE, file_size_bytes)
+    _lower(resource.RLIMIT_AS, _MEMORY_BYTES)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _lower(resource.RLIMIT_CORE, 0)
+    if processes:
+        _lower(resource.RLIMIT_NPROC, processes)
+
+
+def _lower(limit: int, value: int) -> None:
+    """Never raise one: that needs a capability that not every root has."""
+    _, hard = resource.getrlimit(limit)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(limit, (value, value))
+
+
+def _new_keyring() -> None:
+    try:
+        libc.join_new_session_keyring()
+    except OSError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+
+
+def _set_name(name: bytes) -> None:
+    with open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(name)
+
+
+def die_with_parent() -> None:
+    """Be killed when the process that started this one ends, even if it has ended already."""
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _parent_fd < 0:
+        return
+    poll = select.poll()
+    poll.register(_parent_fd, 0)
+    if poll.poll(0):
+        os._exit(1)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes between a command and its worker: one JSON object per line over a socket pair; never pickle.
+
+The command sends one request. The worker sends any number of ``{"event": …}`` objects, then one ``{"result": …}`` or one
+``{"error": {"code", "message", "hint"}}``.
+"""
+
+from __future__ import annotations
+
+from rkt.errors import InvalidManifest, RktError
+from rkt.schema import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Connection(Protocol):
+        """The part of a socket that is used."""
+
+        def recv(self, count: int, /) -> bytes:
+            """Up to so many bytes, none at the end."""
+
+        def sendall(self, data: bytes, /) -> None:
+            """Every byte."""
+
+
+#: Longest line, in bytes.
+MAX_LINE_BYTES = 1 << 20
+#: Longest text of a worker that is shown to people, in characters.
+_MAX_TEXT = 2000
+_READ_BYTES = 1 << 16
+
+
+class WireError(RktError):
+    """The other side said something that is not in the protocol."""
+
+    code = "privsep"
+
+
+def send(connection: Connection, message: dict[str, Any]) -> None:
+    """Send one message."""
+    # A lone surrogate, from a name that is not UTF-8, becomes the JSON escape that stands for it.
+    connection.sendall(jsontext.dump(message).encode("utf-8", "backslashreplace") + b"\n")
+
+
+class Receiver:
+    """Cuts a stream into messages."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def pending(self) -> bool:
+        """Whether a whole message is in the buffer already."""
+        return b"\n" in self._buffer
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None at the end of the stream.
+
+        Raises:
+            WireError: a line is too long or not a JSON object.
+        """
+        while not self.pending():
+            if len(self._buffer) > MAX_LINE_BYTES:
+                raise WireError("a worker sent too long a message")
+            data = self._connection.recv(_READ_BYTES)
+            if not data:
+                return None
+            self._buffer += data
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer = bytearray(rest)
+        try:
+            message = jsontext.parse(line, what="message of a worker", limit_bytes=MAX_LINE_BYTES)
+        except InvalidManifest as e:
+            raise WireError(e.message) from e
+        if not isinstance(message, dict):
+            raise WireError("a worker sent something that is not an object")
+        return message
+
+
+def foreign_text(value: Any) -> str:
+    """Text that a worker sent, made safe to show: bounded, and nothing that moves the cursor (invariant LG3)."""
+    text = value if isinstance(value, str) else repr(value)
+    return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
