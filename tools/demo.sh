@@ -80,7 +80,7 @@ END
 chmod 755 hello/hello
 
 say 'An image of it. The same input gives the same bytes, so anybody can check your image.'
-show rkt image create --name="$image" --label=version=1.0 --rootfs=hello --exec=/hello hello.aci
+show rkt image create --name="$image:1.0" --rootfs=hello hello.aci -- /hello
 
 say 'Nobody has signed it, so it does not run.'
 show rkt fetch ./hello.aci || true

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make install`` and ``make uninstall``."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib import host
+from tests.lib.rkt import ROOT, Rkt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.lib.images import Images
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(host.missing("unshare", "groupadd")), reason=host.missing("unshare", "groupadd")),
+]
+
+#: Groups are made in a copy of /etc that only this mount namespace sees; the rest of the script runs in it too.
+_PRIVATE_ETC = """
+set -eu
+mkdir -p "$1/upper" "$1/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc
+shift
+exec "$@"
+"""
+
+
+def _make(scratch: str, *words: str) -> str:
+    command = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        _PRIVATE_ETC,
+        "sh",
+        scratch,
+        "make",
+        "--no-print-directory",
+        "-C",
+        ROOT,
+    ]
+    done = subprocess.run(
+        [*command, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _files(top: str) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(directory, name), top)
+        for directory, _, names in os.walk(top)
+        for name in names
+    )
+
+
+class Installed:
+    """One installation below a temporary directory."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.prefix = f"{base}/usr"
+        self.variables = [f"PREFIX={self.prefix}", f"DATA_DIR={base}/data", f"SYSCONF_DIR={base}/etc"]
+        self.output = _make(f"{base}/scratch", "install", *self.variables)
+        with open(f"{base}/scratch/upper/group", encoding="utf-8") as stream:
+            self.groups = {line.split(":")[0]: int(line.split(":")[2]) for line in stream}
+
+
+@pytest.fixture(scope="module")
+def installed(rkt_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """An installation with groups and data directory."""
+    base: Path = tmp_path_factory.mktemp("install")
+    installation = Installed(str(base))
+    yield installation
+    _make(f"{base}/scratch", "uninstall", *installation.variables)
+    assert _files(installation.prefix) == []
+
+
+def test_everything_has_its_place(installed: Installed) -> None:
+    """Launcher, package, libraries, stage1 image, man pages, completions and units are where the system looks for them."""
+    files = _files(installed.prefix)
+    for path in (
+        "bin/rkt",
+        "lib/rkt/package/rkt/cli/main.py",
+        "lib/rkt/site/urllib3/__init__.py",
+        "lib/rkt/stage1-images/stage1-ns.aci",
+        "lib/rkt/stage1-images/stage1.json",
+        "lib/rkt/setup-data-dir.sh",
+        "lib/systemd/system/rkt-gc.service",
+        "lib/systemd/system/rkt-gc.timer",
+        "lib/sysusers.d/rkt.conf",
+        "lib/tmpfiles.d/rkt.conf",
+        "share/bash-completion/completions/rkt",
+        "share/zsh/site-functions/_rkt",
+        "share/fish/vendor_completions.d/rkt.fish",
+        "share/man/man1/rkt.1",
+        "share/man/man1/rkt-run.1",
+    ):
+        assert path in files
+
+
+def test_nothing_points_back_to_the_checkout(installed: Installed) -> None:
+    """An installation works without the tree it came from."""
+    for path in _files(installed.prefix):
+        with open(os.path.join(installed.prefix, path), "rb") as stream:
+            assert ROOT.encode() + b"/" not in stream.read(), path
+
+
+def test_data_directory_has_owners_and_modes(installed: Installed) -> None:
+    """Data is root's, the group rkt may look; configuration may be written by the group rkt-admin."""
+    expected = {"data": (0o2750, "rkt"), "data/cas/layer": (0o700, "rkt"), "data/pods/run": (0o2750, "rkt")}
+    for path, (mode, group) in {**expected, "etc/rkt": (0o2775, "rkt-admin")}.items():
+        status = os.stat(f"{installed.base}/{path}")
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (
+            mode,
+            0,
+            installed.groups[group],
+        ), path
+
+
+def test_nothing_installed_is_writable_for_others(installed: Installed) -> None:
+    """Root runs these files, so only root may change them."""
+    for path in _files(installed.prefix):
+        status = os.lstat(os.path.join(installed.prefix, path))
+        assert status.st_uid == 0
+        assert not status.st_mode & 0o022, path
+
+
+def test_launcher_ignores_the_caller_s_python(installed: Installed, tmp_path: Path) -> None:
+    """PYTHONPATH, PYTHONSTARTUP, user site and working directory inject nothing."""
+    (tmp_path / "rkt").mkdir()
+    for name in ("sitecustomize.py", "usercustomize.py", "os.py", "rkt/__init__.py"):
+        (tmp_path / name).write_text("raise SystemExit('injected')\n")
+    done = subprocess.run(
+        [f"{installed.prefix}/bin/rkt", "version"],
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(tmp_path),
+            "PYTHONHOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("rkt Version: ")
+
+
+def test_installed_rkt_runs_a_pod(installed: Installed, images: Images) -> None:
+    """The installed engine fetches and runs an image with its own libraries and its own stage1."""
+    engine = Rkt(f"{installed.base}/engine", f"{installed.prefix}/bin/rkt")
+    try:
+        image = images.script("example.com/installed", "echo installed and running")
+        engine.run("--insecure-options=image", "fetch", image, check=0)
+        result = engine.run("--insecure-options=image", "run", "--net=none", "example.com/installed", check=0)
+        assert "installed and running" in result.stdout
+    finally:
+        engine.close()
+
+
+def test_second_installation_replaces_the_first(installed: Installed) -> None:
+    """Installing again leaves the same files, and data alone."""
+    before = _files(installed.prefix)
+    marker = f"{installed.base}/data/marker"
+    with open(marker, "w", encoding="ascii"):
+        pass
+    _make(f"{installed.base}/scratch", "install", *installed.variables)
+    assert _files(installed.prefix) == before
+    assert os.path.exists(marker)
+
+
+def test_staged_installation_touches_nothing_else(rkt_binary: str, tmp_path: Path) -> None:
+    """With DESTDIR everything goes below it, no group is made and no data directory."""
+    scratch = str(tmp_path / "scratch")
+    output = _make(scratch, "install", f"DESTDIR={tmp_path}/stage", "PREFIX=/usr")
+    assert os.path.exists(tmp_path / "stage/usr/bin/rkt")
+    assert not os.path.exists(tmp_path / "stage/var")
+    assert os.listdir(f"{scratch}/upper") == []
+    assert "setup-data-dir.sh" in output
+    launcher = (tmp_path / "stage/usr/bin/rkt").read_text()
+    assert "/usr/lib/rkt/package" in launcher
+    assert str(tmp_path) not in launcher
