@@ -100,11 +100,27 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def confine_unpack(target_fd: int, *, file_size_bytes: int) -> int:
-    """Become ``rkt-unpack``: see the table above.
+def take_directory(target_fd: int) -> int:
+    """A detached mount of the directory that ``rkt-unpack`` will have as its root.
+
+    Made before ``begin``: a descriptor from the old mount namespace cannot be bound in the new one.
 
     Args:
         target_fd: the empty directory; closed, since through it the outside could be reached.
+    Returns:
+        a descriptor for ``confine_unpack``.
+    """
+    attributes = mount.UNTRUSTED | libc.MOUNT_ATTR_NOEXEC
+    tree_fd = mount.clone(target_fd, attributes=attributes, recursive=False, propagation=libc.MS_PRIVATE)
+    os.close(target_fd)
+    return tree_fd
+
+
+def confine_unpack(tree_fd: int, *, file_size_bytes: int) -> int:
+    """Become ``rkt-unpack``: see the table above.
+
+    Args:
+        tree_fd: from ``take_directory``; closed.
         file_size_bytes: no file may grow beyond it.
     Returns:
         a descriptor of the same directory, which is now ``/``.
@@ -112,10 +128,8 @@ def confine_unpack(target_fd: int, *, file_size_bytes: int) -> int:
         OSError: the kernel refuses.
     """
     last = capabilities.last_capability()
-    attributes = mount.UNTRUSTED | libc.MOUNT_ATTR_NOEXEC
-    # Attached to /proc and not to itself: any existing directory serves, and its path need not be known.
-    mount.bind(target_fd, b"/proc", attributes=attributes, recursive=False, propagation=libc.MS_PRIVATE)
-    os.close(target_fd)
+    # Onto /proc, because every host has it.
+    mount.attach(tree_fd, b"/proc")
     _become_root(b"/proc")
     os.umask(0)
     _new_keyring()

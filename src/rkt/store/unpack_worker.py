@@ -27,8 +27,9 @@ class Unpack:
 
     def confine(self, fds: dict[str, int]) -> None:
         """Keep ``blob``, ``split`` and ``target``, which becomes ``/``."""
+        tree_fd = confine.take_directory(fds["target"])
         confine.begin(b"rkt-unpack", network=False)
-        fds["target"] = confine.confine_unpack(fds["target"], file_size_bytes=DEFAULT_LIMITS.tar_bytes)
+        fds["target"] = confine.confine_unpack(tree_fd, file_size_bytes=DEFAULT_LIMITS.tar_bytes)
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
         """Unpack; the manifest's bytes stay in the directory, only their digest is reported."""
