@@ -20,6 +20,8 @@ KIND_INSECURE = "insecure"
 #: A stage1 image of the installation itself, listed in its root-owned ``stage1.json``.
 KIND_BUILTIN = "builtin"
 
+#: Members of the JSON form whose spelling differs from the field's.
+_MEMBERS = {"checked_at": "checkedAt", "signed_at": "signedAt", "image_id": "imageID"}
 _KINDS = (KIND_OPENPGP, KIND_INSECURE, KIND_BUILTIN)
 
 
@@ -49,7 +51,7 @@ class Verdict(Record):
     def to_json(self) -> dict[str, Any]:
         """Form kept in records; fields with their default value are left out."""
         return {
-            field: value
+            _MEMBERS.get(field, field): value
             for field, value in self._values().items()
             if field not in self._defaults or value != self._defaults[field]
         }
@@ -68,16 +70,20 @@ class Verdict(Record):
         if not isinstance(value, dict):
             raise DamagedRecord(f"{what}: the verdict is not an object")
         kinds = {"checked_at": int, "signed_at": int, "identities": list}
-        for field, member in value.items():
-            if field not in cls._fields:
-                raise DamagedRecord(f"{what}: the verdict has an unknown member {field!r}")
-            if type(member) is not kinds.get(field, str):
-                raise DamagedRecord(f"{what}: member {field!r} of the verdict is {member!r}")
-        if value.get("kind") not in _KINDS:
-            raise DamagedRecord(f"{what}: unknown kind of verdict {value.get('kind')!r}")
-        if not all(isinstance(identity, str) for identity in value.get("identities", ())):
+        fields = {_MEMBERS.get(field, field): field for field in cls._fields}
+        values: dict[str, Any] = {}
+        for member, content in value.items():
+            field = fields.get(member)
+            if field is None:
+                raise DamagedRecord(f"{what}: the verdict has an unknown member {member!r}")
+            if type(content) is not kinds.get(field, str):
+                raise DamagedRecord(f"{what}: member {member!r} of the verdict is {content!r}")
+            values[field] = content
+        if values.get("kind") not in _KINDS:
+            raise DamagedRecord(f"{what}: unknown kind of verdict {values.get('kind')!r}")
+        if not all(isinstance(identity, str) for identity in values.get("identities", ())):
             raise DamagedRecord(f"{what}: an identity in the verdict is not text")
-        for field in cls._fields:
-            if field not in value and field not in cls._defaults:
-                raise DamagedRecord(f"{what}: member {field!r} of the verdict is missing")
-        return cls(**value)
+        for member, field in fields.items():
+            if field not in values and field not in cls._defaults:
+                raise DamagedRecord(f"{what}: member {member!r} of the verdict is missing")
+        return cls(**values)

@@ -29,13 +29,28 @@ def test_round_trip(verdict: Verdict) -> None:
     assert Verdict.from_json(verdict.to_json(), what="record") == verdict
 
 
+def test_members_are_spelled_as_the_format_says() -> None:
+    """Names of members are those of docs/on-disk-format.md; defaults are left out."""
+    assert set(FULL.to_json()) == {
+        "kind",
+        "name",
+        "rule",
+        "checkedAt",
+        "fingerprint",
+        "identities",
+        "signedAt",
+    }
+    builtin = Verdict(kind="builtin", name="a", rule="", checked_at=0, image_id="sha512-1")
+    assert set(builtin.to_json()) == {"kind", "name", "rule", "checkedAt", "imageID"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"kind": "trusted"},
         {"kind": None},
-        {"checked_at": "2"},
-        {"checked_at": True},
+        {"checkedAt": "2"},
+        {"checkedAt": True},
         {"identities": [1]},
         {"identities": "x"},
         {"unknown": "x"},
@@ -48,7 +63,7 @@ def test_anything_unexpected_is_damage(change: dict[str, Any]) -> None:
         Verdict.from_json({**FULL.to_json(), **change}, what="record")
 
 
-@pytest.mark.parametrize("member", ["kind", "name", "rule", "checked_at"])
+@pytest.mark.parametrize("member", ["kind", "name", "rule", "checkedAt"])
 def test_missing_member_is_damage(member: str) -> None:
     """Required members are required."""
     value = FULL.to_json()
