@@ -74,7 +74,7 @@ def _parse(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _find_app(name: str) -> tuple[int, int]:
-    """pid and pidfd of the app's first process, known for the same one by its start time (invariant EN4)."""
+    """Process and pidfd of the app's first process, known for the same one by its start time (invariant EN4)."""
     try:
         pid, start = (int(word) for word in files.read_bounded(f"appsinfo/{name}/pid", 64).split())
         return pid, pidfd.open_pid(pid, start)

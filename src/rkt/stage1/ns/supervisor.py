@@ -14,7 +14,7 @@ import os
 import select
 import time
 
-from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
+from rkt.errors import RktError, Stage1Error
 from rkt.linux import files, libc, pidfd
 from rkt.stage0 import contract
 from rkt.stage1.common import control

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rkt.stage1.common import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def _texts(path: str) -> list[tuple[str, str, str]]:
+    with open(path, encoding="utf-8") as stream:
+        records = [line.rstrip("\n").split(" ", 3) for line in stream]
+    return [(stream, kind, text) for _, stream, kind, text in records]
+
+
+def test_a_line_that_arrives_in_pieces_is_one_record(tmp_path: Path) -> None:
+    """Records are lines of the app, not reads of the supervisor."""
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    for piece in (b"one\ntw", b"o\n", b"thr"):
+        file.write(b"stdout", piece)
+    file.write(b"stderr", b"bad\n")
+    file.finish()
+    assert _texts(path) == [
+        ("stdout", "F", "one"),
+        ("stdout", "F", "two"),
+        ("stderr", "F", "bad"),
+        ("stdout", "F", "thr"),
+    ]
+
+
+def test_times_are_utc_with_nanoseconds(tmp_path: Path) -> None:
+    """Each record starts with an RFC 3339 time of 30 characters."""
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    file.write(b"stdout", b"x\n")
+    file.finish()
+    stamp = (tmp_path / "app.log").read_text().split(" ")[0]
+    assert len(stamp) == 30
+    assert stamp.endswith("Z")
+
+
+def test_a_long_line_is_cut_into_pieces_that_say_so(tmp_path: Path) -> None:
+    """A line over the limit becomes P records and a last F record that together hold every byte."""
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    line = "".join(chr(97 + i % 26) for i in range(log.MAX_LINE_BYTES * 2 + 100))
+    file.write(b"stdout", line.encode() + b"\n")
+    file.finish()
+    records = _texts(path)
+    assert [kind for _, kind, _ in records] == ["P", "P", "F"]
+    assert "".join(text for _, _, text in records) == line
+
+
+def test_an_endless_talker_takes_bounded_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files of the limit at most, the newest lines among them, none cut by the rotation."""
+    monkeypatch.setattr(log, "MAX_FILE_BYTES", 10_000)
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    for number in range(1000):
+        file.write(b"stdout", b"line %d\n" % number)
+    file.finish()
+    assert sorted(os.listdir(tmp_path)) == ["app.log", "app.log.1"]
+    assert all(os.path.getsize(tmp_path / name) <= 10_000 for name in os.listdir(tmp_path))
+    texts = [text for _, _, text in _texts(path + ".1") + _texts(path)]
+    assert texts == [f"line {number}" for number in range(1000 - len(texts), 1000)]
+
+
+def test_a_link_in_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
+    """The log is never written where a symbolic link leads (invariant LG1)."""
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    os.symlink(target, tmp_path / "app.log")
+    try:
+        log.LogFile(str(tmp_path / "app.log"))
+    except OSError:
+        pass
+    else:
+        raise AssertionError("the link was followed")
+    assert target.read_text() == "untouched"
