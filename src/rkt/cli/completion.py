@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``rkt completion SHELL``: the script that completes command lines (spec cli §2.29).
 
-The scripts are made from the command tables when rkt is built and lie beside the stage1 images.
+The scripts are made from the command tables when rkt is built, and installed where each shell looks for them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
 
-#: Shell to the name of its script.
-SCRIPTS = {"bash": "rkt.bash", "zsh": "_rkt", "fish": "rkt.fish"}
+#: Shell to the places of its script, beside the man pages: of an installation, of a checkout.
+SCRIPTS = {
+    "bash": ("bash-completion/completions/rkt", "completion/rkt.bash"),
+    "zsh": ("zsh/site-functions/_rkt", "completion/_rkt"),
+    "fish": ("fish/vendor_completions.d/rkt.fish", "completion/rkt.fish"),
+}
 
 
 def run(invocation: Invocation) -> int:
@@ -30,16 +34,15 @@ def run(invocation: Invocation) -> int:
         raise UsageError("too many arguments, only shell type is expected")
     if words[0] not in SCRIPTS:
         raise UsageError(f"'{words[0]}' shell is not supported", hint=f"use one of {', '.join(SCRIPTS)}")
-    directory = os.path.dirname(invocation.settings.installation.stage1_images_path)
-    path = os.path.join(directory, "completions", SCRIPTS[words[0]])
-    try:
-        with open(path, encoding="utf-8") as stream:
-            write(stream.read())
-    except FileNotFoundError as e:
-        raise HostError(
-            "completion scripts are not part of this installation", hint="make setup, or make install"
-        ) from e
-    return 0
+    directory = os.path.dirname(invocation.settings.installation.man_path)
+    for place in SCRIPTS[words[0]]:
+        try:
+            with open(os.path.join(directory, place), encoding="utf-8") as stream:
+                write(stream.read())
+        except FileNotFoundError:
+            continue
+        return 0
+    raise HostError("the completion scripts are not part of this installation", hint="make completion")
 
 
 COMMAND = Command(

@@ -25,7 +25,7 @@ _NARROW = 64
 
 PROGRAM_SUMMARY = "runs pods of verified images, without a daemon"
 GROUPS = {"image": "look at, check, make and remove images"}
-_PROGRAM_DESCRIPTION = """\
+PROGRAM_DESCRIPTION = """\
 A pod is one or more apps, each from an image, that share a network and a lifetime. Every image is verified before it \
 may run: trust the key of whoever signs it with rkt trust, then rkt fetch or rkt run it.
 
@@ -187,7 +187,7 @@ def program_help(commands: list[Command], columns: int) -> str:
         _section("USAGE", ["  rkt COMMAND"]),
         _section("VERSION", [f"  {__version__}"]),
         _section("COMMANDS", _command_list(commands, columns)),
-        _section("DESCRIPTION", paragraphs(_PROGRAM_DESCRIPTION, columns)),
+        _section("DESCRIPTION", paragraphs(PROGRAM_DESCRIPTION, columns)),
         _section("GLOBAL OPTIONS", options(GLOBAL_FLAGS, columns)),
     )
     return "\n".join(sections)
