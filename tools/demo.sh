@@ -74,7 +74,7 @@ for name in sh id hostname grep uname; do
 done
 cat >hello/hello <<'END'
 #!/bin/sh
-echo "Hello from $AC_APP_NAME: $(id -un 2>/dev/null || echo uid) $(id -u), process $$ of this pod, Linux $(uname -r)."
+echo "Hello from $AC_APP_NAME: user $(id -u), process $$ of host $(hostname), Linux $(uname -r)."
 grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status
 END
 chmod 755 hello/hello

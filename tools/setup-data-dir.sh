@@ -18,5 +18,6 @@ while read -r kind path mode owner group _; do
     fi
     mkdir -p -- "$path"
     chown -- "$owner:$group" "$path"
-    chmod -- "$mode" "$path"
+    # Five digits: with four, chmod would keep an inherited set-group-id bit.
+    chmod -- "0$mode" "$path"
 done <"$list"

@@ -117,7 +117,11 @@ install_environment() {
     fi
     say 'installing Python libraries into .venv'
     retry 4 .venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-input \
-        --requirement requirements/dev.txt
+        --requirement requirements/dev.txt >build/pip.log 2>&1 || {
+        tail -n 20 build/pip.log >&2
+        say 'could not install the Python libraries of requirements/dev.txt'
+        exit 1
+    }
     printf '%s\n' "$wanted" >.venv/installed
 }
 
