@@ -35,6 +35,7 @@ class Entry(Record):
         time: RFC 3339 text as recorded.
         stream: ``stdout`` or ``stderr``.
         partial: whether the line goes on in the next entry of that stream.
+        begins: whether a line begins here, rather than going on.
         text: bytes as the app wrote them, without the line feed.
     """
 
@@ -42,6 +43,7 @@ class Entry(Record):
     stream: str
     partial: bool
     text: bytes
+    begins: bool = True
 
 
 def parse_line(line: bytes) -> Entry | None:
@@ -79,19 +81,66 @@ def open_log(pod: Pod, app: str) -> int | None:
 
 def read_entries(fd: int) -> Iterator[Entry]:
     """Entries from the descriptor's position to the present end of the file; a last line still being written is left."""
+    goes_on: set[str] = set()
+    for line, cut in _lines(fd):
+        entry = parse_line(line)
+        if entry is None:
+            continue
+        partial = entry.partial or cut
+        yield entry.replace(partial=partial, begins=entry.stream not in goes_on)
+        if partial:
+            goes_on.add(entry.stream)
+        else:
+            goes_on.discard(entry.stream)
+
+
+def _lines(fd: int) -> Iterator[tuple[bytes, bool]]:
+    """Whole lines, and whether one was cut because it is longer than allowed; the rest of that one is dropped."""
     rest = b""
+    dropping = False
     while chunk := os.read(fd, _CHUNK):
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
         for line in lines:
-            entry = parse_line(line)
-            if entry is not None:
-                yield entry
+            if not dropping:
+                yield line, False
+            dropping = False
         if len(rest) > _MAX_LINE_BYTES:
-            entry = parse_line(rest)
-            if entry is not None:
-                yield entry.replace(partial=True)
-            rest = b""
+            if not dropping:
+                yield rest, True
+            rest, dropping = b"", True
+
+
+def read_all(pod: Pod, apps: list[str], tail: int | None) -> Iterator[tuple[str, Entry]]:
+    """What several apps wrote, in the order of time.
+
+    Args:
+        pod: an open pod.
+        apps: their names.
+        tail: only this many last lines of each; ``None`` for all.
+    """
+    from heapq import merge
+
+    def stream(app: str, fd: int) -> Iterator[tuple[str, Entry]]:
+        for entry in read_entries(fd):
+            yield app, entry
+
+    streams = []
+    descriptors = []
+    try:
+        for app in apps:
+            fd = open_log(pod, app)
+            if fd is None:
+                continue
+            descriptors.append(fd)
+            if tail is not None:
+                os.lseek(fd, tail_offset(fd, tail), os.SEEK_SET)
+            streams.append(stream(app, fd))
+        # RFC 3339 times of one form and one zone sort as text.
+        yield from merge(*streams, key=lambda item: item[1].time)
+    finally:
+        for fd in descriptors:
+            os.close(fd)
 
 
 def tail_offset(fd: int, lines: int) -> int:

@@ -62,7 +62,13 @@ class _Plan(Record):
 
 
 def prepare(
-    request: PodRequest, choice: Choice, settings: Settings, *, uuid_file: str = "", sync: bool
+    request: PodRequest,
+    choice: Choice,
+    settings: Settings,
+    *,
+    uuid_file: str = "",
+    single_app: bool = False,
+    sync: bool,
 ) -> Pod:
     """Make a pod that stands in ``prepare``, locked by this process.
 
@@ -71,6 +77,7 @@ def prepare(
         choice: which stage1.
         settings: of the running command.
         uuid_file: where to write the UUID as soon as the pod exists; empty for nowhere.
+        single_app: refuse a pod of several apps.
         sync: whether the pod must survive a power cut once this returns; ``run`` needs no such promise.
     Raises:
         RktError: it cannot be made; then there is no pod.
@@ -81,6 +88,8 @@ def prepare(
         names.check_free(settings.pods_dir, request.name)
     store = Store(settings.data_dir)
     plan = _plan(request, choice, settings, store)
+    if single_app and len(plan.apps) > 1:
+        raise UsageError("interactive option only supports one image")
     uuid_fd = _open_uuid_file(uuid_file) if uuid_file else -1
     try:
         pod = lifecycle.create(settings.data_dir)

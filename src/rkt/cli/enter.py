@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt enter``: start a program inside a running app (spec cli §2.10)."""
+
+from __future__ import annotations
+
+from rkt.cli.command import Command, Flag
+from rkt.cli.pod_flags import UUID_FILE_FLAG, read_uuid_file
+from rkt.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.cli.command import Invocation
+
+
+def run(invocation: Invocation) -> int:
+    """Does not return on success: the process becomes the program."""
+    from rkt.pod import lifecycle
+    from rkt.stage0.enter import choose_app, enter
+
+    settings = invocation.settings
+    words = invocation.words
+    path = invocation.values["uuid-file"]
+    if path:
+        words = [read_uuid_file(path), *words]
+    if not words:
+        raise UsageError("must provide the pod UUID", hint=f"rkt enter {COMMAND.usage}")
+    pod = lifecycle.find(settings.pods_dir, words[0])
+    app = choose_app(pod, invocation.values["app"], "enter")
+    command = words[1:]
+    if command[:1] == ["--"]:
+        command = command[1:]
+    enter(settings, pod, app, command)
+
+
+COMMAND = Command(
+    name="enter",
+    summary="start a program inside a running app",
+    usage="[--app=APP] UUID [CMD [ARG…]]",
+    description=(
+        "Runs a command, a shell by default, confined like the app: the same namespaces, cgroup, capabilities, system "
+        "call filter, user and environment. Ends with the command's status."
+    ),
+    run=run,
+    flags=(
+        Flag(name="app", default="", help="name of the app, where the pod has several", metavar="APP"),
+        UUID_FILE_FLAG,
+    ),
+    needs_root=True,
+    tail=True,
+    completes="pod",
+    examples=(("rkt enter --app=web 5bc080ca /bin/sh", "a shell in one of several apps"),),
+)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt list``: all pods and their apps (spec cli §2.8)."""
+
+from __future__ import annotations
+
+from rkt.cli.command import BOOL, Command, Flag
+from rkt.cli.pod_flags import FORMAT_FLAG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.cli.command import Invocation
+    from rkt.pod.listing import Glance
+
+#: Characters of an image key in the column IMAGE ID: ``sha512-`` and 12 hex digits.
+_SHORT_KEY = 19
+
+
+def run(invocation: Invocation) -> int:
+    """Print a table or JSON; broken pods are reported at the end and do not fail the command."""
+    from rkt.pod import listing
+
+    values = invocation.values
+    errors: list[str] = []
+    if values["format"]:
+        from rkt.cli.output import print_json
+
+        print_json(
+            listing.details(invocation.settings.pods_dir, errors), pretty=values["format"] == "json-pretty"
+        )
+    else:
+        _print_table(invocation, listing.glances(invocation.settings.pods_dir, errors))
+    if errors:
+        _print_errors(errors)
+    return 0
+
+
+def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
+    import time
+
+    from rkt.cli.output import human_time, long_time, print_table
+
+    full = invocation.values["full"]
+    now_ns = time.time_ns()
+    named = any(pod[5] for pod in pods)
+    rows: list[list[str]] = []
+    if not invocation.values["no-legend"]:
+        rows.append(
+            [
+                "UUID",
+                "APP",
+                "IMAGE NAME",
+                *(["IMAGE ID"] if full else []),
+                "STATE",
+                "CREATED",
+                "STARTED",
+                "NETWORKS",
+                *(["NAME"] if named else []),
+            ]
+        )
+    for uuid, state, created_ns, started_ns, networks, name, apps in pods:
+        cells = [
+            state,
+            (long_time(created_ns) if full else human_time(created_ns, now_ns)) if created_ns else "",
+            (long_time(started_ns) if full else human_time(started_ns, now_ns)) if started_ns else "",
+            networks,
+        ]
+        if named:
+            cells.append(name)
+        column = uuid if full else uuid[:8]
+        for app, image, key in apps or (("-", "-", "-"),):
+            rows.append(
+                [column, app, image, key[:_SHORT_KEY], *cells] if full else [column, app, image, *cells]
+            )
+            column, cells = "", [""] * len(cells)
+    print_table(rows)
+
+
+def _print_errors(errors: list[str]) -> None:
+    import sys
+
+    from rkt.cli.output import printable
+    from rkt.cli.version import APPC_VERSION
+
+    line = "-" * 40
+    lines = [f"{len(errors)} error(s) encountered when listing pods:", line]
+    for error in errors:
+        lines += [printable(error), line]
+    lines += ["misc:", f"  rkt's appc version: {APPC_VERSION}", ""]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+COMMAND = Command(
+    name="list",
+    summary="list pods",
+    description=(
+        "One line per app, the pod's columns on the first of them. Scripts split the columns at tabs, or use "
+        "--format=json. Names of images come from the pods themselves, so they survive image rm."
+    ),
+    run=run,
+    flags=(
+        FORMAT_FLAG,
+        Flag(name="full", kind=BOOL, default=False, help="full UUIDs, image IDs and exact times"),
+        Flag(name="no-legend", kind=BOOL, default=False, help="leave out the line of column names"),
+    ),
+)

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags that several pod commands share, and what they mean."""
+
+from __future__ import annotations
+
+from rkt.cli.command import BOOL, LIST, OPTIONAL, Flag
+from rkt.errors import RktError, Stage1Error, UsageError
+from rkt.stage0.messages import tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkt.cli.command import Invocation
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+    from rkt.pod.request import PodRequest
+    from rkt.stage0.run import RunOptions
+
+_NETWORKS_THAT_WORK = frozenset(("none", "host"))
+
+STAGE1_FLAGS = (
+    Flag(
+        name="stage1-from-dir",
+        kind=LIST,
+        help="file of a stage1 image in the stage1 images directory",
+        metavar="FILE",
+    ),
+    Flag(name="stage1-hash", kind=LIST, help="image ID of a stage1 image in the store", metavar="HASH"),
+    Flag(name="stage1-name", kind=LIST, help="name of a stage1 image, with labels", metavar="NAME"),
+    Flag(name="stage1-path", kind=LIST, help="file of a stage1 image", metavar="PATH", completes="file"),
+    Flag(name="stage1-url", kind=LIST, help="URL of a stage1 image", metavar="URL"),
+)
+#: Of ``run`` and ``prepare``.
+PREPARE_FLAGS = (
+    Flag(
+        name="inherit-env",
+        kind=BOOL,
+        default=False,
+        help="give apps the caller's variables that they do not set",
+    ),
+    Flag(
+        name="name",
+        default="",
+        help="name of the pod, usable wherever a UUID is; unique among live pods",
+        metavar="NAME",
+    ),
+    Flag(
+        name="no-overlay", kind=BOOL, default=False, help="copy root file systems instead of using overlays"
+    ),
+    Flag(
+        name="no-store",
+        kind=BOOL,
+        default=False,
+        help="fetch images again, same as --pull-policy=update",
+        hidden=True,
+    ),
+    Flag(
+        name="pod-manifest",
+        default="",
+        help="run this pod manifest instead of images",
+        metavar="PATH",
+        completes="file",
+    ),
+    Flag(
+        name="port",
+        kind=LIST,
+        help="forward a port of the host to a port of the image",
+        metavar="NAME:[HOSTIP:]HOSTPORT",
+    ),
+    Flag(
+        name="pull-policy",
+        default="new",
+        help="when to fetch images: new (not in the store), update (always), never",
+        metavar="POLICY",
+        choices=("new", "update", "never"),
+    ),
+    Flag(name="set-env", kind=LIST, help="set a variable for all apps", metavar="NAME=VALUE"),
+    Flag(
+        name="set-env-file",
+        kind=LIST,
+        help="file of NAME=VALUE lines for all apps",
+        metavar="PATH",
+        completes="file",
+    ),
+    Flag(
+        name="store-only",
+        kind=BOOL,
+        default=False,
+        help="use images of the store only, same as --pull-policy=never",
+        hidden=True,
+    ),
+    *STAGE1_FLAGS,
+    Flag(
+        name="volume",
+        kind=LIST,
+        help="volume for the apps to mount",
+        metavar="NAME,kind=KIND,…",
+    ),
+)
+#: Of ``run`` and ``run-prepared``.
+RUN_FLAGS = (
+    Flag(name="dns", kind=LIST, help="name servers, or host, or none", metavar="IP[,IP…]"),
+    Flag(name="dns-domain", default="", help="DNS domain of the pod", metavar="DOMAIN"),
+    Flag(name="dns-opt", kind=LIST, help="resolver option", metavar="OPTION"),
+    Flag(name="dns-search", kind=LIST, help="domain to search names in", metavar="DOMAIN"),
+    Flag(name="hostname", default="", help="host name of the pod; default: rkt-UUID", metavar="NAME"),
+    Flag(name="hosts-entry", kind=LIST, help="entries for /etc/hosts, or host", metavar="IP=NAME[,IP=NAME…]"),
+    Flag(name="interactive", kind=BOOL, default=False, help="attach the terminal to the only app"),
+    Flag(
+        name="ipc",
+        default="",
+        help="IPC namespace: auto, private or parent",
+        metavar="MODE",
+        choices=("auto", "private", "parent"),
+    ),
+    Flag(
+        name="net",
+        default="",
+        kind=OPTIONAL,
+        bare="default",
+        help="networks to join: none or host",
+        metavar="NAME[,NAME…]",
+    ),
+)
+UUID_FILE_FLAG = Flag(
+    name="uuid-file",
+    default="",
+    help="read the pod's UUID from a file instead",
+    metavar="FILE",
+    completes="file",
+)
+FORMAT_FLAG = Flag(
+    name="format",
+    default="",
+    help="json or json-pretty instead of text",
+    metavar="FORMAT",
+    choices=("json", "json-pretty"),
+)
+_LONGEST_HOSTNAME = 64
+_MAX_UUID_FILE_BYTES = 4096
+
+
+def pod_request(invocation: Invocation) -> PodRequest:
+    """Flags of ``run`` and ``prepare`` to a request, with the conflicts of ``--pod-manifest`` checked.
+
+    Raises:
+        UsageError: flags contradict each other.
+    """
+    import os
+
+    from rkt.cli.app_args import parse_key_value
+    from rkt.pod.request import PodRequest
+
+    values = invocation.values
+    if values["store-only"] and values["no-store"]:
+        raise UsageError("both --store-only and --no-store specified")
+    policy = "never" if values["store-only"] else "update" if values["no-store"] else values["pull-policy"]
+    manifest = values["pod-manifest"] or None
+    if manifest is not None:
+        conflicting = ("volume", "port", "inherit-env", "set-env", "set-env-file")
+        if (
+            invocation.apps
+            or invocation.mounts
+            or policy != "new"
+            or any(name in invocation.given for name in conflicting)
+        ):
+            raise UsageError("conflicting flags set with --pod-manifest (see --help)")
+    elif not invocation.apps:
+        raise UsageError(
+            "must provide at least one image or specify the pod manifest",
+            hint=f"rkt {invocation.command.name} IMAGE",
+        )
+    set_env: dict[str, str] = {}
+    for text in values["set-env"]:
+        key, value = parse_key_value(text, flag="set-env")
+        if key in set_env:
+            raise UsageError(f'key "{key}" already set')
+        set_env[key] = value
+    return PodRequest(
+        apps=invocation.apps,
+        pod_manifest_path=manifest,
+        volumes=values["volume"],
+        mounts=invocation.mounts,
+        ports=values["port"],
+        set_env=set_env,
+        set_env_files=values["set-env-file"],
+        inherited_env=dict(os.environ) if values["inherit-env"] else {},
+        no_overlay=values["no-overlay"],
+        name=values["name"],
+        pull_policy=policy,
+    )
+
+
+def run_options(invocation: Invocation) -> RunOptions:
+    """Flags of ``run`` and ``run-prepared``; everything wrong with them is noticed here, before a pod is touched.
+
+    Raises:
+        UsageError: a flag is malformed, or they contradict each other.
+        Stage1Error: a network cannot be had.
+    """
+    from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets
+    from rkt.stage0.resolver import Resolver
+    from rkt.stage0.run import RunOptions
+
+    values = invocation.values
+    for flag in ("dns-search", "dns-opt", "dns-domain"):
+        for text in [values[flag]] if isinstance(values[flag], str) else values[flag]:
+            # Another line of resolv.conf, or another field, must not come from inside a value.
+            if not text.isprintable() or " " in text:
+                raise UsageError(f"invalid value {text!r} for --{flag}")
+    dns = parse_dns(values["dns"], values["dns-search"], values["dns-opt"], values["dns-domain"])
+    hosts = parse_hosts(values["hosts-entry"])
+    given = values["net"]
+    nets = parse_nets([given] if isinstance(given, str) and given else list(given))
+    missing = [net.name for net in nets if net.name not in _NETWORKS_THAT_WORK]
+    if missing:
+        raise Stage1Error(
+            f"stage1: failed to setup network: networks not found: {', '.join(missing)}",
+            hint="--net=none or --net=host",
+        )
+    names = [net.name for net in nets]
+    if values.get("port"):
+        raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
+    if not names:
+        tell(invocation.settings, "no network is set up: the default is --net=none for now")
+    return RunOptions(
+        networks=[f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"],
+        interactive=values["interactive"],
+        hostname=_check_hostname(values["hostname"]),
+        resolver=Resolver(
+            dns_mode=dns.mode,
+            servers=dns.servers,
+            search=dns.search,
+            options=dns.options,
+            domain=dns.domain,
+            use_host_file=hosts.use_host,
+            hosts=hosts.entries,
+        ),
+        ipc=values["ipc"],
+    )
+
+
+def _check_hostname(text: str) -> str:
+    """A host name as RFC 1123 has it; the kernel takes 64 characters of anything, hosts files do not."""
+    labels = text.rstrip(".").split(".") if text else []
+    if len(text) > _LONGEST_HOSTNAME or not all(
+        label and label.isascii() and label.replace("-", "").replace("_", "").isalnum() and label[0] != "-"
+        for label in labels
+    ):
+        raise UsageError(f"invalid host name {text!r}", hint="--hostname=NAME of letters, digits, - and .")
+    return text
+
+
+def read_uuid_file(path: str) -> str:
+    """The UUID in a file, without surrounding white space.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    import os
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, _MAX_UUID_FILE_BYTES).decode("utf-8", "replace").strip()
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise UsageError(f"unable to read UUID from file {path}: {e.strerror}") from e
+
+
+def pod_words(invocation: Invocation, *, several: bool) -> list[str]:
+    """The pods a command is about: its words, or ``--uuid-file``, not both.
+
+    Args:
+        invocation: the command line.
+        several: whether more than one may be given.
+    Raises:
+        UsageError: none, too many, or both.
+    """
+    path = invocation.values.get("uuid-file", "")
+    words = invocation.words
+    if bool(path) == bool(words) or (len(words) > 1 and not several):
+        command = invocation.command
+        raise UsageError(
+            f"{'a pod is' if not several else 'pods are'} expected: UUID, prefix or name"
+            + (", or --uuid-file, not both" if "uuid-file" in invocation.values else ""),
+            hint=f"rkt {command.name} {command.usage}",
+        )
+    return [read_uuid_file(path)] if path else words
+
+
+def one_pod(invocation: Invocation) -> Pod:
+    """The pod a command is about, opened.
+
+    Raises:
+        UsageError, NotFound, Ambiguous: it cannot be told.
+    """
+    from rkt.pod import lifecycle
+
+    return lifecycle.find(invocation.settings.pods_dir, pod_words(invocation, several=False)[0])
+
+
+def report(settings: Settings, e: RktError) -> None:
+    """An error about one of several pods, where the command goes on with the next."""
+    tell(settings, e.message)
+    if e.hint:
+        tell(settings, f"hint: {e.hint}")
+
+
+def each_pod(invocation: Invocation) -> Iterator[tuple[str, Pod | None]]:
+    """The pods a command is about, opened; ``None`` for a word that names none, which has been reported then."""
+    from rkt.pod import lifecycle
+
+    settings = invocation.settings
+    for word in pod_words(invocation, several=True):
+        try:
+            pod = lifecycle.find(settings.pods_dir, word)
+        except RktError as e:
+            report(settings, e)
+            yield word, None
+            continue
+        with pod:
+            yield word, pod

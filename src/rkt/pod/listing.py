@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All pods at once, for ``rkt list``: a thousand of them in about twenty milliseconds.
+
+``glances`` is written for speed: a few system calls for each pod, no objects, no manifest. Pods may move or go while it
+reads; one that is gone by the time it is looked at is left out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from rkt.errors import RktError
+from rkt.pod import lifecycle, status, summary
+from rkt.pod.lifecycle import EXITED_GARBAGE, NAMEABLE, PREPARE, PREPARED, STATES
+from rkt.values import PodUUID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    #: (UUID, state, created, started (ns, 0 for never), networks, users' name, (app, image, key)…)
+    Glance = tuple[str, str, int, int, str, str, list[list[str]]]
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+#: A summary of about a thousand apps; a longer one is read the slow way.
+_SUMMARY_BYTES = 1 << 16
+
+
+def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
+    """What a table shows of every pod that can be named, sorted by UUID.
+
+    Args:
+        pods_dir: ``$DATA/pods``.
+        errors: gets a line for each pod that cannot be read.
+    """
+    found: list[Glance] = []
+    for uuid, place in _places(pods_dir):
+        try:
+            glance = _quick_glance(pods_dir, uuid, place) or _slow_glance(pods_dir, uuid)
+        except (OSError, RktError) as e:
+            errors.append(_words(uuid, e))
+            continue
+        if glance is not None:
+            found.append(glance)
+    return found
+
+
+def details(pods_dir: str, errors: list[str]) -> list[dict[str, Any]]:
+    """The pod objects of ``--format=json``, likewise."""
+    found = []
+    for uuid, _ in _places(pods_dir):
+        try:
+            pod = lifecycle.open_pod(pods_dir, PodUUID(uuid), NAMEABLE)
+            if pod is not None:
+                with pod:
+                    found.append(status.to_json(status.examine(pod)))
+        except (OSError, RktError, AttributeError, TypeError, ValueError) as e:
+            errors.append(_words(uuid, e))
+    return found
+
+
+def _places(pods_dir: str) -> list[tuple[str, str]]:
+    """(UUID, the place it was seen in last), sorted; read in the order of a pod's life, so that none is missed."""
+    seen: dict[str, str] = {}
+    for place in NAMEABLE:
+        seen.update(dict.fromkeys(lifecycle.uuids_in(pods_dir, place), place))
+    return sorted(seen.items())
+
+
+def _words(uuid: str, e: Exception) -> str:
+    if isinstance(e, RktError):
+        reason = e.message
+    elif isinstance(e, OSError):
+        reason = f"{e.filename}: {e.strerror}"
+    else:
+        reason = f"a manifest is not of the expected form ({e})"
+    return f'unable to read pod "{uuid}": {reason}'
+
+
+def _quick_glance(pods_dir: str, uuid: str, place: str) -> Glance | None:
+    """``None`` when anything is out of the ordinary."""
+    path = f"{pods_dir}/{place}/{uuid}"
+    try:
+        fd = os.open(path, _DIRECTORY_FLAGS)
+    except FileNotFoundError:
+        return None
+    try:
+        locked = False
+        if place != PREPARED:
+            try:
+                # Released by close, a few microseconds later.
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked = True
+        if place == PREPARE or (locked and place == EXITED_GARBAGE):
+            return None
+        try:
+            file = os.open(summary.FILE, _FILE_FLAGS, dir_fd=fd)
+        except FileNotFoundError:
+            return None
+        data = os.read(file, _SUMMARY_BYTES)
+        os.close(file)
+        rows = summary.parse_rows(data) if len(data) < _SUMMARY_BYTES else None
+        if rows is None:
+            return None
+        started_ns = 0
+        networks = ""
+        if place != PREPARED:
+            try:
+                started_ns = os.stat("pid", dir_fd=fd).st_mtime_ns
+            except FileNotFoundError:
+                return None
+            if os.access(status.NET_INFO, os.F_OK, dir_fd=fd):
+                return None
+            if locked:
+                # Running, unless it ended and was marked between the reading of the directory and now.
+                os.stat(path)
+        _, _, created, name, _ = rows.pop(0)
+        return uuid, STATES[place][locked], int(created), started_ns, networks, name, rows
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _slow_glance(pods_dir: str, uuid: str) -> Glance | None:
+    pod = lifecycle.open_pod(pods_dir, PodUUID(uuid), NAMEABLE)
+    if pod is None:
+        return None
+    with pod:
+        glance = status.read_summary(pod)
+        return (
+            uuid,
+            pod.state,
+            glance.created_ns,
+            status.started_ns(pod),
+            status.format_networks(status.networks(pod)),
+            glance.name,
+            [[app.name, app.image, app.image_id] for app in glance.apps],
+        )
