@@ -169,7 +169,10 @@ def _require_listed(name: str, image_id: str, settings: Settings) -> str:
     """Path of the installation's list of stage1 images, which must hold this one."""
     directory = settings.installation.stage1_images_path
     path = f"{directory}/{_STAGE1_INDEX}"
-    hint = "install rkt again, or choose a stage1 image with --stage1-name and trust its signer"
+    hint = (
+        "rkt may have been upgraded: prepare the pod again with this installation's stage1, "
+        "or choose one with --stage1-name and trust its signer"
+    )
     try:
         for place in (directory, path):
             _require_private(place)
