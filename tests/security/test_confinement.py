@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an app of a default pod can do, and that a command entering it can do no more (invariants RN2, RN7 to RN12, EN1)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rkt.linux import capabilities
+
+if TYPE_CHECKING:
+    from tests.lib.images import Images
+    from tests.lib.rkt import Rkt
+
+pytestmark = pytest.mark.root
+
+#: What the probe prints: identity and confinement, namespaces, environment, descriptors, sensitive files.
+PROBE = """\
+grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid|Gid)' /proc/self/status
+for kind in cgroup ipc mnt net pid uts; do echo "ns-$kind $(readlink /proc/self/ns/$kind)"; done
+echo "hostname $(hostname)"
+env | sed 's/^/env /'
+for fd in /proc/self/fd/*; do echo "fd ${fd##*/}"; done
+echo "interfaces $(ls /sys/class/net | tr '\\n' ' ')"
+echo "pids $(ls /proc | grep -c '^[0-9]*$')"
+"""
+#: Read or listed by an app, these would say something about the host (RN7).
+HIDDEN_FILES = (
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/mem",
+    "/proc/sched_debug",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+)
+HIDDEN_DIRECTORIES = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs",
+    "/sys/hypervisor",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+    "/sys/module",
+    "/sys/power",
+)
+READ_ONLY = (
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/hostname",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/vm/panic_on_oom",
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/irq/default_smp_affinity",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/class/net/lo/mtu",
+    "/etc/hostname",
+)
+
+
+class Seen:
+    """The probe's answers."""
+
+    def __init__(self, text: str) -> None:
+        self.status = {}
+        self.namespaces = {}
+        self.environment = {}
+        self.descriptors = set()
+        self.rest = {}
+        for line in text.splitlines():
+            word, _, value = line.partition(" ")
+            if line.partition(":")[1] and line.partition(":")[0].isalpha():
+                key, _, number = line.partition(":")
+                self.status[key] = number.split()
+            elif word.startswith("ns-"):
+                self.namespaces[word[3:]] = value
+            elif word == "env":
+                name, _, text_value = value.partition("=")
+                self.environment[name] = text_value
+            elif word == "fd":
+                self.descriptors.add(value)
+            else:
+                self.rest[word] = value
+
+    def mask(self, name: str) -> int:
+        """A capability set."""
+        return int(self.status[name][0], 16)
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest, rkt: Rkt, images: Images) -> Seen:
+    """The probe as the app itself, or entering a running one."""
+    if request.param == "app":
+        path = images.busybox("example.com/probe", ("/bin/sh", "-c", PROBE))
+        return Seen(
+            rkt.run("--insecure-options=image", "run", path, check=0, env={"HOST_SECRET": "leaked"}).stdout
+        )
+    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
+    rkt.popen("--insecure-options=image", "run", path)
+    uuid = rkt.wait_for_pod()
+    result = rkt.run("enter", uuid, "/bin/sh", "-c", PROBE, check=0, env={"HOST_SECRET": "leaked"})
+    return Seen(result.stdout)
+
+
+both = pytest.mark.parametrize("seen", ["app", "enter"], indirect=True)
+
+
+@both
+def test_capabilities_are_the_eleven_and_none_is_passed_on(seen: Seen) -> None:
+    """At most 11 capabilities in the bounding set, the permitted and effective no more, none inheritable or ambient."""
+    bounding = seen.mask("CapBnd")
+    assert capabilities.names(bounding) == sorted(capabilities.DEFAULT, key=capabilities.NAMES.index)
+    assert bounding.bit_count() <= 11
+    assert seen.mask("CapPrm") == bounding
+    assert seen.mask("CapEff") == bounding
+    assert seen.mask("CapInh") == 0
+    assert seen.mask("CapAmb") == 0
+
+
+@both
+def test_privileges_cannot_be_gained_and_calls_are_filtered(seen: Seen) -> None:
+    """no_new_privs is on and a seccomp filter is in force."""
+    assert seen.status["NoNewPrivs"] == ["1"]
+    assert seen.status["Seccomp"] == ["2"]
+
+
+@both
+def test_namespaces_are_not_the_hosts(seen: Seen) -> None:
+    """Own pid, network, IPC, UTS, mount and cgroup namespaces, with nothing but a loopback interface."""
+    for kind, name in seen.namespaces.items():
+        assert name != os.readlink(f"/proc/self/ns/{kind}"), kind
+    assert len(seen.namespaces) == 6
+    assert seen.rest["interfaces"].split() == ["lo"]
+    assert seen.rest["hostname"].startswith("rkt-")
+    assert int(seen.rest["pids"]) < 12
+
+
+@both
+def test_nothing_of_the_hosts_environment_or_descriptors_is_there(seen: Seen) -> None:
+    """The environment is built from empty, and only the standard streams are open (CVE-2024-21626)."""
+    allowed = {
+        "PATH",
+        "SHELL",
+        "USER",
+        "LOGNAME",
+        "HOME",
+        "AC_APP_NAME",
+        "container",
+        "TERM",
+        "PWD",
+        "SHLVL",
+        "OLDPWD",
+    }
+    assert set(seen.environment) <= allowed
+    assert seen.environment["HOME"] == "/root"
+    assert seen.environment["container"] == "rkt"
+    # The shell opens the directory it lists.
+    assert {"0", "1", "2"} <= seen.descriptors
+    assert len(seen.descriptors) <= 4
+
+
+@both
+def test_no_group_of_the_hosts_is_left(seen: Seen) -> None:
+    """Supplementary groups are the image's, and it asks for none (CVE-2022-36109)."""
+    assert seen.status["Groups"] == []
+    assert seen.status["Uid"] == ["0"] * 4
+    assert seen.status["Gid"] == ["0"] * 4
+
+
+def test_a_user_without_privileges_has_none_at_all(rkt: Rkt, images: Images) -> None:
+    """An app that is not root has empty capability sets, and the bounding set gives it nothing (CVE-2022-24769)."""
+    path = images.busybox(
+        "example.com/alice", ("/bin/sh", "-c", PROBE), app={"user": "alice", "group": "alice"}
+    )
+    seen = Seen(rkt.run("--insecure-options=image", "run", path, check=0).stdout)
+    assert seen.status["Uid"] == ["1000"] * 4
+    assert seen.mask("CapPrm") == seen.mask("CapEff") == seen.mask("CapInh") == seen.mask("CapAmb") == 0
+    assert seen.status["NoNewPrivs"] == ["1"]
+
+
+def _cannot(path: str, how: str) -> str:
+    return f'{how} && echo "OPEN {path}"\n'
+
+
+def test_sensitive_files_cannot_be_read(rkt: Rkt, images: Images) -> None:
+    """Files that speak of the host are absent or empty, directories show nothing (invariant RN7)."""
+    script = "".join(
+        [
+            *(_cannot(path, f'[ -n "$(head -c 1 {path} 2>/dev/null)" ]') for path in HIDDEN_FILES),
+            *(_cannot(path, f'[ -n "$(ls -A {path} 2>/dev/null)" ]') for path in HIDDEN_DIRECTORIES),
+            "echo probed\n",
+        ]
+    )
+    path = images.busybox("example.com/reader", ("/bin/sh", "-c", script))
+    result = rkt.run("--insecure-options=image", "run", path, check=0)
+    assert result.lines == ["probed"]
+
+
+def test_kernel_settings_cannot_be_written(rkt: Rkt, images: Images) -> None:
+    """``/proc/sys``, ``/sys`` and what the engine shows are read-only, for root as well."""
+    script = "".join(
+        [*(_cannot(path, f"(cat {path} > {path}) 2>/dev/null") for path in READ_ONLY), "echo probed\n"]
+    )
+    path = images.busybox("example.com/writer", ("/bin/sh", "-c", script))
+    result = rkt.run("--insecure-options=image", "run", path, check=0)
+    assert result.lines == ["probed"]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "mount -t tmpfs none /tmp",
+        "umount /proc/sys",
+        "mount -o remount,rw /proc/sys",
+        "mknod /tmp/disk b 8 0",
+        "unshare -U true",
+        "unshare -m true",
+        "hostname changed",
+        "ip link add dummy0 type dummy",
+    ],
+)
+def test_what_a_root_in_the_pod_must_not_do(rkt: Rkt, images: Images, attempt: str) -> None:
+    """Mounting, devices, namespaces, and the pod's own name are out of reach of root in an app."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    result = rkt.run(
+        "--insecure-options=image", "run", path, "--", "-c", f"{attempt} 2>/dev/null && echo DONE; echo end"
+    )
+    assert result.lines == ["end"], str(result)
+
+
+def test_the_pods_first_process_is_no_way_out(rkt: Rkt, images: Images) -> None:
+    """Pid 1 sees an empty root, and its program cannot be written (CVE-2019-5736)."""
+    script = "ls -A /proc/1/root/ 2>/dev/null; (echo x >> /proc/1/exe) 2>/dev/null && echo WRITTEN; echo end"
+    path = images.busybox("example.com/first", ("/bin/sh", "-c", script))
+    assert rkt.run("--insecure-options=image", "run", path, check=0).lines == ["end"]
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev", "tmp", "run"])
+def test_a_link_of_the_image_changes_nothing_on_the_host(rkt: Rkt, images: Images, name: str) -> None:
+    """An image whose directory is a link to a directory of the host leaves that directory as it was (invariant RN6)."""
+    trap = os.path.join(rkt.base, "trap")
+    os.mkdir(trap)
+    path = images.busybox(
+        f"example.com/link-{name}",
+        ("/bin/busybox", "echo", "ran"),
+        links={name: trap},
+        file=f"{os.path.basename(rkt.base).lower()}-{name}",
+    )
+    assert rkt.run("--insecure-options=image", "run", path, check=0).lines == ["ran"]
+    assert os.listdir(trap) == []
