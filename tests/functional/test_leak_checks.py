@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checker is checked: what a test could leave behind is noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+
+import pytest
+
+from tests.lib import host
+from tests.lib.rkt import Rkt
+
+pytestmark = pytest.mark.root
+
+
+def test_nothing_left_is_no_leak(rkt: Rkt) -> None:
+    """An engine that did nothing leaves nothing."""
+    assert rkt.leaks(seconds=0) == []
+
+
+def test_mount_is_noticed(rkt: Rkt) -> None:
+    """A mount below the engine's directories is a leak until it is gone."""
+    point = os.path.join(rkt.data, "mounted")
+    os.mkdir(point)
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    try:
+        assert [line for line in rkt.leaks(seconds=0) if point in line]
+    finally:
+        subprocess.run(["umount", point], check=True)
+    assert rkt.leaks(seconds=0) == []
+
+
+def test_process_is_noticed_by_its_environment(rkt: Rkt) -> None:
+    """A process that was started with the engine's directories in its environment is a leak."""
+    with subprocess.Popen(["sleep", "60"], env=rkt.environment()) as process:
+        try:
+            assert [line for line in rkt.leaks(seconds=1) if line.startswith(f"process {process.pid}:")]
+        finally:
+            process.kill()
+    assert rkt.leaks(seconds=0) == []
+
+
+def test_process_is_noticed_by_its_mounts(rkt: Rkt) -> None:
+    """A process in a mount namespace of its own that has the engine's directories mounted is a leak."""
+    script = 'mount -t tmpfs none "$1" && cd / && exec env -i sleep 60'
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", rkt.data]) as process:
+        try:
+            assert [line for line in rkt.leaks(seconds=1) if line.startswith(f"process {process.pid}:")]
+            assert not [line for line in rkt.leaks(seconds=0) if line.startswith("mount")]
+        finally:
+            process.kill()
+    assert rkt.leaks(seconds=1) == []
+
+
+def test_cgroup_of_a_pod_is_noticed(rkt: Rkt) -> None:
+    """A cgroup that carries the UUID of one of the engine's pods is a leak; anybody else's is not."""
+    pod = str(uuid.uuid4())
+    os.makedirs(os.path.join(rkt.data, "pods", "garbage", pod))
+    root = next(iter(host.cgroup_roots().values()))
+    own, foreign = os.path.join(root, f"rkt-{pod}"), os.path.join(root, f"rkt-{uuid.uuid4()}")
+    try:
+        os.mkdir(own)
+        os.mkdir(foreign)
+        leaks = rkt.leaks(seconds=0)
+        assert [line for line in leaks if own in line]
+        assert not [line for line in leaks if foreign in line]
+    finally:
+        for path in (own, foreign):
+            if os.path.isdir(path):
+                os.rmdir(path)
+        os.rmdir(os.path.join(rkt.data, "pods", "garbage", pod))
