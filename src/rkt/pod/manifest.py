@@ -142,23 +142,6 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
             )
 
 
-def effective_app(runtime_app: RuntimeApp, image: ImageManifest) -> tuple[App, list[str]]:
-    """The app section that counts: the pod manifest's as it is, else the image's as far as an image may go.
-
-    Returns:
-        the section, and some words on each wish of the image that is not granted.
-    Raises:
-        InvalidManifest: there is neither.
-    """
-    if runtime_app.app is not None:
-        return runtime_app.app, []
-    if image.app is None:
-        raise InvalidManifest(
-            f"app {quoted(runtime_app.name)} has no app section in the pod manifest or in image {image.name}"
-        )
-    return appc.tightened_app(image.app, _narrow_syscalls)
-
-
 def check_platform(image: ImageManifest) -> None:
     """An image runs only if it says that it is for Linux, and for which processor (spec runtime §1.2 step 6).
 
@@ -317,9 +300,9 @@ def _flag_isolators(flags: AppRequest) -> tuple[frozenset[str], list[Isolator]]:
 
 def _narrow_syscalls(names: list[str]) -> list[str]:
     """Those of an image's retained system calls that the default filter allows."""
-    from rkt.linux import seccomp
+    from rkt.linux import seccomp_profiles
 
-    return seccomp.narrow(names)
+    return seccomp_profiles.narrow(names)
 
 
 def _mounts(requests: Iterable[MountRequest], declared: frozenset[str]) -> list[Mount]:
