@@ -116,7 +116,7 @@ if _igzip is not None:
     _DECODER_ERRORS = (*_DECODER_ERRORS, _igzip.IsalError)
 
 
-def _fail(kind: str, members: int, error: Exception) -> ImageError:
+def _fail(kind: str, members: int, error: object) -> ImageError:
     where = f"damaged {kind} data" if members == 0 else f"trailing bytes behind the {kind} data"
     return ImageError(f"{where}: {error}")
 
@@ -209,6 +209,8 @@ class Decompressor:
                 decoder = _decoder(kind, self._limits)
             elif decoder.needs_input:
                 data = self._more()
+                if not data and members:
+                    raise _fail(kind, members, "a member that does not end")
                 if not data:
                     raise ImageError(f"truncated {kind} data: it ends after {self.input_bytes} bytes")
 
