@@ -8,13 +8,21 @@ that belongs to one host only, so none can leak to another by a redirect (RG2).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import ssl
 import time
 from urllib.parse import urljoin
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    LocationParseError,
+    ReadTimeoutError,
+)
 from urllib3.util import parse_url
 
 from rkt.errors import FetchError
@@ -23,7 +31,7 @@ from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from urllib3 import BaseHTTPResponse
 
@@ -148,16 +156,20 @@ class Client:
             self._requests(current)
             self._check_deadline(url)
             try:
-                response = self._pool.request(
-                    "GET", current, redirect=False, preload_content=False, decode_content=False
-                )
+                with _alarm(self._limits.connect_seconds + self._limits.idle_seconds, current):
+                    response = self._pool.request(
+                        "GET", current, redirect=False, preload_content=False, decode_content=False
+                    )
             except (HTTPError, ValueError) as e:
                 raise FetchError(f'cannot fetch "{current}": {_reason(e)}') from e
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = check_url(urljoin(current, location))
+            try:
+                target = check_url(urljoin(current, location))
+            except ValueError as e:
+                raise FetchError(f'"{current}" redirects to {location[:256]!r}, which is no URL') from e
             if current.startswith("https:") and not target.startswith("https:"):
                 raise FetchError(f'"{current}" redirects from https to "{target}", which is refused')
             current = target
@@ -173,7 +185,7 @@ class Client:
             _check_free_space(fd, total)
         size = window_bytes = 0
         window_start = time.monotonic()
-        while data := response.read(_CHUNK_BYTES, decode_content=False):
+        while data := response.read1(_CHUNK_BYTES, decode_content=False):
             size += len(data)
             if size > limit_bytes:
                 raise FetchError(f'"{url}" is too large: more than {limit_bytes} bytes')
@@ -251,21 +263,46 @@ def _check_free_space(fd: int, size_bytes: int) -> None:
         raise FetchError(f"not enough space: {size_bytes} bytes are needed, {free} are free")
 
 
+@contextlib.contextmanager
+def _alarm(seconds: float, url: str) -> Iterator[None]:
+    """Ends a request whose header does not arrive; time-outs of sockets begin anew with each byte."""
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise FetchError(f'cannot fetch "{url}": the server does not answer within {seconds:.0f} seconds')
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _reason(error: Exception) -> str:
     """The innermost words, without the library's object names."""
-    cause: BaseException = error
-    while (inner := getattr(cause, "reason", None) or cause.__cause__) and isinstance(inner, BaseException):
-        cause = inner
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not valid: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS: {cause.reason or cause}"
-    if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
-        return "the server went silent"
-    if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
-        return "the server does not answer"
-    if isinstance(cause, urllib3.exceptions.IncompleteRead):
-        return f"the transfer ended early, {cause.expected} bytes are missing"
-    text = str(cause)
-    _, separator, tail = text.rpartition(": ")
-    return tail if separator and text.startswith("<") else text
+    chain: list[BaseException] = [error]
+    while (inner := _inner(chain[-1])) is not None and inner not in chain:
+        chain.append(inner)
+    for cause in reversed(chain):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the server's certificate is not valid: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {cause.reason or cause}"
+        if isinstance(cause, ConnectTimeoutError):
+            return "the server does not answer"
+        if isinstance(cause, TimeoutError | ReadTimeoutError):
+            return "the server went silent"
+        if isinstance(cause, IncompleteRead):
+            return f"the transfer ended early, {cause.expected} bytes are missing"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return str(chain[-1])
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """What caused an error: the library puts it in one of three places."""
+    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
+        if isinstance(inner, BaseException):
+            return inner
+    return None

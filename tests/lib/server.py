@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real HTTP or HTTPS server on a loopback address, able to misbehave: lie, stall, truncate, redirect, drip.
+
+``Server.put(path, Page(…))`` says what is served; ``Server.requests`` what was asked for, with headers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+_CHUNK = 1 << 16
+
+
+@dataclass
+class Page:
+    """What one path answers.
+
+    Attributes:
+        body: bytes; ``repeat`` says how often they come, for bodies larger than memory.
+        status, headers: as sent; ``Content-Length`` is added unless given, left out with ``no_length``.
+        redirect: target of a 302.
+        truncate: close the connection after that many bytes.
+        stall: send nothing more after that many bytes, until the client leaves or the server ends.
+        drip_seconds: pause after each byte.
+        ranges: answer ``Range: bytes=N-`` by 206.
+        first: statuses of the first requests, before the page is served.
+        hang_up: close without an answer.
+        endless_header: send one header line, a byte at a time, for ever.
+    """
+
+    body: bytes = b""
+    repeat: int = 1
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    no_length: bool = False
+    redirect: str = ""
+    truncate: int | None = None
+    stall: int | None = None
+    drip_seconds: float = 0.0
+    ranges: bool = False
+    first: list[int] = field(default_factory=list)
+    hang_up: bool = False
+    endless_header: bool = False
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """The body from an offset on."""
+        for _ in range(self.repeat):
+            piece = self.body[start:]
+            start = max(0, start - len(self.body))
+            for i in range(0, len(piece), _CHUNK):
+                yield piece[i : i + _CHUNK]
+
+    @property
+    def size(self) -> int:
+        """Length of the whole body."""
+        return len(self.body) * self.repeat
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class Certificate:
+    """A self-signed certificate for ``localhost`` and 127.0.0.1, in a directory of its own."""
+
+    def __init__(self, *, name: str = "localhost", address: str = "127.0.0.1") -> None:
+        self.directory = tempfile.mkdtemp(prefix="rkt-tls-")
+        self.certificate = os.path.join(self.directory, "cert.pem")
+        self.key = os.path.join(self.directory, "key.pem")
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+                *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", self.key),
+                *("-out", self.certificate, "-addext", f"subjectAltName=DNS:{name},IP:{address}"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def close(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.directory)
+
+
+class Server:
+    """The server; runs in threads of the test until ``close``."""
+
+    def __init__(
+        self, *, certificate: Certificate | None = None, max_tls: ssl.TLSVersion | None = None
+    ) -> None:
+        self.pages: dict[str, Page] = {}
+        self.requests: list[Request] = []
+        self._ending = threading.Event()
+        self._http = _Http(self)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.certificate, certificate.key)
+            if max_tls is not None:
+                context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+                context.maximum_version = max_tls
+                context.set_ciphers("ALL:@SECLEVEL=0")
+            self._http.context = context
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def put(self, path: str, page: Page | bytes) -> str:
+        """Serve a page; returns its URL."""
+        self.pages[path] = Page(page) if isinstance(page, bytes) else page
+        return self.url + path
+
+    def paths(self) -> list[str]:
+        """Paths that were asked for, in order."""
+        return [request.path for request in self.requests]
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; True when the server is ending."""
+        return self._ending.wait(seconds)
+
+    def close(self) -> None:
+        """Stop, with everything that stalls."""
+        self._ending.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = False
+
+    def __init__(self, owner: Server) -> None:
+        self.owner = owner
+        self.context: ssl.SSLContext | None = None
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        # In the connection's own thread: a client that fails the handshake holds up nobody else.
+        request.settimeout(30)
+        if self.context is not None:
+            try:
+                request = self.context.wrap_socket(request, server_side=True)
+            except (OSError, ValueError):
+                return
+        try:
+            super().finish_request(request, client_address)
+        except OSError:
+            pass  # the client left
+        finally:
+            if isinstance(request, ssl.SSLSocket):
+                request.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+        pass
+
+    def _answer(self, *, with_body: bool) -> None:
+        owner = self.server.owner
+        owner.requests.append(Request(self.command, self.path, dict(self.headers.items())))
+        page = owner.pages.get(self.path)
+        if page is None:
+            page = Page(b"not here", status=404)
+        if page.hang_up:
+            self.close_connection = True
+            return
+        if page.endless_header:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not owner.pause(0.05):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+            return
+        if page.first:
+            page = Page(status=page.first.pop(0))
+        elif page.redirect:
+            page = Page(status=302, headers={"Location": page.redirect})
+        start = self._range(page)
+        self.send_response(206 if start else page.status)
+        for name, value in page.headers.items():
+            self.send_header(name, value)
+        if page.no_length:
+            self.send_header("Connection", "close")
+        elif "Content-Length" not in page.headers:
+            self.send_header("Content-Length", str(page.size - start))
+        self.end_headers()
+        if with_body:
+            self._body(page, start)
+        if page.no_length or page.truncate is not None or page.stall is not None:
+            self.close_connection = True
+
+    def _range(self, page: Page) -> int:
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        return int(match[1]) if page.ranges and match else 0
+
+    def _body(self, page: Page, start: int) -> None:
+        sent = 0
+        for chunk in page.chunks(start):
+            for limit, stalls in ((page.truncate, False), (page.stall, True)):
+                if limit is not None and sent + len(chunk) > limit:
+                    self.wfile.write(chunk[: limit - sent])
+                    self.wfile.flush()
+                    if stalls:
+                        self._wait_for_the_client()
+                    return
+            if page.drip_seconds:
+                for i in range(len(chunk)):
+                    self.wfile.write(chunk[i : i + 1])
+                    self.wfile.flush()
+                    if self.server.owner.pause(page.drip_seconds):
+                        return
+            else:
+                self.wfile.write(chunk)
+            sent += len(chunk)
+
+    def _wait_for_the_client(self) -> None:
+        self.connection.settimeout(0.05)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not self.server.owner.pause(0):
+            try:
+                if not self.connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
