@@ -436,8 +436,7 @@ class Cgroups:
             _, names, path = line.split(":", 2)
             # The kernel's order here is not always that of the mount options.
             own[",".join(sorted(names.split(",")))] = path
-        hierarchies = []
-        seen = set()
+        hierarchies: dict[str, Hierarchy] = {}
         for entry in mountinfo.splitlines():
             if b" - cgroup" not in entry:
                 continue
@@ -450,12 +449,11 @@ class Cgroups:
             else:
                 continue
             key = ",".join(controllers)
-            if key in own and key not in seen:
-                seen.add(key)
-                hierarchies.append(
-                    Hierarchy(version, controllers, _octal(fields[4]), _octal(fields[3]), own[key])
-                )
-        return cls(hierarchies)
+            # Mounted several times, the first mount counts in which the caller's own cgroup can be seen.
+            if key not in own or (key in hierarchies and hierarchies[key].directory(own[key])):
+                continue
+            hierarchies[key] = Hierarchy(version, controllers, _octal(fields[4]), _octal(fields[3]), own[key])
+        return cls(list(hierarchies.values()))
 
     @property
     def unified(self) -> Hierarchy | None:

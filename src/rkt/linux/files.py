@@ -109,11 +109,12 @@ def sync_directory(path: str) -> None:
 def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
     """Remove a file or a directory with all below it; symbolic links are never followed, other file systems refused.
 
-    A directory that cannot be entered or emptied is first made writable by its owner. Absent is fine. Works by
-    descriptor (invariant HH6), needs no free space, and may be run again after an interruption.
+    A directory that its owner could not enter or empty is first made so. Absent is fine. Works by descriptor (invariant
+    HH6), needs no free space, and may be run again after an interruption.
 
     Raises:
-        OSError: ``EXDEV`` when a mount is found below, or what the file system says.
+        OSError: ``EXDEV`` when a mount is found below, ``ESTALE`` when somebody moves directories meanwhile, or what the
+            file system says.
     """
     try:
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -122,40 +123,72 @@ def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
     if status.st_mode & 0o170000 != 0o040000:
         _unlink(name, dir_fd)
         return
-    # An explicit stack of open directories: image trees may be deeper than the recursion limit.
-    stack: list[tuple[int, str, Iterator[str]]] = []
+    # A pod may have made a tree deeper than any limit on recursion or open files. So there is one open directory; the
+    # way back up is "..", which must be the directory that we came from.
+    fd = _enter(name, dir_fd, status.st_dev)
+    stack: list[tuple[str, Iterator[str], tuple[int, int]]] = [(name, iter(os.listdir(fd)), _identity(fd))]
     try:
-        stack.append(_enter(name, dir_fd, status.st_dev))
-        while stack:
-            fd, own_name, entries = stack[-1]
+        while True:
+            own_name, entries, _ = stack[-1]
             entry = next(entries, None)
             if entry is None:
                 stack.pop()
-                os.close(fd)
-                _rmdir(own_name, stack[-1][0] if stack else dir_fd)
+                if not stack:
+                    break
+                fd = _leave(fd, stack[-1][2], own_name)
+                _rmdir(own_name, fd)
                 continue
             try:
                 _unlink(entry, fd)
             except OSError as e:
                 if e.errno not in {errno.EISDIR, errno.EPERM}:
                     raise
-                stack.append(_enter(entry, fd, status.st_dev))
+                below = _enter(entry, fd, status.st_dev)
+                os.close(fd)
+                fd = below
+                stack.append((entry, iter(os.listdir(fd)), _identity(fd)))
     finally:
-        for fd, _, _ in stack:
-            os.close(fd)
+        os.close(fd)
+    _rmdir(name, dir_fd)
 
 
-def _enter(name: str, dir_fd: int | None, device: int) -> tuple[int, str, Iterator[str]]:
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _enter(name: str, dir_fd: int | None, device: int) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(name, flags, dir_fd=dir_fd)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=dir_fd)
+        # Not by name: that could be a link by now.
+        path_fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{path_fd}", 0o700)
+        finally:
+            os.close(path_fd)
         fd = os.open(name, flags, dir_fd=dir_fd)
-    if os.fstat(fd).st_dev != device:
+    try:
+        status = os.fstat(fd)
+        if status.st_dev != device:
+            raise OSError(errno.EXDEV, "a mount is in the way", name)
+        if status.st_mode & 0o300 != 0o300 and os.geteuid() != 0:
+            os.fchmod(fd, 0o700)
+    except BaseException:
         os.close(fd)
-        raise OSError(errno.EXDEV, "a mount is in the way", name)
-    return fd, name, iter(os.listdir(fd))
+        raise
+    return fd
+
+
+def _leave(fd: int, parent: tuple[int, int], name: str) -> int:
+    """Close a directory and open the one above."""
+    above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    if _identity(above) != parent:
+        os.close(above)
+        raise OSError(errno.ESTALE, "a directory was moved while it was removed", name)
+    os.close(fd)
+    return above
 
 
 def _unlink(name: str, dir_fd: int | None) -> None:

@@ -273,7 +273,8 @@ def mounts_below(path: Path) -> list[str]:
 def unmount_below(path: Path, *, itself: bool = True) -> int:
     """Unmount everything at and below ``path``, deepest first, lazily where it is busy.
 
-    Each mount is made private first: taking down a recursive bind of a shared tree must not reach the tree itself.
+    All mounts are made private first: an unmount reaches whatever shares with the mount above, so taking down a recursive
+    bind of a shared tree would take down the tree itself.
 
     Args:
         path: absolute, without symbolic links.
@@ -289,14 +290,23 @@ def unmount_below(path: Path, *, itself: bool = True) -> int:
         points = [point for point in mounts_below(top) if itself or point != top]
         if not points:
             return count
+        for point in points:
+            _make_private(os.fsencode(point))
         for point in reversed(points):
             count += _unmount(os.fsencode(point))
     raise OSError(errno.EBUSY, "mounts keep appearing", top)
 
 
-def _unmount(point: bytes) -> int:
+def _make_private(point: bytes) -> None:
     try:
         libc.mount(None, point, None, libc.MS_PRIVATE)
+    except OSError as e:
+        if e.errno not in {errno.EINVAL, errno.ENOENT}:  # covered by another mount, or gone meanwhile
+            raise
+
+
+def _unmount(point: bytes) -> int:
+    try:
         libc.umount2(point, libc.UMOUNT_NOFOLLOW)
     except OSError as e:
         if e.errno == errno.EBUSY:

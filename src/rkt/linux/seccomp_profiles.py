@@ -193,8 +193,8 @@ NUMBERS = {
     "file_getattr": 468,
     "file_setattr": 469,
 }
-#: Likewise of one architecture. The kernel itself makes a probed process call these two; refusing them kills it.
-NUMBERS_OF = {"x86_64": {"uretprobe": 335, "uprobe": 336}}
+#: Likewise of one architecture. The kernel itself makes a probed process call the first two; refusing them kills it.
+NUMBERS_OF = {"x86_64": {"uretprobe": 335, "uprobe": 336}, "riscv64": {"riscv_hwprobe": 258}}
 
 _DEFAULT_BLACKLIST = """
     acct add_key adjtimex bpf clock_adjtime clock_settime create_module delete_module finit_module get_kernel_syms
