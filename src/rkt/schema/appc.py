@@ -654,6 +654,17 @@ def is_ipv4(text: str) -> bool:
     )
 
 
+def is_ipv6(text: str) -> bool:
+    """Whether the kernel's parser takes ``text`` for an IPv6 address."""
+    from _socket import AF_INET6, inet_pton
+
+    try:
+        inet_pton(AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _without_reserved(names: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in names.items() if not name.lower().startswith(RESERVED_PREFIX)}
 
@@ -854,7 +865,7 @@ def _read_exposed_port(value: object) -> ExposedPort:
     fields = members(value, _EXPOSED_PORT, "exposed port")
     name = ACName.parse(fields.get("name", ""), what="port name")
     host_ip = read_text(fields.get("hostIP", ""), f"hostIP of port {quoted(name)}")
-    if host_ip and not is_ipv4(host_ip) and not _looks_like_ipv6(host_ip):
+    if host_ip and not is_ipv4(host_ip) and not is_ipv6(host_ip):
         raise InvalidManifest(f"hostIP {quoted(host_ip)} of port {quoted(name)} is not a valid IP")
     pod_port = fields.get("podPort")
     return ExposedPort(
@@ -863,17 +874,6 @@ def _read_exposed_port(value: object) -> ExposedPort:
         host_ip=host_ip,
         pod_port=None if pod_port is None else _read_port(pod_port),
     )
-
-
-def _looks_like_ipv6(text: str) -> bool:
-    """Whether the kernel's parser takes ``text`` for an IPv6 address."""
-    from _socket import AF_INET6, inet_pton
-
-    try:
-        inet_pton(AF_INET6, text)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _read_runtime_app(value: object) -> RuntimeApp:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The short forms in which flags write volumes, mounts, ports and system call filters (spec cli §1.7).
+"""The short forms in which flags write volumes, ports and system call filters (spec cli §1.7).
 
 Values are split at commas only, and taken as they are: no escapes, so no commas in paths.
 """
@@ -7,7 +7,7 @@ Values are split at commas only, and taken as they are: no escapes, so no commas
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, UsageError, quoted
-from rkt.schema.appc import MAX_ID, ExposedPort, Volume, is_ipv4, make_volume, parse_mode
+from rkt.schema.appc import MAX_ID, ExposedPort, Volume, is_ipv4, is_ipv6, make_volume, parse_mode
 from rkt.schema.isolators import SECCOMP_REMOVE, SECCOMP_RETAIN, Isolator, seccomp_set
 from rkt.values import ACName
 
@@ -69,37 +69,24 @@ def parse_volume(text: str) -> Volume:
         raise UsageError(f"invalid value in --volume flag {quoted(text)}: {e}") from e
 
 
-def parse_mount(text: str) -> tuple[ACName, str]:
-    """``volume=NAME,target=PATH``: the volume's name and the path.
-
-    Raises:
-        UsageError: another key, a repeated or missing one, or a bad name.
-    """
-    values = _options(text.split(","), frozenset(("volume", "target")), "mount")
-    if not values.get("volume") or not values.get("target"):
-        raise UsageError(f"invalid value in --mount flag {quoted(text)}: volume=NAME,target=PATH is expected")
-    try:
-        return ACName.parse(values["volume"], what="volume name"), values["target"]
-    except InvalidManifest as e:
-        raise UsageError(f"invalid value in --mount flag {quoted(text)}: {e}") from e
-
-
 def parse_port(text: str) -> ExposedPort:
-    """``NAME:[HOSTIP:]HOSTPORT``.
+    """``NAME:[HOSTIP:]HOSTPORT``; an IPv6 address stands in brackets, which rkt could not read.
 
     Raises:
         UsageError: with rkt's words on the part that is wrong.
     """
-    parts = text.split(":")
-    if len(parts) not in {2, 3}:
+    name, colon, rest = text.partition(":")
+    host_ip, has_ip, port = rest.rpartition(":")
+    bracketed = host_ip.startswith("[") and host_ip.endswith("]")
+    if not colon or (":" in host_ip and not bracketed):
         raise UsageError(f"{quoted(text)} is not in name:[ip:]port format")
-    name, port = parts[0], parts[-1]
-    host_ip = parts[1] if len(parts) == 3 else ""
     try:
         parsed_name = ACName.parse(name, what="port name")
     except InvalidManifest as e:
         raise UsageError(f"{quoted(name)} is not a valid port name: {e}") from e
-    if len(parts) == 3 and not is_ipv4(host_ip):
+    if bracketed:
+        host_ip = host_ip[1:-1]
+    if has_ip and not (is_ipv6(host_ip) if bracketed else is_ipv4(host_ip)):
         raise UsageError(f"{quoted(host_ip)} is not a valid IP")
     if not port or len(port) > 5 or not _DIGITS.issuperset(port) or not 1 <= int(port) <= 65535:
         raise UsageError(f"{quoted(port)} is not a valid port number")

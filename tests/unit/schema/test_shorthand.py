@@ -4,7 +4,7 @@ import pytest
 from rkt.errors import UsageError
 from rkt.schema.appc import ExposedPort, Volume
 from rkt.schema.isolators import Isolator, NameSet
-from rkt.schema.shorthand import parse_mount, parse_port, parse_seccomp, parse_volume
+from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
 from rkt.values import ACName
 
 
@@ -63,36 +63,12 @@ def test_volume_that_is_bad(text: str) -> None:
     assert str(caught.value).startswith(f'invalid value in --volume flag "{text}": ')
 
 
-def test_mount() -> None:
-    """A mount has a volume and a target, in any order, taken as they are."""
-    assert parse_mount("volume=data,target=/a+b%20c;d") == ("data", "/a+b%20c;d")
-    assert parse_mount("target=dir1,volume=data") == ("data", "dir1")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("volume=data,target=/x,readOnly=true", 'unknown mount parameter "readOnly"'),
-        ("volume=data,volume=data,target=/x", "is given twice"),
-        ("volume=data", "volume=NAME,target=PATH is expected"),
-        ("target=/x", "volume=NAME,target=PATH is expected"),
-        ("volume=,target=/x", "volume=NAME,target=PATH is expected"),
-        ("volume=Data,target=/x", "invalid volume name"),
-        ("", 'unknown mount parameter ""'),
-    ],
-)
-def test_mount_that_is_bad(text: str, message: str) -> None:
-    """Other keys, repeated keys and missing keys are refused."""
-    with pytest.raises(UsageError) as caught:
-        parse_mount(text)
-    assert message in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("text", "port"),
     [
         ("foo:123", ExposedPort(name=ACName("foo"), host_port=123)),
         ("foo:127.0.0.1:65535", ExposedPort(name=ACName("foo"), host_port=65535, host_ip="127.0.0.1")),
+        ("foo:[::1]:80", ExposedPort(name=ACName("foo"), host_port=80, host_ip="::1")),
     ],
 )
 def test_port(text: str, port: ExposedPort) -> None:
@@ -109,6 +85,8 @@ def test_port(text: str, port: ExposedPort) -> None:
         ("foo:1.2.3:80", '"1.2.3" is not a valid IP'),
         ("foo:256.0.0.1:80", '"256.0.0.1" is not a valid IP'),
         ("foo:01.0.0.1:80", '"01.0.0.1" is not a valid IP'),
+        ("foo:[::g]:80", '"::g" is not a valid IP'),
+        ("foo:[1.2.3.4]:80", '"1.2.3.4" is not a valid IP'),
         ("foo::80", '"" is not a valid IP'),
         ("foo:0", '"0" is not a valid port number'),
         ("foo:65536", '"65536" is not a valid port number'),
