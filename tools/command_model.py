@@ -19,9 +19,6 @@ from rkt.cli.help import GROUPS, PROGRAM_SUMMARY, option_help  # noqa: E402
 from rkt.cli.main import load_commands  # noqa: E402
 from rkt.cli.parse import GLOBAL_FLAGS, render_duration  # noqa: E402
 
-#: Words that stand for what a shell asks rkt or the file system for.
-COMPLETERS = ("command", "directory", "file", "image", "pod", "shell")
-
 
 def visible_commands() -> list[Command]:
     """Every verb that help lists."""

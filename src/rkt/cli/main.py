@@ -169,17 +169,20 @@ def _run(words: list[str], installation: Installation, ending: _Ending) -> int:
     ending.json = str(parsed.values.get("format", "")).startswith("json")
     if command.needs_root and os.geteuid() != 0:
         raise HostError("cannot run as unprivileged user", hint=f"sudo rkt {found.name} …")
-    return command.run(
-        Invocation(
-            command=command,
-            settings=_settings(parsed, installation, ending.prefix),
-            values=parsed.values,
-            given=parsed.given,
-            words=parsed.words,
-            apps=parsed.apps,
-            mounts=parsed.mounts,
-        )
+    invocation = Invocation(
+        command=command,
+        settings=_settings(parsed, installation, ending.prefix),
+        values=parsed.values,
+        given=parsed.given,
+        words=parsed.words,
+        apps=parsed.apps,
+        mounts=parsed.mounts,
     )
+    if parsed.values["cpuprofile"] or parsed.values["memprofile"]:
+        from rkt.cli.profile import run_profiled
+
+        return run_profiled(invocation)
+    return command.run(invocation)
 
 
 def _asks_for_help(words: list[str]) -> bool:

@@ -58,7 +58,7 @@ def is_ip(text: str) -> bool:
     for family in (AF_INET, AF_INET6):
         try:
             inet_pton(family, text)
-        except OSError:
+        except (OSError, ValueError):
             continue
         return True
     return False

@@ -73,21 +73,33 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
     Scripts split on tabs; the last cell of a row is not padded.
     """
-    clean = [[_cell(text) for text in row] for row in rows]
+    clean = (
+        rows if "".join(map("".join, rows)).isprintable() else [[_cell(text) for text in row] for row in rows]
+    )
+    if len(set(map(len, clean))) == 1:
+        widths = [max(map(len, column)) for column in zip(*clean, strict=True)][:-1]
+    else:
+        widths = _ragged_widths(clean)
+    # Tabs behind a cell, by column and by how many tab stops its text fills.
+    pads = [["\t" * n for n in range(width // _TAB_WIDTH + 1, 0, -1)] for width in widths]
+    return "".join(
+        [
+            "".join([text + pad[len(text) // _TAB_WIDTH] for text, pad in zip(row[:-1], pads, strict=False)])
+            + "".join(row[-1:])
+            + "\n"
+            for row in clean
+        ]
+    )
+
+
+def _ragged_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     widths: list[int] = []
-    for row in clean:
+    for row in rows:
         for i, text in enumerate(row[:-1]):
             if i == len(widths):
                 widths.append(0)
             widths[i] = max(widths[i], len(text))
-    lines = []
-    for row in clean:
-        line = ""
-        for i, text in enumerate(row[:-1]):
-            stop = widths[i] // _TAB_WIDTH + 1
-            line += text + "\t" * (stop - len(text) // _TAB_WIDTH)
-        lines.append(line + (row[-1] if row else "") + "\n")
-    return "".join(lines)
+    return widths
 
 
 def _cell(text: str) -> str:

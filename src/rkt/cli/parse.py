@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Accepted by every command, before or after the command word (spec cli §3).
 GLOBAL_FLAGS = (
+    Flag(name="cpuprofile", default="", hidden=True),
     Flag(name="debug", kind=BOOL, default=False, help="print diagnostics, and errors with all their causes"),
     Flag(
         name="dir",
@@ -45,6 +46,7 @@ GLOBAL_FLAGS = (
         metavar="DIR",
         completes="directory",
     ),
+    Flag(name="memprofile", default="", hidden=True),
     Flag(
         name="system-config",
         default="/usr/lib/rkt",
@@ -83,6 +85,8 @@ _UNITS = (
 _DIGITS = frozenset("0123456789")
 _HELP = frozenset(("-h", "--help"))
 _WANTS_VALUE = frozenset((STRING, LIST, DURATION))
+#: What ``_stray`` returns for a flag that is unknown or lacks its value.
+_BAD_FLAG = -1
 
 
 class FlagError(UsageError):
@@ -229,9 +233,9 @@ def find(words: list[str], commands: list[str], flags_of: Callable[[str], tuple[
         first = first or (name, before)
     name, before = first or ("", words)
     stray = _stray(before, flags_of(name))
-    if stray:
-        group, choices = _level(name, stray, words, commands)
-        raise UnknownCommand(stray, f"rkt {group}".rstrip(), near(stray, choices))
+    if stray is not None and stray != _BAD_FLAG:
+        group, choices = _level(name, before[stray], words, commands)
+        raise UnknownCommand(before[stray], f"rkt {group}".rstrip(), near(before[stray], choices))
     if stray is not None:
         # The flags before the command word do not fit; reading them says why.
         read_flags(before, flags_of(name))
@@ -283,25 +287,24 @@ def _level(name: str, stray: str, words: list[str], commands: list[str]) -> tupl
     return "", top_level(commands)
 
 
-def _stray(before: list[str], flags: tuple[Flag, ...]) -> str | None:
-    """``None`` when all words are flags and their values, the first word that is not, "" for a flag that does not fit."""
+def _stray(before: list[str], flags: tuple[Flag, ...]) -> int | None:
+    """``None`` when all words are flags and their values, else the index of the first that is not, or ``_BAD_FLAG``."""
     table = {flag.name: flag for flag in flags}
     i = 0
     while i < len(before):
         word = before[i]
+        if word not in _HELP:
+            if not word.startswith("-") or word == "-":
+                return i
+            name, equals, _ = word[2:].partition("=")
+            flag = table.get(name) if word.startswith("--") else None
+            if flag is None:
+                return _BAD_FLAG
+            if not equals and flag.kind in _WANTS_VALUE:
+                i += 1
+                if i == len(before):
+                    return _BAD_FLAG
         i += 1
-        if word in _HELP:
-            continue
-        if not word.startswith("-") or word == "-":
-            return word
-        name, equals, _ = word[2:].partition("=")
-        flag = table.get(name) if word.startswith("--") else None
-        if flag is None:
-            return ""
-        if not equals and flag.kind in _WANTS_VALUE:
-            if i == len(before):
-                return ""
-            i += 1
     return None
 
 

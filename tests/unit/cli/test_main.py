@@ -287,6 +287,15 @@ def test_a_deprecated_flag_names_its_successor(verb: Verb, capsys: pytest.Captur
     assert capsys.readouterr().err == "Flag --old has been deprecated, use --new instead\n"
 
 
+def test_profiles_are_written_even_after_a_failure(verb: Verb, tmp_path: os.PathLike[str]) -> None:
+    """Both files hold something, and the status is the command's."""
+    verb(failing(PodError("x")))
+    cpu, memory = os.path.join(tmp_path, "cpu"), os.path.join(tmp_path, "memory")
+    assert rkt(*QUIET, f"--cpuprofile={cpu}", f"--memprofile={memory}", "probe") == 254
+    assert os.path.getsize(cpu) > 0
+    assert os.path.getsize(memory) > 0
+
+
 def test_files_are_made_for_owner_and_group_only(verb: Verb) -> None:
     """The umask is ours, whatever the caller's is."""
     seen: list[int] = []

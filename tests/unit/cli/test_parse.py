@@ -117,6 +117,12 @@ def test_an_unknown_command_names_its_neighbours(
     assert [s for s in caught.value.suggestions if s in suggestions] == suggestions
 
 
+def test_an_empty_word_is_no_command() -> None:
+    """`rkt ""` is an unknown command, not help."""
+    with pytest.raises(UnknownCommand, match='unknown command "" for "rkt"'):
+        find([""], COMMANDS, flags_of)
+
+
 @pytest.mark.parametrize("line", ["--bogus", "--bogus run X", "--full run X", "image --bogus"])
 def test_an_unknown_flag_before_the_command_is_a_flag_error(line: str) -> None:
     """A flag that no reading of the line explains is reported as a flag."""
