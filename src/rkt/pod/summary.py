@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``rkt list`` shows of a pod, in one small file, so that a thousand pods cost no manifest to parse.
 
-``summary`` in the pod directory, written once by prepare, UTF-8 text, fields separated by tabs::
+``summary`` in the pod directory, written by prepare, UTF-8 text, fields separated by tabs::
 
-    rkt.summary<TAB>1<TAB>CREATED-NS<TAB>POD-NAME<TAB>INSECURE-OPTIONS
+    rkt.summary<TAB>1<TAB>CREATED-NS<TAB>POD-NAME<TAB>INSECURE-OPTIONS<TAB>NETWORKS
     APP<TAB>IMAGE-NAME[:VERSION]<TAB>IMAGE-KEY          one line per app, in the manifest's order
+
+NETWORKS is empty for a pod that has no network to show, else ``1``: then ``net-info.json`` is to be read.
 
 In every field ``%``, tab, line feed and carriage return are written ``%XX``. It is derived from ``pod``,
 ``pod-created``, ``name``, ``insecure-options`` and ``appsinfo``; where it is missing or from another version, those
@@ -16,8 +18,8 @@ from __future__ import annotations
 from rkt.schema.record import Record
 
 FILE = "summary"
-_FORMAT = "rkt.summary"
-_VERSION = "1"
+FORMAT = "rkt.summary"
+VERSION = "1"
 _ESCAPES = (("%", "%25"), ("\t", "%09"), ("\n", "%0A"), ("\r", "%0D"))
 
 
@@ -40,12 +42,14 @@ class Summary(Record):
     Attributes:
         created_ns: since the epoch.
         name: the users' name, empty for none.
-        insecure: ``--insecure-options`` in force at prepare, comma separated, empty for none.
+        insecure: ``--insecure-options`` in force, comma separated, empty for none.
+        networks: whether the pod was started with networks that stage1 records.
     """
 
     created_ns: int
     name: str = ""
     insecure: str = ""
+    networks: bool = False
     apps: list[AppSummary] = []
 
 
@@ -64,7 +68,14 @@ def _unescape(text: str) -> str:
 def render(summary: Summary) -> bytes:
     """The file's bytes."""
     lines: list[tuple[str, ...]] = [
-        (_FORMAT, _VERSION, str(summary.created_ns), summary.name, summary.insecure)
+        (
+            FORMAT,
+            VERSION,
+            str(summary.created_ns),
+            summary.name,
+            summary.insecure,
+            "1" if summary.networks else "",
+        )
     ]
     lines += [(app.name, app.image, app.image_id) for app in summary.apps]
     return "".join("\t".join(map(_escape, line)) + "\n" for line in lines).encode()
@@ -76,10 +87,10 @@ def parse_rows(data: bytes) -> list[list[str]] | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
-    if not text.startswith(f"{_FORMAT}\t{_VERSION}\t") or text[-1] != "\n":
+    if not text.startswith(f"{FORMAT}\t{VERSION}\t") or text[-1] != "\n":
         return None
     rows = [line.split("\t") for line in text[:-1].split("\n")]
-    if len(rows[0]) != 5 or not rows[0][2].isdecimal() or any(len(row) != 3 for row in rows[1:]):
+    if len(rows[0]) != 6 or not rows[0][2].isdecimal() or any(len(row) != 3 for row in rows[1:]):
         return None
     if "%" in text:
         rows = [[_unescape(field) for field in row] for row in rows]
@@ -91,10 +102,11 @@ def parse(data: bytes) -> Summary | None:
     rows = parse_rows(data)
     if rows is None:
         return None
-    _, _, created, name, insecure = rows[0]
+    _, _, created, name, insecure, networks = rows[0]
     return Summary(
         created_ns=int(created),
         name=name,
         insecure=insecure,
+        networks=bool(networks),
         apps=[AppSummary(name=app, image=image, image_id=image_id) for app, image, image_id in rows[1:]],
     )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rkt.pod.lifecycle import Pod
 
 _UMASK = 0o022
+#: Networks of which stage1 leaves no record to show.
+_UNRECORDED_NETWORKS = ("none", "host")
 #: Variables that change what a program loads or how an interpreter starts, left out of stage1's environment (HH5).
 _LOADER_PREFIXES = ("LD_", "PYTHON", "BASH_FUNC_", "GLIBC_", "MALLOC_")
 _LOADER_NAMES = frozenset(("BASH_ENV", "CDPATH", "ENV", "GCONV_PATH", "IFS", "LOCPATH", "NLSPATH"))
@@ -61,7 +63,7 @@ def take_prepared(pod: Pod) -> None:
         raise PodError(f'pod "{pod.uuid}" is not prepared') from e
 
 
-def record_insecure_options(pod: Pod, settings: Settings) -> list[str]:
+def _record_options(pod: Pod, settings: Settings, options: RunOptions) -> list[str]:
     """Add this command's opt-outs to the pod's, for this pod only; they stay visible in ``list`` and ``status`` (SG16).
 
     Returns:
@@ -69,14 +71,17 @@ def record_insecure_options(pod: Pod, settings: Settings) -> list[str]:
     """
     recorded = status.insecure_words(pod)
     words = recorded + [word for word in settings.insecure.words() if word not in recorded]
-    if words != recorded:
-        from rkt.linux.files import replace_file
-        from rkt.pod import summary
+    networks = any(network not in _UNRECORDED_NETWORKS for network in options.networks)
+    if words == recorded and not networks:
+        return words
+    from rkt.linux.files import replace_file
+    from rkt.pod import summary
 
-        text = ",".join(words)
-        replace_file(f"{pod.path}/{status.INSECURE_OPTIONS}", f"{text}\n".encode(), lifecycle.FILE_MODE)
-        glance = status.read_summary(pod).replace(insecure=text)
-        replace_file(f"{pod.path}/{summary.FILE}", summary.render(glance), lifecycle.FILE_MODE)
+    glance = status.read_summary(pod).replace(insecure=",".join(words), networks=networks)
+    if words != recorded:
+        text = f"{glance.insecure}\n"
+        replace_file(f"{pod.path}/{status.INSECURE_OPTIONS}", text.encode(), lifecycle.FILE_MODE, sync=False)
+    replace_file(f"{pod.path}/{summary.FILE}", summary.render(glance), lifecycle.FILE_MODE, sync=False)
     return words
 
 
@@ -90,7 +95,7 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     Raises:
         RktError: stage1 could not be started; the pod counts as exited.
     """
-    insecure = record_insecure_options(pod, settings)
+    insecure = _record_options(pod, settings, options)
     program = read_program(pod)
     entrypoint = program.entrypoint(contract.ANNOTATION_RUN)
     arguments = _arguments(pod, program, settings, options, insecure)
