@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the stage1 image of the ``ns`` flavour: same sources, same interpreter, same bytes.
 
-The image is an ACI whose root file system holds the flavour as one zip archive that Python runs (``ns.pyz``), links to
-it under the names of the entrypoints, the compiled system call filter, and the pod's pid 1. Beside it stands
-``stage1.json``, the list by which the engine knows the images of its own installation.
+The image is an ACI whose root file system holds the flavour as a small script (``ns``) and its modules with their byte
+code (``lib``), links to the script under the names of the entrypoints, the compiled system call filter, and the pod's
+pid 1. Why not one zip archive: docs/adr/0006. Beside the image stands ``stage1.json``, the list by which the engine
+knows the images of its own installation.
 
 Needs the standard library only.
 """
@@ -11,6 +12,7 @@ Needs the standard library only.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import importlib.util
 import io
@@ -21,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -29,8 +30,8 @@ sys.path.insert(0, ROOT)
 from tools.build_launcher import head_of_script, real_interpreter  # noqa: E402 - isolated, so the path comes first
 
 SOURCE = os.path.join(ROOT, "src", "rkt")
-#: Modules and packages of the archive, relative to src/rkt; what stage1 and stage2 may import (design §2).
-ARCHIVE_MEMBERS = (
+#: Modules and packages of the image, relative to src/rkt; what stage1 and stage2 may import (design §2).
+MEMBERS = (
     "__init__.py",
     "errors.py",
     "values.py",
@@ -57,14 +58,24 @@ ARCHITECTURES = {
     "armv7b": "armv7b",
     "ppc64le": "ppc64le",
 }
-#: Earliest time a zip archive can hold.
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+#: The program. ``-I`` keeps the caller's Python environment out; the modules are found beside the script by the path by
+#: which the kernel was told to run it.
+SCRIPT = """\
+# SPDX-License-Identifier: Apache-2.0
+import sys
+
+sys.path.insert(0, sys.argv[0].rpartition("/")[0] + "/lib")
+
+from rkt.stage1.ns.__main__ import main
+
+sys.exit(main())
+"""
 
 
 def source_files() -> list[str]:
     """Paths below src/ of every module that goes into the archive, sorted."""
     found = []
-    for member in ARCHIVE_MEMBERS:
+    for member in MEMBERS:
         path = os.path.join(SOURCE, member)
         if member.endswith(".py"):
             found.append(path)
@@ -75,9 +86,21 @@ def source_files() -> list[str]:
     return sorted(os.path.relpath(path, os.path.dirname(SOURCE)) for path in found)
 
 
+def without_docstrings(source: bytes, name: str) -> ast.Module:
+    """The module with its asserts but without its docstrings: a supervisor holds its code for as long as its pod lives."""
+    tree = ast.parse(source, name)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
+    return tree
+
+
 def compiled(source: bytes, name: str) -> bytes:
     """Byte code that is loaded without a look at the source (PEP 552, unchecked)."""
-    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    code = compile(without_docstrings(source, name), name, "exec", dont_inherit=True, optimize=0)
     # The two halves of importlib that write the format are private; py_compile writes only to files.
     from importlib import _bootstrap_external
 
@@ -85,26 +108,15 @@ def compiled(source: bytes, name: str) -> bytes:
     return bytes(to_pyc(code, importlib.util.source_hash(source), False))
 
 
-def build_archive(interpreter: str) -> bytes:
-    """The flavour as a program: ``#!`` line, then a zip archive, stored because inflating costs time at each start."""
-    buffer = io.BytesIO()
-    buffer.write(os.fsencode(head_of_script(interpreter, "-IS")))
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
-
-        def add(name: str, data: bytes) -> None:
-            entry = zipfile.ZipInfo(name, ZIP_TIME)
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, data)
-
-        for path in source_files():
-            with open(os.path.join(os.path.dirname(SOURCE), path), "rb") as stream:
-                source = stream.read()
-            if path == "rkt/stage1/ns/__main__.py":
-                add("__main__.py", source)
-                add("__main__.pyc", compiled(source, "__main__.py"))
-            add(path, source)
-            add(path + "c", compiled(source, path))
-    return buffer.getvalue()
+def build_modules() -> dict[str, bytes]:
+    """Name below rootfs and content of every module and of its byte code."""
+    files = {}
+    for path in source_files():
+        with open(os.path.join(os.path.dirname(SOURCE), path), "rb") as stream:
+            source = stream.read()
+        files[f"lib/{path}"] = source
+        files[importlib.util.cache_from_source(f"lib/{path}", optimization="")] = compiled(source, path)
+    return files
 
 
 def build_filter(directory: str) -> dict[str, bytes]:
@@ -148,7 +160,8 @@ def write_aci(path: str, manifest: bytes, files: dict[str, tuple[int, bytes]], l
 
         add("manifest", tarfile.REGTYPE, 0o644, manifest)
         add("rootfs", tarfile.DIRTYPE, 0o755)
-        for name in sorted({*DIRECTORIES, *files, *links}):
+        parents = {name[:i] for name in files for i, c in enumerate(name) if c == "/"}
+        for name in sorted({*DIRECTORIES, *parents, *files, *links}):
             if name in files:
                 add(f"rootfs/{name}", tarfile.REGTYPE, files[name][0], files[name][1])
             elif name in links:
@@ -212,14 +225,16 @@ def main() -> None:
     with open(os.path.join(SOURCE, "stage1/ns/manifest.json"), "rb") as stream:
         manifest = json.load(stream)
     files = {
-        "ns.pyz": (0o755, build_archive(options.python)),
+        "ns": (0o755, os.fsencode(head_of_script(options.python, "-IS")) + SCRIPT.encode()),
         "reaper": (0o755, read_reaper(options.reaper)),
     }
+    for name, data in build_modules().items():
+        files[name] = (0o644, data)
     for name, data in build_filter(os.path.join(options.output, "seccomp")).items():
         files[name] = (0o644, data)
     shutil.rmtree(os.path.join(options.output, "seccomp"))
     version = package_version(
-        json.dumps(manifest).encode() + b"".join(files[name][1] for name in sorted(files))
+        json.dumps(manifest).encode() + b"".join(name.encode() + files[name][1] for name in sorted(files))
     )
     labels = {"version": version, "os": "linux", "arch": ARCHITECTURES[platform.machine()]}
     manifest["labels"] = [{"name": name, "value": value} for name, value in labels.items()]
@@ -227,7 +242,7 @@ def main() -> None:
         os.path.join(options.output, "stage1-ns.aci"),
         json.dumps(manifest, separators=(",", ":")).encode(),
         files,
-        dict.fromkeys(ENTRYPOINTS, "ns.pyz"),
+        dict.fromkeys(ENTRYPOINTS, "ns"),
     )
     listed = {
         "default": "ns",
