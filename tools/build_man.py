@@ -12,7 +12,9 @@ import os
 import re
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+sys.path.insert(0, os.path.join(ROOT, "src"))
 
 from argparse_manpage.manpage import Manpage
 
@@ -20,7 +22,7 @@ from rkt import __version__
 from rkt.cli.command import Command
 from rkt.cli.help import PROGRAM_DESCRIPTION, PROGRAM_SUMMARY
 from rkt.cli.parse import GLOBAL_FLAGS
-from tools.command_model import ROOT, manual_parser, visible_commands, visible_flags
+from tools.command_model import manual_parser, visible_commands, visible_flags
 
 PROSE = os.path.join(ROOT, "docs", "man")
 MANUAL = "rkt manual"
@@ -87,6 +89,14 @@ def head(title: str) -> str:
     return f'.TH "{escape(title)}" "1" "" "rkt {escape(__version__)}" "{MANUAL}"'
 
 
+def with_equals(page: str) -> str:
+    """Options as they are documented elsewhere: ``--flag=VALUE``, and ``--flag[=VALUE]`` where it may be left out."""
+    page = re.sub(
+        r"^(\\fB\\-\\-\S+\\fR) \\fI\\,\[(.*)\]\\/\\fR$", r"\1[=\\fI\2\\fR]", page, flags=re.MULTILINE
+    )
+    return re.sub(r"^(\\fB\\-\\-\S+\\fR) \\fI\\,", r"\1=\\fI\\,", page, flags=re.MULTILINE)
+
+
 def command_page(command: Command) -> str:
     """The page of one verb."""
     page = f"rkt-{command.name.replace(' ', '-')}"
@@ -104,7 +114,7 @@ def command_page(command: Command) -> str:
         text = "\n\n".join(f"{what}\n\n    {line}" for line, what in command.examples)
         manpage.add_section("examples", ">", roff(text))
     manpage.add_section("see also", ">", "\\fBrkt\\fR(1)")
-    body = str(manpage).split("\n", 1)[1]
+    body = with_equals(str(manpage).split("\n", 1)[1])
     return f"{head(page.upper())}\n{body}"
 
 
@@ -119,7 +129,7 @@ def program_page() -> str:
     lines.append(".SH GLOBAL OPTIONS")
     for flag in visible_flags(GLOBAL_FLAGS):
         default = f" (default: {flag.default})" if flag.default else ""
-        value = f" \\fI{escape(flag.metavar)}\\fR" if flag.metavar else ""
+        value = f"=\\fI{escape(flag.metavar)}\\fR" if flag.metavar else ""
         lines += [".TP", f"\\fB\\-\\-{escape(flag.name)}\\fR{value}", escape(flag.help + default)]
     for heading, body in prose_sections("rkt"):
         lines += [f".SH {heading}", roff(body)]

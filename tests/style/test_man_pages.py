@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +14,7 @@ from rkt.cli.main import COMMANDS, load_commands
 from rkt.cli.parse import GLOBAL_FLAGS
 from tools.build_completion import scripts
 from tools.build_man import PROSE, pages
-from tools.command_model import app_flags, visible_commands, visible_flags
+from tools.command_model import ROOT, app_flags, visible_commands, visible_flags
 
 PAGES = pages()
 SCRIPTS = scripts()
@@ -63,6 +64,18 @@ def test_summaries_and_help_are_written_in_one_form() -> None:
             assert "\n" not in text, text
             assert not text.endswith("."), text
             assert not text.split()[0].istitle(), text
+
+
+@pytest.mark.parametrize("tool", ["build_man.py", "build_completion.py"])
+def test_the_tools_run_isolated(tool: str, tmp_path: os.PathLike[str]) -> None:
+    """As make runs them: without the caller's environment and its paths, the same text comes out."""
+    path = os.path.join(ROOT, "tools", tool)
+    subprocess.run([sys.executable, "-I", path, "--output", os.fspath(tmp_path)], check=True, timeout=60)
+    made = {}
+    for name in os.listdir(tmp_path):
+        with open(os.path.join(tmp_path, name), encoding="utf-8") as stream:
+            made[name] = stream.read()
+    assert made == (PAGES if tool == "build_man.py" else SCRIPTS)
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
