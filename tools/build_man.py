@@ -12,9 +12,8 @@ import os
 import re
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-sys.path.insert(0, os.path.join(ROOT, "src"))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(sys.path[0], "src"))
 
 from argparse_manpage.manpage import Manpage
 
@@ -24,7 +23,7 @@ from rkt.cli.help import PROGRAM_DESCRIPTION, PROGRAM_SUMMARY
 from rkt.cli.parse import GLOBAL_FLAGS
 from tools.command_model import manual_parser, visible_commands, visible_flags
 
-PROSE = os.path.join(ROOT, "docs", "man")
+PROSE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "man")
 MANUAL = "rkt manual"
 _INLINE = re.compile(r"\*\*(?P<bold>[^*]+)\*\*|`(?P<code>[^`]+)`|\*(?P<italic>[^*\s][^*]*)\*")
 
