@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -188,21 +189,23 @@ def test_missing_program_refuses(
         policy.judge("example.com/app", str(blob), ring.sign(alice, b"image"), settings)
 
 
-def children() -> list[str]:
-    """Status files of this process's children that run gpgv."""
-    found = []
-    for thread in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{thread}/children", encoding="ascii") as stream:
-            pids = stream.read().split()
-        for pid in pids:
-            try:
-                with open(f"/proc/{pid}/status", encoding="utf-8") as stream:
-                    text = stream.read()
-                if text.startswith("Name:\tgpgv\n"):
-                    found.append(text + f"net:\t{os.readlink(f'/proc/{pid}/ns/net')}\n")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return found
+#: Prints the status file and the network namespace of the first child of a process that runs gpgv.
+OBSERVER = """
+import os, sys
+parent = sys.argv[1]
+print('ready', flush=True)
+while True:
+    with open(f'/proc/{parent}/task/{parent}/children') as stream:
+        pids = stream.read().split()
+    for pid in pids:
+        try:
+            with open(f'/proc/{pid}/status') as stream:
+                text = stream.read()
+            if text.startswith('Name:\\tgpgv\\n'):
+                sys.exit(text + 'net:\\t' + os.readlink(f'/proc/{pid}/ns/net'))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+"""
 
 
 @pytest.mark.root
@@ -214,18 +217,19 @@ def test_signatures_are_read_without_rights(tmp_path: Path, ring: KeyRing, alice
         stream.truncate(256 * 1024 * 1024)
     signature = ring.sign(alice, b"something else")
 
-    def judge() -> None:
-        with pytest.raises(SignatureMismatch):
-            policy.judge("example.com/app", str(blob), signature, settings)
-
-    thread = threading.Thread(target=judge)
-    thread.start()
-    seen: list[str] = []
-    while thread.is_alive() and not seen:
-        seen = children()
-    thread.join()
-    assert seen, "gpgv was never seen running"
-    fields = dict(line.split(":\t", 1) for line in seen[0].splitlines() if ":\t" in line)
+    words = [sys.executable, "-IS", "-c", OBSERVER, str(os.getpid())]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as observer:
+        try:
+            assert observer.stdout is not None
+            assert observer.stderr is not None
+            observer.stdout.readline()
+            with pytest.raises(SignatureMismatch):
+                policy.judge("example.com/app", str(blob), signature, settings)
+            observer.wait(10)
+        finally:
+            observer.kill()
+        seen = observer.stderr.read()
+    fields = dict(line.split(":\t", 1) for line in seen.splitlines() if ":\t" in line)
     assert all(int(uid) >= 0x726B0000 for uid in fields["Uid"].split())
     assert all(int(gid) >= 0x726B0000 for gid in fields["Gid"].split())
     assert not fields["Groups"].strip()

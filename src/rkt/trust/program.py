@@ -3,6 +3,10 @@
 
 A program that reads foreign data gets an unused uid and gid of its own and no groups, no capabilities, no_new_privs,
 no network, lowered limits, an empty environment, no home directory, and exactly the descriptors that are passed to it.
+
+``unshare``, ``setpriv`` and ``prlimit`` of util-linux give the rights up, one after the other, each by exec. Doing it
+here between fork and exec would run Python code in a copy of a process that may have more threads than one (``fetch``
+hashes meanwhile).
 """
 
 from __future__ import annotations
@@ -26,15 +30,14 @@ UID_BASE = 0x726B0000
 OUTPUT_LIMIT_BYTES = 1 << 20
 
 _DIRECTORIES = ("/usr/bin", "/bin")
-#: Upper bounds; a limit that is lower already stays (raising one needs a capability we may lack).
+#: Upper bounds by the name of the option; one that is lower already stays (raising one needs a capability we may lack).
 _LIMITS = (
-    (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_FSIZE, OUTPUT_LIMIT_BYTES),
-    (resource.RLIMIT_NPROC, 0),
-    (resource.RLIMIT_NOFILE, 64),
-    (resource.RLIMIT_AS, 1 << 30),
+    ("core", resource.RLIMIT_CORE, 0),
+    ("fsize", resource.RLIMIT_FSIZE, OUTPUT_LIMIT_BYTES),
+    ("nproc", resource.RLIMIT_NPROC, 0),
+    ("nofile", resource.RLIMIT_NOFILE, 64),
+    ("as", resource.RLIMIT_AS, 1 << 30),
 )
-_SIGKILL = 9
 
 
 class Outcome(Record):
@@ -108,15 +111,17 @@ def run_confined(
         timeout_seconds: after that long it is killed.
 
     Raises:
-        CannotVerify: it cannot be started without rights, or does not end in time.
+        HostError: a program that takes rights away is missing.
+        CannotVerify: it cannot be started, or does not end in time.
     """
+    prefix = _without_rights()
     status = os.memfd_create("status", os.MFD_CLOEXEC)
     errors = os.memfd_create("errors", os.MFD_CLOEXEC)
     words = argv(status)
     try:
         try:
             process = subprocess.Popen(
-                words,
+                [*prefix, *words],
                 stdin=stdin,
                 stdout=errors,
                 stderr=errors,
@@ -124,10 +129,10 @@ def run_confined(
                 env={"PATH": "/nonexistent", "HOME": "/nonexistent", "LC_ALL": "C"},
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_Drop(os.getpid()),  # noqa: PLW1509 - one thread, and it only makes system calls
+                umask=0o077,
             )
-        except (OSError, subprocess.SubprocessError) as e:
-            raise CannotVerify(f"cannot start {words[0]} without rights: {e}") from None
+        except OSError as e:
+            raise CannotVerify(f"cannot start {words[0]} without rights: {e.strerror}") from e
         try:
             exit_status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -146,34 +151,27 @@ def run_confined(
         os.close(errors)
 
 
-class _Drop:
-    """Gives up every right, in the child, between fork and exec. Everything it needs is made before the fork."""
-
-    __slots__ = ("limits", "parent", "uid")
-
-    def __init__(self, parent: int) -> None:
-        self.parent = parent
-        self.uid = UID_BASE + (parent & 0xFFFF) if os.geteuid() == 0 else -1
-        self.limits = []
-        for number, bound in _LIMITS:
-            soft, hard = (
-                bound if old == resource.RLIM_INFINITY else min(old, bound)
-                for old in resource.getrlimit(number)
-            )
-            self.limits.append((number, (soft, hard)))
-
-    def __call__(self) -> None:
-        os.umask(0o077)
-        if self.uid != -1:
-            # Namespaces first: they need the rights that the next lines give up.
-            libc.unshare(libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
-            os.setgroups([])
-            os.setresgid(self.uid, self.uid, self.uid)
-            os.setresuid(self.uid, self.uid, self.uid)
-        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-        # After setresuid, which would clear it.
-        libc.prctl(libc.PR_SET_PDEATHSIG, _SIGKILL)
-        if os.getppid() != self.parent:
-            os._exit(1)
-        for number, bounds in self.limits:
-            resource.setrlimit(number, bounds)
+def _without_rights() -> list[str]:
+    """The words before a command that make it run without rights."""
+    words = []
+    identity = []
+    if os.geteuid() == 0:
+        # Namespaces first: they need the rights that the next program gives up.
+        words = [find_program("unshare", package="util-linux"), "--net", "--ipc", "--"]
+        uid = UID_BASE + (os.getpid() & 0xFFFF)
+        identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    words += [
+        find_program("setpriv", package="util-linux"),
+        *identity,
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+        "--",
+        find_program("prlimit", package="util-linux"),
+    ]
+    for name, number, bound in _LIMITS:
+        soft, hard = (
+            bound if old == resource.RLIM_INFINITY else min(old, bound) for old in resource.getrlimit(number)
+        )
+        words.append(f"--{name}={soft}:{hard}")
+    return [*words, "--"]

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import os
+import select
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -131,7 +135,40 @@ def test_program_that_does_not_end_is_killed() -> None:
         look("import time; time.sleep(60)", timeout_seconds=0.3)
 
 
-def test_program_that_cannot_be_started_is_a_failed_check() -> None:
-    """A check that cannot be made is a failed check."""
-    with pytest.raises(CannotVerify, match="cannot start"):
-        run_confined(lambda _: ["/nonexistent"], stdin=0, descriptors=[], timeout_seconds=1)
+def test_program_that_cannot_be_started_fails() -> None:
+    """A program that is missing ends with a status of failure and no output."""
+    outcome = run_confined(lambda _: ["/nonexistent"], stdin=0, descriptors=[], timeout_seconds=10)
+    assert outcome.exit_status != 0
+    assert outcome.status_output == b""
+
+
+def test_confined_program_dies_with_its_parent() -> None:
+    """The kernel kills it when rkt is killed."""
+    source = os.path.dirname(os.path.dirname(os.path.dirname(program.__file__)))
+    code = (
+        f"import sys; sys.path.insert(0, {source!r})\n"
+        "from rkt.trust.program import run_confined\n"
+        "run_confined(lambda _: ['/bin/sleep', '300'], stdin=0, descriptors=[], timeout_seconds=300)"
+    )
+    with subprocess.Popen([sys.executable, "-ISc", code], stdin=subprocess.DEVNULL) as parent:
+        try:
+            pid = wait_for_sleep(parent.pid)
+            descriptor = os.pidfd_open(pid)
+        finally:
+            parent.kill()
+    try:
+        assert select.select([descriptor], [], [], 10)[0], "it lives on"
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_sleep(parent: int) -> int:
+    """Process ID of the child of ``parent`` once it has become ``sleep``."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as stream:
+            for pid in stream.read().split():
+                with open(f"/proc/{pid}/comm", encoding="ascii") as comm:
+                    if comm.read() == "sleep\n":
+                        return int(pid)
+    raise AssertionError("sleep was never seen running")
