@@ -58,18 +58,25 @@ def pod(groups: cgroup.Cgroups, name: str) -> Iterator[cgroup.Group]:
 
 
 def start(group: cgroup.Group, function: Callable[[], Any]) -> int:
-    """Run a function in a child that was born in, or has moved itself to, a group; its number."""
+    """Run a function in a child that was born in, or has moved itself to, a group; its number, once it is there."""
     joiner = group.joiner()
+    read_fd, write_fd = os.pipe()
     pid, fd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
     if pid == 0:
         status = 99
         try:
             joiner.join(unified=False)
+            os.write(write_fd, b"x")
+            os.close(write_fd)
             status = function() or 0
         finally:
             os._exit(status)
-    os.close(fd)
+    os.close(write_fd)
+    joined = os.read(read_fd, 1)
+    for number in (fd, read_fd):
+        os.close(number)
     joiner.close()
+    assert joined == b"x"
     return pid
 
 
@@ -104,7 +111,7 @@ def test_membership(pod: cgroup.Group, name: str) -> None:
     expected = {item for item in (*cgroup.DEFAULT_CONTROLLERS, "cpu") if pod.has(item)}
     if pod.unified_directory:
         expected.add("")
-    wait_until(lambda: expected <= members(pid, name))
+    assert expected <= members(pid, name)
     assert pod.pids() == {pid}
     assert members(os.getpid(), name) == set()
     assert pod.kill()
@@ -309,7 +316,7 @@ def test_found_again(groups: cgroup.Cgroups, pod: cgroup.Group, name: str) -> No
     assert found.directories() == pod.directories()
     assert found.open_child("app").directories() == app.directories()
     pid = start(found.open_child("app"), sleep)
-    wait_until(lambda: app.pids() == {pid})
+    assert app.pids() == {pid}
     assert found.pids() == {pid}
     assert found.remove(0.05) != []
     assert found.kill()
@@ -323,7 +330,7 @@ def test_remove_waits(pod: cgroup.Group) -> None:
     """Processes that are about to end do not keep the directories."""
 
     def soon() -> None:
-        time.sleep(0.2)
+        time.sleep(0.5)
 
     pid = start(pod, soon)
     assert pod.remove(20) == []
@@ -332,7 +339,6 @@ def test_remove_waits(pod: cgroup.Group) -> None:
 
 def test_in_a_cgroup_namespace(groups: cgroup.Cgroups, name: str, tmp_path: Path) -> None:
     """Inside a cgroup namespace, whose root is not the host's, groups are made below that root."""
-
     if groups.unified is None:
         pytest.skip("no version 2 hierarchy")
 
