@@ -50,11 +50,11 @@ check: setup-check man ## linters, types, shell scripts, import budget, man page
 
 .PHONY: man
 man: setup ## man pages, into build/man
-	@PYTHONPATH=src $(VENV)/python -m tools.build_man --output build/man
+	@$(VENV)/python -I tools/build_man.py --output build/man
 
 .PHONY: completion
 completion: setup ## completion scripts, into build/completion
-	@PYTHONPATH=src $(VENV)/python -m tools.build_completion --output build/completion
+	@$(VENV)/python -I tools/build_completion.py --output build/completion
 
 .PHONY: bench
 bench: setup-test ## start latency and memory beside the peers installed; BENCH=--write updates docs/performance.md

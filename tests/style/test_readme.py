@@ -22,12 +22,8 @@ MAX_README_LINES = 130
 def _commands(text: str) -> list[str]:
     """Lines of shell blocks that a reader types."""
     blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [
-        line.lstrip("$# ").strip()
-        for block in blocks
-        for line in block.splitlines()
-        if line.startswith(("$ ", "# "))
-    ]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line[2:].split(" #")[0].strip() for line in lines if line.startswith(("$ ", "# "))]
 
 
 def test_readme_begins_with_demo_then_test() -> None:
