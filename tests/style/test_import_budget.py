@@ -38,6 +38,7 @@ ALLOWED = frozenset(
         "ctypes._endian",
         "errno",
         "fcntl",
+        "gc",
         "genericpath",
         "os",
         "os.path",

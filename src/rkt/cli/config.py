@@ -21,10 +21,7 @@ def run(invocation: Invocation) -> int:
     from rkt.config.auth import load_auth
     from rkt.config.paths import load_paths
     from rkt.config.stage1 import load_stage1
-    from rkt.errors import UsageError, quoted
 
-    if invocation.words:
-        raise UsageError(f"unexpected argument {quoted(invocation.words[0])}")
     settings = invocation.settings
     auth = load_auth(settings)
     paths = load_paths(settings)

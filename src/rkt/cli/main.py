@@ -12,7 +12,7 @@ import sys
 from rkt.cli.command import Command, Invocation
 from rkt.cli.parse import GLOBAL_FLAGS, FlagError, UnknownCommand, find, parse
 from rkt.config.settings import InsecureOptions, Settings
-from rkt.errors import EXIT_FAILURE, EXIT_NO_COMMAND, HostError, RktError, UsageError
+from rkt.errors import EXIT_FAILURE, EXIT_NO_COMMAND, HostError, RktError, UsageError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,6 +169,9 @@ def _run(words: list[str], installation: Installation, ending: _Ending) -> int:
     ending.json = str(parsed.values.get("format", "")).startswith("json")
     if command.needs_root and os.geteuid() != 0:
         raise HostError("cannot run as unprivileged user", hint=f"sudo rkt {found.name} …")
+    if parsed.words and not command.usage:
+        # ``rkt gc UUID`` must not look as if it had collected that pod only.
+        raise UsageError(f"unexpected argument {quoted(parsed.words[0])}")
     invocation = Invocation(
         command=command,
         settings=_settings(parsed, installation, ending.prefix),

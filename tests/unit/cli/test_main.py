@@ -272,6 +272,12 @@ def test_json_callers_get_the_code_on_stderr(verb: Verb, capsys: pytest.CaptureF
     assert err.splitlines()[-1] == '{"error":{"code":"not-found","message":"no such pod","hint":"rkt list"}}'
 
 
+def test_a_verb_without_words_refuses_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that would be ignored is an error: the user meant something by it."""
+    assert rkt(*QUIET, "version", "x") == 254
+    assert capsys.readouterr() == ("", 'version: unexpected argument "x"\nhint: rkt help version\n')
+
+
 def test_an_interrupt_is_status_130(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C ends quietly."""
     verb(failing(KeyboardInterrupt()))
