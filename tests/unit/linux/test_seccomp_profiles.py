@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fnmatch
+import os
+import re
+
 import pytest
 
 from rkt.linux import seccomp_profiles
@@ -33,3 +37,31 @@ def test_blacklist_is_not_allowed() -> None:
     assert not set(seccomp_profiles.wildcard("@rkt/default-blacklist")) & set(
         seccomp_profiles.default_names()
     )
+
+
+def _document() -> str:
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    with open(os.path.join(root, "docs", "devel", "confinement.md"), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_document_names_every_group() -> None:
+    """People can read about each group of calls, allowed and refused."""
+    text = _document()
+    for title in (*seccomp_profiles.ALLOWED, *seccomp_profiles.REFUSED):
+        assert title in text, title
+
+
+def test_document_tells_the_truth() -> None:
+    """Each call that the document calls refused is refused, and nothing that it calls allowed is."""
+    refused = set(seccomp_profiles.words(seccomp_profiles.REFUSED.values()))
+    tables = _document().split("| refused group |")[1].split("\n\n")[0]
+    named = [
+        word
+        for row in tables.splitlines()[2:]
+        for quoted in re.findall(r"`([^`]+)`", row.split("|")[1] + row.split("|")[2])
+        for word in quoted.split()
+    ]
+    assert len(named) > 20
+    for word in named:
+        assert word in refused or any(fnmatch.fnmatch(name, word) for name in refused), word
