@@ -106,7 +106,9 @@ class Member:
         return f"Member({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Member) and repr(self) == repr(other)
+        return isinstance(other, Member) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -128,8 +128,11 @@ class _Inflated:
         return b""
 
     def finish(self) -> None:
-        if self._offset != len(self._held) or self._more() or not self._decoder.eof:
+        decoder = self._decoder
+        if self._offset != len(self._held) or self._more() or decoder.unused_data or os.read(self._fd, 1):
             raise DamagedRecord(f"{self._what} has bytes behind its last record")
+        if not decoder.eof:
+            raise DamagedRecord(f"{self._what} is cut short")
 
 
 def records(fd: int, *, what: str = "the tar-split file") -> Iterator[SplitRecord]:
@@ -148,7 +151,11 @@ def records(fd: int, *, what: str = "the tar-split file") -> Iterator[SplitRecor
             yield RAW, stream.take(length), length, b""
         elif kind == FILE:
             length, size, digest = _FILE.unpack(stream.take(_FILE.size))
-            yield FILE, stream.take(length), size, digest
+            path = stream.take(length)
+            # The checksum of the zlib stream comes last: a path is not to be trusted before it is looked at.
+            if b"\0" in path or not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
+                raise DamagedRecord(f"{what} has a record with path {show(path)!r}")
+            yield FILE, path, size, digest
         elif kind == END:
             size, digest = _END.unpack(stream.take(_END.size))
             stream.finish()
