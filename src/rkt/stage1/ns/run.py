@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.ns.interactive import Interactive
 
 #: Ceilings of a pod that asks for nothing (invariant RN24).
 DEFAULT_MAX_PIDS = 4096
@@ -100,11 +101,16 @@ def _supervise(
     )
     joiner.close()
     os.close(reaper_fd)
+    terminal = _open_terminal(pod, arguments)
     supervisor = Supervisor(
-        init, server, status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}", report=_say
+        init,
+        server,
+        status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
+        report=_say,
+        interactive=terminal,
     )
     try:
-        _start_apps(supervisor, pod, arguments, groups, init, flags=flags, is_unified=is_unified)
+        _start_apps(supervisor, pod, arguments, groups, init, terminal, flags=flags, is_unified=is_unified)
     except BaseException:
         supervisor.finish()
         raise
@@ -118,6 +124,7 @@ def _start_apps(
     arguments: RunArguments,
     groups: cgroup.Group,
     init: Init,
+    terminal: Interactive | None,
     *,
     flags: int,
     is_unified: bool,
@@ -145,16 +152,33 @@ def _start_apps(
             mounts=pair_mounts(app.runtime, app.app, pod.manifest),
             unified_cgroup=is_unified,
         )
+        if terminal is not None:
+            plan.steps.append(terminal.step(plan.execute.uid))
         plans.append((plan, group))
         if arguments.debug:
             for step in plan.steps:
                 _say(f"{app.name}: {step.describe()}")
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
-    supervisor.start(plans)
+    # Without a terminal, --interactive means that the caller's standard input is the app's.
+    stdin_fd = 0 if arguments.interactive else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    supervisor.start(plans, stdin_fd=stdin_fd)
     for each in joiners:
         each.close()
     for fd, _ in joined.fds:
         os.close(fd)
+
+
+def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:
+    """The operator's terminal, if the app is to have it."""
+    if not arguments.interactive:
+        return None
+    if len(pod.apps) > 1:
+        raise Stage1Error("interactive option only supports pods with one app")
+    if not os.isatty(0):
+        return None
+    from rkt.stage1.ns.interactive import Interactive
+
+    return Interactive()
 
 
 def _announce(pid: int) -> None:

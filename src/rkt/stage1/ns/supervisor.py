@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Group
     from rkt.stage1.common import steps
     from rkt.stage1.ns.init import Init
+    from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.plan import AppPlan
 
 #: Time between SIGTERM and SIGKILL, in seconds.
@@ -61,14 +62,14 @@ class Starting:
 
     __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd")
 
-    def __init__(self, plan: AppPlan, null_fd: int) -> None:
+    def __init__(self, plan: AppPlan, stdin_fd: int) -> None:
         self.plan = plan
         self.error_fd, error_w = os.pipe()
         self.stdout_fd, stdout_w = os.pipe()
         self.stderr_fd, stderr_w = os.pipe()
         self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
         if self.pid == 0:
-            _child(plan, error_w, (null_fd, stdout_w, stderr_w))
+            _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
         os.close(error_w)
         os.close(stdout_w)
         os.close(stderr_w)
@@ -112,9 +113,16 @@ class Supervisor:
     """Runs the apps of one pod until the pod is over."""
 
     def __init__(
-        self, init: Init, server: _socket.socket, *, status_directory: str, report: Callable[[str], None]
+        self,
+        init: Init,
+        server: _socket.socket,
+        *,
+        status_directory: str,
+        report: Callable[[str], None],
+        interactive: Interactive | None = None,
     ) -> None:
         self._init = init
+        self._interactive = interactive
         self._server = server
         self._status_directory = status_directory
         self._report = report
@@ -131,15 +139,16 @@ class Supervisor:
         for number in _STOP_SIGNALS:
             _signal.signal(number, lambda _number, _frame: None)
 
-    def start(self, plans: list[tuple[AppPlan, Group]]) -> None:
+    def start(self, plans: list[tuple[AppPlan, Group]], *, stdin_fd: int) -> None:
         """Start all apps.
 
+        Args:
+            plans: each app with its cgroups.
+            stdin_fd: standard input of the apps.
         Raises:
             Stage1Error: one could not be started; ``finish`` ends the others.
         """
-        null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        starting = [(Starting(plan, null_fd), cgroup) for plan, cgroup in plans]
-        os.close(null_fd)
+        starting = [(Starting(plan, stdin_fd), cgroup) for plan, cgroup in plans]
         several = len(plans) > 1
         failure: RktError | None = None
         for each, cgroup in starting:
@@ -159,6 +168,9 @@ class Supervisor:
             _record_pid(app)
         if failure is not None:
             raise failure
+        if self._interactive is not None:
+            self._interactive.connect()
+            self._apps[0].outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
@@ -184,6 +196,8 @@ class Supervisor:
             outlet.flush(int(_DRAIN_SECONDS * 1000))
         for app in self._apps:
             app.log.finish()
+        if self._interactive is not None:
+            self._interactive.restore()
 
     def _timeout_ms(self) -> int | None:
         if not self._kill_at:
@@ -192,33 +206,44 @@ class Supervisor:
 
     def _turn(self, timeout_ms: int | None) -> None:
         """Wait for something to happen and deal with it."""
-        poll = select.poll()
-        actions: dict[int, Callable[[], None]] = {}
-
-        def watch(fd: int, events: int, action: Callable[[], None]) -> None:
-            poll.register(fd, events)
-            actions[fd] = action
-
-        watch(self._wake_r, select.POLLIN, self._signals)
-        watch(self._server.fileno(), select.POLLIN, self._accept)
+        readers: dict[int, Callable[[], None]] = {
+            self._wake_r: self._signals,
+            self._server.fileno(): self._accept,
+        }
         for fd, client in self._clients.items():
-            watch(fd, select.POLLIN, lambda c=client: self._request(c))  # type: ignore[misc]
-        for outlet in self._outlets:
-            if outlet.pending:
-                watch(outlet.fd, select.POLLOUT, outlet.flush)
+            readers[fd] = lambda c=client: self._request(c)  # type: ignore[misc]
+        outlets = list(self._outlets)
+        terminal = self._interactive
+        if terminal is not None and terminal.master >= 0 and not terminal.input.is_closed:
+            outlets.append(terminal.input)
+            if not terminal.input.is_full:
+                readers[0] = lambda: terminal.type(self._stop)
         for app in self._apps:
             if app.is_running:
-                watch(app.pidfd, select.POLLIN, lambda a=app: self._reap(a))  # type: ignore[misc]
+                readers[app.pidfd] = lambda a=app: self._reap(a)  # type: ignore[misc]
             for fd, (_, _, outlet) in app.outlets.items():
                 if not outlet.is_full:
-                    watch(fd, select.POLLIN, lambda a=app, f=fd: self._carry(a, f))  # type: ignore[misc]
-        for fd, _ in poll.poll(timeout_ms):
-            actions[fd]()
+                    readers[fd] = lambda a=app, f=fd: self._carry(a, f)  # type: ignore[misc]
+        writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
+        poll = select.poll()
+        for fd in {*readers, *writers}:
+            poll.register(
+                fd, (select.POLLIN if fd in readers else 0) | (select.POLLOUT if fd in writers else 0)
+            )
+        for fd, event in poll.poll(timeout_ms):
+            if fd in writers and event & ~select.POLLIN:
+                writers[fd].flush()
+            if fd in readers and event & ~select.POLLOUT:
+                readers[fd]()
 
     def _carry(self, app: App, fd: int) -> None:
         """Take what an app said to its log and to our own stream."""
         stream, prefixer, outlet = app.outlets[fd]
-        data = os.read(fd, READ_BYTES)
+        try:
+            data = os.read(fd, READ_BYTES)
+        except OSError:
+            # A terminal that nobody holds any more answers EIO.
+            data = b""
         if not data:
             os.close(fd)
             del app.outlets[fd]
@@ -274,6 +299,8 @@ class Supervisor:
         for number in numbers:
             if number in _STOP_SIGNALS:
                 self._stop()
+            elif number == _signal.SIGWINCH and self._interactive is not None:
+                self._interactive.resize()
 
     def _accept(self) -> None:
         client = control.accept(self._server)

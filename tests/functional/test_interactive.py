@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import pty
+import select
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.lib.images import Images
+    from tests.lib.rkt import Rkt
+
+pytestmark = pytest.mark.root
+
+
+class Operator:
+    """Somebody at a terminal, typing into a command and reading what it shows."""
+
+    def __init__(self, rkt: Rkt, *args: str) -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(rkt.base)
+            os.execve(rkt.binary, rkt.command(*args), rkt.environment({"TERM": "xterm"}))
+        self.shown = b""
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self.master, text.encode())
+
+    def until(self, text: str, seconds: float = 20.0) -> None:
+        """Read until ``text`` is on the screen."""
+        deadline = time.monotonic() + seconds
+        while text.encode() not in self.shown:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} never came: {self.shown!r}"
+            if select.select([self.master], [], [], left)[0]:
+                try:
+                    self.shown += os.read(self.master, 4096)
+                except OSError:
+                    raise AssertionError(f"ended without {text!r}: {self.shown!r}") from None
+
+    def status(self) -> int:
+        """Wait for the end."""
+        while True:
+            try:
+                if not os.read(self.master, 4096):
+                    break
+            except OSError:
+                break
+        os.close(self.master)
+        _, raw = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(raw)
+
+
+def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, images: Images) -> None:
+    """With --interactive the app's standard input is a terminal of its own, and its status is the command's."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    operator = Operator(rkt, "--insecure-options=image", "run", "--interactive", path)
+    operator.until("# ")
+    operator.type("tty; read word; echo got-$word\r")
+    operator.until("/dev/pts/0")
+    operator.type("Saluton\r")
+    operator.until("got-Saluton")
+    operator.type("exit 5\r")
+    assert operator.status() == 5
+
+
+def test_three_escapes_stop_an_interactive_pod(rkt: Rkt, images: Images) -> None:
+    """``^]`` three times within a second stops the pod, whatever the app does with its keys."""
+    path = images.busybox("example.com/cat", ("/bin/cat",))
+    operator = Operator(rkt, "--insecure-options=image", "run", "--interactive", path)
+    rkt.wait_for_pod()
+    operator.type("echoed\r")
+    operator.until("echoed\r\nechoed")
+    operator.type("\x1d\x1d\x1d")
+    assert operator.status() == 0
+
+
+def test_without_interactive_there_is_no_terminal(rkt: Rkt, images: Images) -> None:
+    """An app that was not given a terminal has none, even when the operator sits at one."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    operator = Operator(rkt, "--insecure-options=image", "run", path, "--", "-c", "tty; tty <&1; echo end")
+    operator.until("end")
+    assert operator.shown.count(b"not a tty") == 2
+    assert operator.status() == 0
+
+
+def test_piped_input_reaches_an_interactive_app(rkt: Rkt, images: Images) -> None:
+    """--interactive without a terminal hands the caller's standard input to the app."""
+    path = images.busybox("example.com/cat", ("/bin/cat",))
+    result = rkt.run("--insecure-options=image", "run", "--interactive", path, input="typed\n", check=0)
+    assert result.lines == ["typed"]
+
+
+def test_entering_at_a_terminal_gives_a_fresh_one(rkt: Rkt, images: Images) -> None:
+    """A command entered from a terminal gets a terminal of the app's own devpts, never the operator's."""
+    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
+    rkt.popen("--insecure-options=image", "run", path)
+    uuid = rkt.wait_for_pod()
+    operator = Operator(rkt, "enter", uuid, "/bin/sh")
+    operator.until("# ")
+    operator.type("tty; echo $TERM; ls -l /proc/self/fd 2>/dev/null | grep -c pts\r")
+    operator.until("/dev/pts/0\r\nxterm\r\n2")
+    operator.type("exit 6\r")
+    assert operator.status() == 6
+
+
+def test_an_interactive_pod_has_one_app(rkt: Rkt, images: Images) -> None:
+    """Two apps cannot share one terminal, and that is said before a pod is made."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    result = rkt.run("--insecure-options=image", "run", "--interactive", path, path, "--name=two", check=254)
+    assert "interactive option only supports one image" in result.stderr
+    assert rkt.pods() == {}
