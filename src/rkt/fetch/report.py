@@ -89,19 +89,19 @@ class _Lines:
     def __init__(self, label: str) -> None:
         self._label = label
         self._next = time.monotonic() + _LINE_SECONDS
-        self._last = ""
+        self._pending = self._shown = ""
 
     def update(self, done: int, total: int | None) -> None:
-        size = "of an unknown total size" if total is None else f"/{_figure(total)}"
-        self._last = f"Downloading {self._label}: {_figure(done)}{' ' if total is None else ''}{size}\n"
-        if time.monotonic() >= self._next or done == total:
+        size = " of an unknown total size" if total is None else f"/{_figure(total)}"
+        self._pending = f"Downloading {self._label}: {_figure(done)}{size}\n"
+        if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_SECONDS
             self.close()
 
     def close(self) -> None:
-        if self._last:
-            _write(self._last)
-            self._last = ""
+        if self._pending != self._shown:
+            _write(self._pending)
+            self._shown = self._pending
 
 
 def _figure(count: int) -> str:

@@ -129,7 +129,10 @@ class Download:
                 hint="use --signature=FILE, or --insecure-options=image to do without a signature",
             ) from e
         if answer.deferred and not defer:
-            raise FetchError("error downloading the signature file: server asked to defer the download again")
+            raise FetchError(
+                "error downloading the signature file: server asked to defer the download again",
+                hint="try again later, or use --signature=FILE",
+            )
         if answer.deferred:
             emit({"kind": "deferred"})
         return not answer.deferred
