@@ -473,7 +473,8 @@ def _parse_apps(words: list[str], command: Command, apps: AppReader) -> Parsed:
             dashes_eaten = True
             i += 1
     requests = apps.requests()
-    if not wants_help:
+    # With a pod manifest, any --mount is a conflict that the command names.
+    if not wants_help and not reader.values.get("pod-manifest"):
         apps.check_mounts(reader.values.get("volume"))
     return _parsed(reader, apps=requests, mounts=apps.mounts, wants_help=wants_help)
 
