@@ -192,29 +192,6 @@ def parse_key_value(text: str, *, flag: str) -> tuple[str, str]:
     return key, value
 
 
-def parse_seccomp(text: str) -> tuple[str, str, list[str]]:
-    """``mode=retain|remove[,errno=E],CALL,…`` to (mode, errno or empty, calls); keys in any order."""
-    mode = errno_name = ""
-    calls = []
-    for part in text.split(","):
-        key, equals, value = part.strip().partition("=")
-        if not equals:
-            if key:
-                calls.append(key)
-        elif key == "mode":
-            mode = value
-        elif key == "errno":
-            errno_name = value
-        else:
-            raise UsageError(f"invalid seccomp command-line override: {quoted(part)}", hint=_SECCOMP_HINT)
-    if mode not in {"retain", "remove"}:
-        raise UsageError(f"invalid seccomp mode command-line override: {quoted(mode)}", hint=_SECCOMP_HINT)
-    return mode, errno_name, calls
-
-
-_SECCOMP_HINT = "--seccomp=mode=remove,errno=EPERM,chown,fchown"
-
-
 def _plain(app: dict[str, Any], field: str, text: str) -> None:
     app[field] = text
 
@@ -279,6 +256,8 @@ def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
 
 
 def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
+    from rkt.schema.shorthand import parse_seccomp
+
     parse_seccomp(text)
     app[field] = text
 

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from rkt.errors import InvalidManifest, UsageError
+from rkt.errors import UsageError
 from rkt.schema.record import Record
-from rkt.values import ACName
 
-_DECIMAL = frozenset("0123456789")
 #: Names that take no arguments.
 _SPECIAL = frozenset(("all", "host"))
-MAX_PORT = 65535
 
 
 class Network(Record):
@@ -18,14 +15,6 @@ class Network(Record):
 
     name: str
     args: str = ""
-
-
-class PortForward(Record):
-    """``NAME:[HOSTIP:]HOSTPORT``; an empty address is every address."""
-
-    name: str
-    host_port: int
-    host_ip: str = ""
 
 
 class Dns(Record):
@@ -80,29 +69,6 @@ def parse_nets(values: list[str]) -> list[Network]:
                 raise UsageError(f'found duplicate netname "{name}"')
             networks[name] = Network(name=name, args=args)
     return list(networks.values())
-
-
-def parse_port(text: str) -> PortForward:
-    """``NAME:[HOSTIP:]HOSTPORT``; an IPv6 address stands in brackets, which rkt could not."""
-    name, colon, rest = text.partition(":")
-    host_ip, _, port = rest.rpartition(":")
-    if host_ip.startswith("[") and host_ip.endswith("]"):
-        host_ip = host_ip[1:-1]
-    elif ":" in host_ip:
-        raise UsageError(
-            f'"{text}" is not in name:[ip:]port format', hint="an IPv6 address stands in brackets"
-        )
-    if not colon:
-        raise UsageError(f'"{text}" is not in name:[ip:]port format')
-    try:
-        ACName.parse(name, what="port name")
-    except InvalidManifest:
-        raise UsageError(f'"{name}" is not a valid port name') from None
-    if rest.count(":") and not is_ip(host_ip):
-        raise UsageError(f'"{host_ip}" is not a valid IP')
-    if not port or not _DECIMAL.issuperset(port) or len(port) > 5 or not 0 < int(port) <= MAX_PORT:
-        raise UsageError(f'"{port}" is not a valid port number')
-    return PortForward(name=name, host_port=int(port), host_ip=host_ip)
 
 
 def parse_dns(servers: list[str], search: list[str], options: list[str], domain: str) -> Dns:

@@ -93,6 +93,9 @@ def parse_port(text: str) -> ExposedPort:
     return ExposedPort(name=parsed_name, host_port=int(port), host_ip=host_ip)
 
 
+_SECCOMP_EXAMPLE = "--seccomp=mode=remove,errno=EPERM,chown,fchown"
+
+
 def parse_seccomp(text: str) -> Isolator:
     """``mode=retain|remove[,errno=E],SYSCALL,…``, keys in any order.
 
@@ -110,9 +113,9 @@ def parse_seccomp(text: str) -> Isolator:
         elif key == "errno" and not errno:
             errno = value
         else:
-            raise UsageError(f"invalid seccomp command-line override: {quoted(word)}")
+            raise UsageError(f"invalid seccomp command-line override: {quoted(word)}", hint=_SECCOMP_EXAMPLE)
     if mode not in {"retain", "remove"}:
-        raise UsageError("invalid seccomp mode command-line override: mode=retain or mode=remove is expected")
+        raise UsageError(f"invalid seccomp mode command-line override: {quoted(mode)}", hint=_SECCOMP_EXAMPLE)
     try:
         value_set = seccomp_set(names, errno, "--seccomp")
     except InvalidManifest as e:

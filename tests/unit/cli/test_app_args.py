@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, AppReader, parse_mount, parse_seccomp
+from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, AppReader, parse_mount
 from rkt.errors import RktError, UsageError
 from rkt.pod.request import AppRequest
 
@@ -125,8 +125,3 @@ def test_bad_mounts_are_refused(text: str, error: str) -> None:
     """A mount has exactly a volume and a target."""
     with pytest.raises(UsageError, match=error):
         parse_mount(text)
-
-
-def test_seccomp_keys_stand_anywhere() -> None:
-    """Mode and errno may follow the system calls."""
-    assert parse_seccomp("chown,errno=ENOSYS,fchown,mode=retain") == ("retain", "ENOSYS", ["chown", "fchown"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.cli.network_args import Dns, Network, PortForward, parse_dns, parse_hosts, parse_nets, parse_port
+from rkt.cli.network_args import Dns, Network, parse_dns, parse_hosts, parse_nets
 from rkt.errors import UsageError
 
 
@@ -31,39 +31,6 @@ def test_bad_networks_are_refused(values: list[str], error: str) -> None:
     """Each has rkt's message."""
     with pytest.raises(UsageError, match=error):
         parse_nets(values)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("foo:123", PortForward(name="foo", host_port=123)),
-        ("foo:127.0.0.1:123", PortForward(name="foo", host_port=123, host_ip="127.0.0.1")),
-        ("foo:[::1]:123", PortForward(name="foo", host_port=123, host_ip="::1")),
-    ],
-)
-def test_ports_are_read(text: str, expected: PortForward) -> None:
-    """Name, optional address, port; IPv6 in brackets."""
-    assert parse_port(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("foo", r'"foo" is not in name:\[ip:\]port format'),
-        ("foo:::1:12", r"is not in name:\[ip:\]port format"),
-        ("f$o:123", '"f\\$o" is not a valid port name'),
-        ("foo:1.2.3:80", '"1.2.3" is not a valid IP'),
-        ("foo::80", '"" is not a valid IP'),
-        ("foo:0", '"0" is not a valid port number'),
-        ("foo:65536", '"65536" is not a valid port number'),
-        ("foo:x", '"x" is not a valid port number'),
-        ("foo:", '"" is not a valid port number'),
-    ],
-)
-def test_bad_ports_are_refused(text: str, error: str) -> None:
-    """Each has rkt's message."""
-    with pytest.raises(UsageError, match=error):
-        parse_port(text)
 
 
 def test_dns_servers_add_up() -> None:
