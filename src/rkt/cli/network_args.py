@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of ``--net``, ``--port``, ``--dns…`` and ``--hosts-entry`` (spec cli §1.7), without effects."""
+"""Values of ``--net``, ``--dns…`` and ``--hosts-entry`` (spec cli §1.7), without effects."""
 
 from __future__ import annotations
 

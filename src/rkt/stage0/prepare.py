@@ -23,7 +23,7 @@ from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store
 from rkt.trust.policy import check_verdict
-from rkt.trust.verdict import Verdict
+from rkt.trust.verdict import KIND_BUILTIN, Verdict
 from rkt.values import is_image_hash
 
 TYPE_CHECKING = False
@@ -319,7 +319,12 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
         version, body = open_sealed(data, _VERDICT_FORMAT, what)
         if version != _VERDICT_VERSION:
             raise PodError(f"{what} has version {version}, this rkt reads version {_VERDICT_VERSION}")
-        check_verdict(Verdict.from_json(body, what=what), settings, opted_out=opted_out)
+        verdict = Verdict.from_json(body, what=what)
+        if path == STAGE1_VERDICT and verdict.kind == KIND_BUILTIN:
+            # Listed by the installation that prepared the pod. An upgrade lists its successor, takes no trust away, and
+            # must not strand what was prepared before it (design §6).
+            continue
+        check_verdict(verdict, settings, opted_out=opted_out)
 
 
 def finish(pod: Pod) -> None:
