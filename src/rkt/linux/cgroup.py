@@ -305,7 +305,10 @@ class Group:
                 try:
                     for kind, major, minor, access in allowed:
                         text = f"{kind} {major}:{'*' if minor is None else minor} {access}"
-                        os.write(fd, text.encode())
+                        try:
+                            os.write(fd, text.encode())
+                        except PermissionError:
+                            self.warnings.append(f"device {text} is not allowed to this host's own cgroup")
                 finally:
                     os.close(fd)
                 return
@@ -524,6 +527,23 @@ class Cgroups:
                 _remove_directory(directory + SUPERVISOR_SUFFIX, 0)
         return group
 
+    def search_pod(self, name: str) -> Group:
+        """Find a pod's group by its name alone, wherever it is; for a run that was killed before it wrote the record.
+
+        Reads every directory of every hierarchy, so it is only for when there is no record.
+        """
+        group = Group(name, [], [])
+        for hierarchy in self.hierarchies:
+            root = hierarchy.root.rstrip("/")
+            for directory in _walk(hierarchy.mount_point):
+                base = directory.rpartition("/")[2]
+                if base == name:
+                    path = root + directory[len(hierarchy.mount_point) :]
+                    group._paths.append((hierarchy, path, directory))  # noqa: SLF001 - same module
+                elif base == name + SUPERVISOR_SUFFIX:
+                    _remove_directory(directory, 0)
+        return group
+
 
 def weight_of_shares(shares: int) -> int:
     """Version 2 weight (1 to 10000) of version 1 shares (2 to 262144); the defaults 1024 and 100 correspond.
@@ -562,7 +582,10 @@ def _make_room(
                 return start
         if _read(f"{directory}/cgroup.procs").split() == [str(os.getpid())]:
             leaf = f"{directory}/{name}{SUPERVISOR_SUFFIX}"
-            os.mkdir(leaf, 0o755)
+            try:
+                os.mkdir(leaf, 0o755)
+            except FileExistsError:
+                pass
             _write(f"{leaf}/cgroup.procs", b"0")
             continue
         if directory == hierarchy.mount_point:

@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rkt.linux import cgroup
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "rkt-6e3f2d8a"
 
@@ -123,6 +127,29 @@ def test_record() -> None:
     assert cgroup.Group(NAME, paths, []).record() == f"/{NAME}\nmemory:/a/{NAME}\n"
     assert cgroup.Group(NAME, paths[:2], []).record() == f"/a/{NAME}\npids:/{NAME}\n"
     assert cgroup.Cgroups([]).open_pod(cgroup.Group(NAME, [], []).record(), NAME).directories() == []
+
+
+def test_search(tmp_path: Path) -> None:
+    """A pod without a record is found by its whole name at any depth, and nothing that is only called alike."""
+    for path in (
+        "v1/a/b",
+        f"v1/a/{NAME}/app",
+        f"v1/{NAME}-2",
+        f"v2/x/{NAME}",
+        f"v2/x/{NAME}.supervisor",
+        "v2/y",
+    ):
+        (tmp_path / path).mkdir(parents=True)
+    memory = cgroup.Hierarchy(1, ("memory",), f"{tmp_path}/v1", "/", "/")
+    unified = cgroup.Hierarchy(2, (), f"{tmp_path}/v2", "/docker", "/docker/z")
+    groups = cgroup.Cgroups([memory, unified])
+    found = groups.search_pod(NAME)
+    assert found.directories() == [f"{tmp_path}/v1/a/{NAME}", f"{tmp_path}/v2/x/{NAME}"]
+    assert groups.open_pod(found.record(), NAME).directories() == found.directories()
+    assert not (tmp_path / f"v2/x/{NAME}.supervisor").exists()
+    assert found.remove() == []
+    assert groups.search_pod(NAME).directories() == []
+    assert (tmp_path / f"v1/{NAME}-2").exists()
 
 
 @pytest.mark.parametrize(
