@@ -27,7 +27,8 @@ def _run(invocation: Invocation) -> int:
         write(printable(f'verification failed for image: "{image}" ("{key}")\n'))
         for difference in differences:
             write(f"  {difference}\n")
-        message(invocation.settings, f"{image}: {len(differences)} differences to what was fetched")
+        count = f"{len(differences)} difference{'' if len(differences) == 1 else 's'}"
+        message(invocation.settings, f"{image}: {count} to what was fetched")
         message(invocation.settings, f"hint: rkt image rm {key.medium}, then fetch it again")
     return status
 

@@ -42,6 +42,8 @@ def export_image(store: Store, key: ImageKey, output_path: str, *, overwrite: bo
             split_fd = _open_split(store, key)
             try:
                 image_id = f"sha512-{rebuild(split_fd, tree_fd, output.fd)}"
+            except ImageError as e:
+                raise ImageError(e.message, hint=f"rkt image verify {key.medium}") from e.__cause__
             finally:
                 os.close(split_fd)
         finally:

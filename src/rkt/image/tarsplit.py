@@ -214,9 +214,7 @@ def _content(directories: DirectoryStack, path: bytes, size: int, sha256: bytes)
     try:
         fd = os.open(leaf, READ_FILE, dir_fd=directories.enter(tuple(parents)))
     except OSError as e:
-        raise ImageError(
-            f"file {name!r} of the image cannot be read: {e.strerror}", hint="rkt image verify IMAGE"
-        ) from e
+        raise ImageError(f"file {name!r} of the image cannot be read: {e.strerror}") from e
     try:
         content = hashlib.sha256()
         left = size
@@ -227,8 +225,6 @@ def _content(directories: DirectoryStack, path: bytes, size: int, sha256: bytes)
             content.update(chunk)
             yield chunk
         if left or content.digest() != sha256:
-            raise ImageError(
-                f"file {name!r} of the image has changed since it was fetched", hint="rkt image verify IMAGE"
-            )
+            raise ImageError(f"file {name!r} of the image has changed since it was fetched")
     finally:
         os.close(fd)

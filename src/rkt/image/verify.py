@@ -98,6 +98,7 @@ class _Verifier:
         # Everything that belongs in the tree.
         self._expected: set[Path] = set()
         self._skipped: set[Path] = set()
+        self._changed: set[Path] = set()
         self._differences: list[Difference] = []
 
     def _differs(self, path: Path, what: str, detail: str = "") -> None:
@@ -156,6 +157,10 @@ class _Verifier:
             other = os.stat(target[-1], dir_fd=parent_fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return  # reported where the target is a member
+        if target in self._changed:
+            # The other names of a changed file are changed as well, and may be the ones that people know.
+            self._changed.add(path)
+            self._differs(path, "content", f"the same file as {tarformat.show(b'/'.join(target))}")
         if (status.st_dev, status.st_ino) != (other.st_dev, other.st_ino):
             self._differs(path, "link", f"hard link to {tarformat.show(b'/'.join(target))} expected")
 
@@ -207,6 +212,7 @@ class _Verifier:
 
     def _file(self, path: Path, member: Member, digest: bytes, parent_fd: int, size: int) -> None:
         if size != member.size:
+            self._changed.add(path)
             self._differs(path, "content", f"{member.size} bytes expected, {size} found")
             return
         content = hashlib.sha256()
@@ -221,6 +227,7 @@ class _Verifier:
             self._differs(path, "unreadable", e.strerror or "")
             return
         if content.digest() != digest:
+            self._changed.add(path)
             self._differs(path, "content", "other bytes of the same number")
 
     def _extras(self, prefix: Path, directory_fd: int) -> None:
