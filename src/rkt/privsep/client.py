@@ -8,6 +8,7 @@ foreign: texts are made printable and bounded, and the caller checks every value
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -114,16 +115,14 @@ def _converse(
         left = deadline - time.monotonic()
         if left <= 0:
             raise FetchError(f"rkt-{kind} was stopped: it took longer than {deadline_seconds:.0f} seconds")
-        if not receiver.pending() and not poll.poll(left * 1000):
-            continue
-        connection.settimeout(max(left, 0.001))
-        try:
-            message = receiver.receive()
-        except TimeoutError:
-            continue
-        if message is None or "event" not in message:
+        message = receiver.take()
+        if message is None:
+            # One read at a time, so that a worker that never ends its sentence meets the deadline too.
+            if poll.poll(left * 1000) and not receiver.fill():
+                return None
+        elif "event" not in message:
             return message
-        if on_event is not None and isinstance(message["event"], dict):
+        elif on_event is not None and isinstance(message["event"], dict):
             on_event(message["event"])
 
 
@@ -138,11 +137,9 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, *, kill: b
         status = process.wait()
     # Killed with the waiting process by PR_SET_PDEATHSIG; the end of the stream says that it is over.
     connection.settimeout(_END_SECONDS)
-    try:
+    with contextlib.suppress(OSError):
         while connection.recv(1 << 16):
             pass
-    except OSError:
-        pass
     return status
 
 

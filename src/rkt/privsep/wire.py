@@ -39,8 +39,8 @@ class WireError(RktError):
 
 def send(connection: Connection, message: dict[str, Any]) -> None:
     """Send one message."""
-    # A lone surrogate, from a name that is not UTF-8, becomes the JSON escape that stands for it.
-    connection.sendall(jsontext.dump(message).encode("utf-8", "backslashreplace") + b"\n")
+    # A lone surrogate, from a name that is not UTF-8, becomes a question mark.
+    connection.sendall(jsontext.dump(message).encode("utf-8", "replace") + b"\n")
 
 
 class Receiver:
@@ -50,31 +50,46 @@ class Receiver:
         self._connection = connection
         self._buffer = bytearray()
 
-    def pending(self) -> bool:
-        """Whether a whole message is in the buffer already."""
-        return b"\n" in self._buffer
-
-    def receive(self) -> dict[str, Any] | None:
-        """The next message; None at the end of the stream.
+    def fill(self) -> bool:
+        """Read once; False at the end of the stream.
 
         Raises:
-            WireError: a line is too long or not a JSON object.
+            WireError: a line is too long.
         """
-        while not self.pending():
-            if len(self._buffer) > MAX_LINE_BYTES:
-                raise WireError("a worker sent too long a message")
-            data = self._connection.recv(_READ_BYTES)
-            if not data:
-                return None
-            self._buffer += data
-        line, _, rest = bytes(self._buffer).partition(b"\n")
-        self._buffer = bytearray(rest)
+        data = self._connection.recv(_READ_BYTES)
+        self._buffer += data
+        if len(self._buffer) > MAX_LINE_BYTES and b"\n" not in self._buffer:
+            raise WireError("a worker sent too long a message")
+        return bool(data)
+
+    def take(self) -> dict[str, Any] | None:
+        """The next message that has arrived whole, None when there is none yet.
+
+        Raises:
+            WireError: a line is not a JSON object.
+        """
+        end = self._buffer.find(b"\n")
+        if end < 0:
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         try:
             message = jsontext.parse(line, what="message of a worker", limit_bytes=MAX_LINE_BYTES)
         except InvalidManifest as e:
             raise WireError(e.message) from e
         if not isinstance(message, dict):
             raise WireError("a worker sent something that is not an object")
+        return message
+
+    def receive(self) -> dict[str, Any] | None:
+        """Wait for the next message; None at the end of the stream.
+
+        Raises:
+            WireError: as ``fill`` and ``take``.
+        """
+        while (message := self.take()) is None:
+            if not self.fill():
+                return None
         return message
 
 
