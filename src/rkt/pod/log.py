@@ -5,7 +5,7 @@
 
     2026-01-02T03:04:05.678901234Z stdout F the text
 
-``F`` ends a line, ``P`` is a part of a longer one. The directory is not reachable from the pod, but the text is the
+``F`` ends a line, ``P`` is a part of a longer one. ``logs/APP.log.1`` holds what came before a rotation. The directory is not reachable from the pod, but the text is the
 app's: it is treated as hostile bytes (LG1, LG3).
 """
 
@@ -62,21 +62,28 @@ def parse_line(line: bytes) -> Entry | None:
     )
 
 
-def open_log(pod: Pod, app: str) -> int | None:
-    """Descriptor of an app's log, ``None`` when it wrote none.
+def open_logs(pod: Pod, app: str) -> list[int]:
+    """Descriptors of an app's log files, the older first; none when it wrote nothing.
 
     Raises:
-        PodError: something else stands where the log should be.
+        PodError: something else stands where a log should be.
     """
-    path = f"{contract.LOGS}/{app}.log"
+    found: list[int] = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=pod.fd)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if os.fstat(fd).st_mode & 0o170000 != 0o100000:
-        os.close(fd)
-        raise PodError(f'log of app "{app}" in pod "{pod.uuid}" is not a regular file')
-    return fd
+        for name in (f"{app}.log.1", f"{app}.log"):
+            try:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                fd = os.open(f"{contract.LOGS}/{name}", flags, dir_fd=pod.fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            found.append(fd)
+            if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+                raise PodError(f'{contract.LOGS}/{name} in pod "{pod.uuid}" is not a regular file')
+    except BaseException:
+        for fd in found:
+            os.close(fd)
+        raise
+    return found
 
 
 def read_entries(fd: int) -> Iterator[Entry]:
@@ -121,21 +128,20 @@ def read_all(pod: Pod, apps: list[str], tail: int | None) -> Iterator[tuple[str,
     """
     from heapq import merge
 
-    def stream(app: str, fd: int) -> Iterator[tuple[str, Entry]]:
-        for entry in read_entries(fd):
-            yield app, entry
+    def stream(app: str, fds: list[int]) -> Iterator[tuple[str, Entry]]:
+        for fd in fds:
+            for entry in read_entries(fd):
+                yield app, entry
 
     streams = []
     descriptors = []
     try:
         for app in apps:
-            fd = open_log(pod, app)
-            if fd is None:
-                continue
-            descriptors.append(fd)
+            fds = open_logs(pod, app)
+            descriptors += fds
             if tail is not None:
-                os.lseek(fd, tail_offset(fd, tail), os.SEEK_SET)
-            streams.append(stream(app, fd))
+                _seek_tail(fds, tail)
+            streams.append(stream(app, fds))
         # RFC 3339 times of one form and one zone sort as text.
         yield from merge(*streams, key=lambda item: item[1].time)
     finally:
@@ -143,25 +149,29 @@ def read_all(pod: Pod, apps: list[str], tail: int | None) -> Iterator[tuple[str,
             os.close(fd)
 
 
-def tail_offset(fd: int, lines: int) -> int:
-    """Where the last ``lines`` lines of the file begin, in bytes."""
-    end = os.fstat(fd).st_size
-    position = end
-    wanted = lines
-    first = True
+def _seek_tail(fds: list[int], lines: int) -> None:
+    for fd in reversed(fds):
+        offset, lines = tail_offset(fd, lines)
+        os.lseek(fd, offset, os.SEEK_SET)
+
+
+def tail_offset(fd: int, lines: int) -> tuple[int, int]:
+    """Where the last ``lines`` lines of a file begin, in bytes, and how many lines it is short of that."""
+    position = os.fstat(fd).st_size
+    if lines <= 0 or position == 0:
+        return position, lines
+    # The line feed that ends the last line begins none.
+    index = position - 1 if os.pread(fd, 1, position - 1) == b"\n" else position
     while position > 0:
         start = max(0, position - _CHUNK)
         data = os.pread(fd, position - start, start)
-        index = len(data)
-        if first and data.endswith(b"\n"):
-            index -= 1
-        first = False
+        index = min(index, position) - start
         while (index := data.rfind(b"\n", 0, index)) != -1:
-            wanted -= 1
-            if wanted <= 0:
-                return start + index + 1
-        position = start
-    return 0 if lines > 0 else end
+            lines -= 1
+            if lines == 0:
+                return start + index + 1, 0
+        position = index = start
+    return 0, lines - 1
 
 
 def escape_controls(text: bytes) -> bytes:
