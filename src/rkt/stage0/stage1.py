@@ -265,7 +265,7 @@ def _configured(settings: Settings) -> Any:
 
 def _by_configuration(configured: Any, settings: Settings, store: Store) -> ImageRecord:
     """Name and version in the store first, then the location (spec cli §2.4 steps 2 and 3)."""
-    images, default = built_in_images(settings)
+    images, _ = built_in_images(settings)
     if configured.name and not configured.version.endswith("-dirty"):
         name = AppcReference.parse(f"{configured.name}:{configured.version}")
         found = store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels}))
@@ -275,11 +275,13 @@ def _by_configuration(configured: Any, settings: Settings, store: Store) -> Imag
     location = configured.location
     if not location:
         for image in images.values():
-            if image.name == configured.name and image.version == configured.version:
+            # Another version of the same flavour will do; another flavour isolates differently and will not.
+            if image.name == configured.name:
                 return _built_in(image, settings, store)
-        if default not in images:
-            raise NotFound(f'no stage1 image "{configured.name}:{configured.version}"')
-        return _built_in(images[default], settings, store)
+        raise NotFound(
+            f'no stage1 image "{configured.name}:{configured.version}", which the configuration asks for',
+            hint="rkt fetch it, or configure its location",
+        )
     if not location.startswith("/"):
         return find_image(location, settings, store=store)
     try:
