@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 LAYER_STATES = ("embryo", "prepare", "prepared", "run", "exited-garbage")
 #: Directories of pods whose images are not to be taken from the store by ``image gc``.
 IMAGE_STATES = ("embryo", "prepare", "prepared", "run")
-_KEY_FILE_BYTES = 256
+#: More layers than any image may have.
+_KEY_FILE_BYTES = 1 << 16
 
 
 def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[ImageKey]:
-    """Keys that pods in these states refer to, by ``stage1TreeStoreID`` and ``appsinfo/*/treeStoreID``.
+    """Keys that pods in these states refer to.
+
+    Of stage1 by ``stage1TreeStoreID`` and ``stage1/layers``, of each app by ``treeStoreID`` and ``layers`` in ``appsinfo``.
 
     The caller holds the prepare lock exclusively, so that no pod is between look-up and reference. A pod may still be
     renamed to a later state meanwhile; the states are read in the order of that life, so it is seen at least once.
@@ -34,16 +37,23 @@ def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[
 
 
 def _pod_keys(pod_path: str) -> Iterator[ImageKey]:
-    for path in (
-        f"{pod_path}/stage1TreeStoreID",
-        *(f"{pod_path}/appsinfo/{app}/treeStoreID" for app in _entries(f"{pod_path}/appsinfo")),
-    ):
+    yield from _file_keys(f"{pod_path}/stage1TreeStoreID")
+    yield from _file_keys(f"{pod_path}/stage1/layers")
+    for app in _entries(f"{pod_path}/appsinfo"):
+        yield from _file_keys(f"{pod_path}/appsinfo/{app}/treeStoreID")
+        yield from _file_keys(f"{pod_path}/appsinfo/{app}/layers")
+
+
+def _file_keys(path: str) -> Iterator[ImageKey]:
+    """The keys in a file, one per line."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(_KEY_FILE_BYTES).split()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for line in lines:
         try:
-            with open(path, "rb") as file:
-                text = file.read(_KEY_FILE_BYTES)
-            yield ImageKey.parse(text.decode().strip())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+            yield ImageKey.parse(line.decode())
         except (InvalidManifest, UnicodeDecodeError):
             # Half written by a killed prepare: that pod can never start, so nothing is kept for it.
             continue
