@@ -73,10 +73,14 @@ class _Bar:
             TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
         )
-        self._task: TaskID = self._progress.add_task(f"Downloading {label}", total=None)
-        self._progress.start()
+        self._label = label
+        self._task: TaskID | None = None
 
     def update(self, done: int, total: int | None) -> None:
+        if self._task is None:
+            # Only now is the size known, if ever: a bar that first swings to and fro would be unquiet.
+            self._task = self._progress.add_task(f"Downloading {self._label}", total=total)
+            self._progress.start()
         self._progress.update(self._task, completed=done, total=total)
 
     def close(self) -> None:
