@@ -1,23 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that ``os`` does not offer, by ctypes.
+"""System calls that ``os`` does not offer, by ``_ctypes``.
 
 Each function raises ``OSError`` with errno, the name of the call and what it was applied to. Constants keep the names
 of the kernel headers they come from. Arguments are ``bytes`` for paths, so that nothing is encoded between fork and
-exec; ctypes keeps the buffers of a call alive for the duration of that call, which is all that these calls need.
+exec.
+
+The extension module ``_ctypes`` is used without the package ``ctypes`` around it, whose dozens of types cost 3 ms at
+each start. Integers go as machine words, which is what system calls take; structures are packed bytes. Objects passed
+to a call are referenced by its argument tuple, so their buffers outlive it; an address inside another structure is kept
+alive by a local name.
 """
 
 # ruff: noqa: D402 - a wrapper is best described by the manual page it wraps, such as "umount2(2)"
 
 from __future__ import annotations
 
-import ctypes
+import _ctypes
 import os
+import struct
+import sys
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_get_errno = ctypes.get_errno
-_c_int = ctypes.c_int
-_c_long = ctypes.c_long
-_c_ulong = ctypes.c_ulong
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class _Word(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - see the module's text
+    _type_ = "l"
+
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - likewise
+    _type_ = "i"
+
+
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - likewise
+    _type_ = "c"
+
+
+class _WordFunction(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Word
+
+
+class _IntFunction(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_self = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type] # None is the program itself
+_syscall_function = _WordFunction(_ctypes.dlsym(_self, "syscall"))
+_functions: dict[str, Any] = {}
 
 # <linux/mount.h>
 MS_RDONLY = 1
@@ -126,53 +158,39 @@ SECCOMP_SET_MODE_FILTER = 1
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+_OPEN_HOW = struct.Struct("QQQ")
+_MOUNT_ATTR = struct.Struct("QQQQ")
+_CLONE_ARGS = struct.Struct("11Q")
+_SOCK_FILTER_BYTES = 8
+_SOCK_FPROG = struct.Struct("HP")
+_CAP_HEADER = struct.Struct("Ii")
+_CAP_DATA = struct.Struct("6I")
+#: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
+_CAP_VERSION = 0x20080522
+_STATFS_BYTES = 256
+#: SIGCHLD on every architecture that is listed above.
+_SIGCHLD = 17
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
+def _words(arguments: tuple[int | bytes | None, ...]) -> list[Any]:
+    return [_Word(item) if isinstance(item, int) else item for item in arguments]
 
 
-class _CloneArgs(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags",
-            "pidfd",
-            "child_tid",
-            "parent_tid",
-            "exit_signal",
-            "stack",
-            "stack_size",
-            "tls",
-            "set_tid",
-            "set_tid_size",
-            "cgroup",
-        )
-    )
+def _syscall(number: int, *arguments: int | bytes | None) -> int:
+    result: int = _syscall_function(*_words((number, *arguments)))
+    return result
 
 
-class _SockFilter(ctypes.Structure):
-    _fields_ = (
-        ("code", ctypes.c_ushort),
-        ("jt", ctypes.c_ubyte),
-        ("jf", ctypes.c_ubyte),
-        ("k", ctypes.c_uint),
-    )
-
-
-class _SockFprog(ctypes.Structure):
-    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    function = _functions.get(name)
+    if function is None:
+        function = _functions[name] = _IntFunction(_ctypes.dlsym(_self, name))
+    result: int = function(*_words(arguments))
+    return result
 
 
 def _fail(call: str, subject: object = None) -> OSError:
-    number = _get_errno()
+    number = _ctypes.get_errno()
     text = f"{call}: {os.strerror(number)}"
     if isinstance(subject, bytes):
         return OSError(number, text, os.fsdecode(subject))
@@ -183,43 +201,43 @@ def mount(
     source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None
 ) -> None:
     """mount(2)."""
-    if _libc.mount(source, target, fstype, _c_ulong(flags), data) != 0:
+    if _call("mount", source, target, fstype, flags, data) != 0:
         raise _fail(f"mount {os.fsdecode(fstype or source or b'none')}", target)
 
 
 def umount2(target: bytes, flags: int) -> None:
     """umount2(2)."""
-    if _libc.umount2(target, flags) != 0:
+    if _call("umount2", target, flags) != 0:
         raise _fail("umount", target)
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    if _libc.unshare(flags) != 0:
+    if _call("unshare", flags) != 0:
         raise _fail("unshare", hex(flags))
 
 
 def setns(fd: int, kind: int) -> None:
     """setns(2)."""
-    if _libc.setns(fd, kind) != 0:
+    if _call("setns", fd, kind) != 0:
         raise _fail("setns", hex(kind))
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """pivot_root(2)."""
-    if _libc.syscall(_c_long(SYS_PIVOT_ROOT), new_root, put_old) != 0:
+    if _syscall(SYS_PIVOT_ROOT, new_root, put_old) != 0:
         raise _fail("pivot_root", new_root)
 
 
 def sethostname(name: bytes) -> None:
     """sethostname(2)."""
-    if _libc.sethostname(name, len(name)) != 0:
+    if _call("sethostname", name, len(name)) != 0:
         raise _fail("sethostname", name)
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2) with integer arguments."""
-    result: int = _libc.prctl(option, _c_ulong(arg2), _c_ulong(arg3), _c_ulong(arg4), _c_ulong(arg5))
+    result = _call("prctl", option, arg2, arg3, arg4, arg5)
     if result < 0:
         raise _fail("prctl", option)
     return result
@@ -227,10 +245,8 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """openat2(2), always with ``O_CLOEXEC``; returns a descriptor that the caller owns."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    fd: int = _libc.syscall(
-        _c_long(SYS_OPENAT2), dirfd, path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-    )
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    fd = _syscall(SYS_OPENAT2, dirfd, path, how, len(how))
     if fd < 0:
         raise _fail("openat2", path)
     return fd
@@ -238,7 +254,7 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) ->
 
 def open_tree(dirfd: int, path: bytes, flags: int) -> int:
     """open_tree(2), always with ``O_CLOEXEC``; returns a descriptor that the caller owns."""
-    fd: int = _libc.syscall(_c_long(SYS_OPEN_TREE), dirfd, path, flags | os.O_CLOEXEC)
+    fd = _syscall(SYS_OPEN_TREE, dirfd, path, flags | os.O_CLOEXEC)
     if fd < 0:
         raise _fail("open_tree", path)
     return fd
@@ -246,7 +262,7 @@ def open_tree(dirfd: int, path: bytes, flags: int) -> int:
 
 def move_mount(from_fd: int, from_path: bytes, to_fd: int, to_path: bytes, flags: int) -> None:
     """move_mount(2)."""
-    if _libc.syscall(_c_long(SYS_MOVE_MOUNT), from_fd, from_path, to_fd, to_path, flags) != 0:
+    if _syscall(SYS_MOVE_MOUNT, from_fd, from_path, to_fd, to_path, flags) != 0:
         raise _fail("move_mount", to_path)
 
 
@@ -261,24 +277,14 @@ def mount_setattr(
     userns_fd: int = 0,
 ) -> None:
     """mount_setattr(2)."""
-    attr = _MountAttr(set_, clear, propagation, userns_fd)
-    if (
-        _libc.syscall(
-            _c_long(SYS_MOUNT_SETATTR),
-            dirfd,
-            path,
-            flags,
-            ctypes.byref(attr),
-            ctypes.c_size_t(ctypes.sizeof(attr)),
-        )
-        != 0
-    ):
+    attr = _MOUNT_ATTR.pack(set_, clear, propagation, userns_fd)
+    if _syscall(SYS_MOUNT_SETATTR, dirfd, path, flags, attr, len(attr)) != 0:
         raise _fail("mount_setattr", path)
 
 
 def fsopen(fstype: bytes) -> int:
     """fsopen(2), always close-on-exec; returns a descriptor that the caller owns."""
-    fd: int = _libc.syscall(_c_long(SYS_FSOPEN), fstype, 1)  # FSOPEN_CLOEXEC
+    fd = _syscall(SYS_FSOPEN, fstype, 1)  # FSOPEN_CLOEXEC
     if fd < 0:
         raise _fail(f"fsopen {os.fsdecode(fstype)}")
     return fd
@@ -286,13 +292,13 @@ def fsopen(fstype: bytes) -> int:
 
 def fsconfig(fd: int, command: int, key: bytes | None = None, value: bytes | None = None) -> None:
     """fsconfig(2) for the commands whose auxiliary argument is 0; a value is at most 255 bytes long."""
-    if _libc.syscall(_c_long(SYS_FSCONFIG), fd, command, key, value, 0) != 0:
+    if _syscall(SYS_FSCONFIG, fd, command, key, value, 0) != 0:
         raise _fail("fsconfig", os.fsdecode(key or b"create"))
 
 
 def fsmount(fd: int, attributes: int) -> int:
     """fsmount(2), always close-on-exec; ``attributes`` are ``MOUNT_ATTR_*``. Returns a detached mount."""
-    mount_fd: int = _libc.syscall(_c_long(SYS_FSMOUNT), fd, 1, attributes)  # FSMOUNT_CLOEXEC
+    mount_fd = _syscall(SYS_FSMOUNT, fd, 1, attributes)  # FSMOUNT_CLOEXEC
     if mount_fd < 0:
         raise _fail("fsmount")
     return mount_fd
@@ -310,26 +316,23 @@ def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
     Returns:
         (pid, pidfd) in the parent, the pidfd close-on-exec; (0, -1) in the child.
     """
-    pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(
-        flags=flags | CLONE_PIDFD,
-        pidfd=ctypes.addressof(pidfd),
-        exit_signal=17,  # SIGCHLD on every architecture that is listed above
-    )
+    flags |= CLONE_PIDFD
     if cgroup_fd >= 0:
-        args.flags |= CLONE_INTO_CGROUP
-        args.cgroup = cgroup_fd
-    # ``pidfd`` and ``args`` are local names, so they outlive the call.
-    pid: int = _libc.syscall(_c_long(SYS_CLONE3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args)))
+        flags |= CLONE_INTO_CGROUP
+    # A local name, so it outlives the call that writes to it.
+    pidfd = bytearray(4)
+    args = _CLONE_ARGS.pack(flags, address_of(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
+    pid = _syscall(SYS_CLONE3, args, len(args))
     if pid < 0:
-        raise _fail("clone3", hex(args.flags))
-    return pid, pidfd.value if pid else -1
+        raise _fail("clone3", hex(flags))
+    return pid, int.from_bytes(pidfd, sys.byteorder) if pid else -1
 
 
 def bpf(command: int, attributes: bytes) -> int:
     """bpf(2); ``attributes`` is a packed ``union bpf_attr``, whose pointers the caller keeps alive."""
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result: int = _libc.syscall(_c_long(SYS_BPF), command, buffer, ctypes.c_uint(len(attributes)))
+    # The kernel may write back, which the caller's immutable bytes must not see.
+    buffer = bytearray(attributes)
+    result = _syscall(SYS_BPF, command, address_of(buffer), len(attributes))
     if result < 0:
         raise _fail("bpf", command)
     return result
@@ -337,29 +340,29 @@ def bpf(command: int, attributes: bytes) -> int:
 
 def address_of(buffer: bytearray) -> int:
     """Address of a buffer's first byte; valid while the caller holds the buffer and does not resize it."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return _ctypes.addressof(_Byte.from_buffer(buffer))
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """close_range(2); ``flags`` may be ``CLOSE_RANGE_CLOEXEC``."""
-    if _libc.syscall(_c_long(SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(last), flags) != 0:
+    if _syscall(SYS_CLOSE_RANGE, first, last, flags) != 0:
         raise _fail("close_range", first)
 
 
 def capget() -> tuple[int, int, int]:
     """capget(2) of the calling thread: (effective, permitted, inheritable) masks."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>
-    data = (ctypes.c_uint32 * 6)()
-    if _libc.syscall(_c_long(SYS_CAPGET), header, data) != 0:
+    header = bytearray(_CAP_HEADER.pack(_CAP_VERSION, 0))
+    data = bytearray(_CAP_DATA.size)
+    if _syscall(SYS_CAPGET, address_of(header), address_of(data)) != 0:
         raise _fail("capget")
-    return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
+    low = _CAP_DATA.unpack(data)
+    return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """capset(2) on the calling thread; each set is a 64-bit mask by capability number."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>
     low, high = 0xFFFFFFFF, 32
-    data = (ctypes.c_uint32 * 6)(
+    data = _CAP_DATA.pack(
         effective & low,
         permitted & low,
         inheritable & low,
@@ -367,39 +370,40 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         permitted >> high,
         inheritable >> high,
     )
-    if _libc.syscall(_c_long(SYS_CAPSET), header, data) != 0:
+    if _syscall(SYS_CAPSET, _CAP_HEADER.pack(_CAP_VERSION, 0), data) != 0:
         raise _fail("capset")
 
 
 def seccomp_load(program: bytes, flags: int = 0) -> None:
     """Install a compiled filter: an array of ``struct sock_filter`` (8 bytes each) on the calling thread."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    prog = _SockFprog(len(program) // ctypes.sizeof(_SockFilter), ctypes.cast(buffer, ctypes.c_void_p))
-    if _libc.syscall(_c_long(SYS_SECCOMP), SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(prog)) != 0:
+    # A local name keeps the program alive for the pointer to it.
+    buffer = bytearray(program)
+    prog = _SOCK_FPROG.pack(len(program) // _SOCK_FILTER_BYTES, address_of(buffer))
+    if _syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, prog) != 0:
         raise _fail("seccomp")
 
 
 def join_new_session_keyring() -> None:
     """Give the process an anonymous session keyring of its own (invariant RN18)."""
-    if _libc.syscall(_c_long(SYS_KEYCTL), KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+    if _syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
         raise _fail("keyctl")
 
 
 def syncfs(fd: int) -> None:
     """syncfs(2)."""
-    if _libc.syncfs(fd) != 0:
+    if _call("syncfs", fd) != 0:
         raise _fail("syncfs")
 
 
 def statfs_type(fd: int) -> int:
     """The ``f_type`` of the file system a descriptor is on, such as ``0x9fa0`` for procfs."""
-    buffer = (ctypes.c_long * 32)()
-    if _libc.fstatfs(fd, buffer) != 0:
+    buffer = bytearray(_STATFS_BYTES)
+    if _call("fstatfs", fd, address_of(buffer)) != 0:
         raise _fail("fstatfs")
-    return int(buffer[0])
+    return int.from_bytes(buffer[: struct.calcsize("l")], sys.byteorder)
 
 
 def renameat2(old_dirfd: int, old: bytes, new_dirfd: int, new: bytes, flags: int) -> None:
     """renameat2(2); flag 1 is ``RENAME_NOREPLACE``, 2 ``RENAME_EXCHANGE``."""
-    if _libc.renameat2(old_dirfd, old, new_dirfd, new, flags) != 0:
+    if _call("renameat2", old_dirfd, old, new_dirfd, new, flags) != 0:
         raise _fail("renameat2", new)
