@@ -22,12 +22,13 @@ def main(argv: list[str]) -> int:
     """
     uuid = PodUUID.parse(argv[-1] if argv else "")
     name = group_name(uuid)
+    host = cgroup.Cgroups.detect()
     try:
         record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
+        group = host.open_pod(record, name)
     except FileNotFoundError:
-        return 0
-    try:
-        group = cgroup.Cgroups.detect().open_pod(record, name)
+        # Killed between making its cgroups and writing down where they are, or before either.
+        group = host.search_pod(name)
     except ValueError as e:
         raise Stage1Error(f"{contract.SUBCGROUP} of pod {uuid} is damaged: {e}") from e
     group.kill()

@@ -257,11 +257,25 @@ def _create_groups(host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments
             total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             groups.set_memory_limit(total_bytes * DEFAULT_MEMORY_PERCENT // 100)
         if not arguments.disable_paths:
-            groups.set_devices()
+            _set_devices(groups)
     except BaseException:
         groups.remove()
         raise
     return groups
+
+
+def _set_devices(groups: cgroup.Group) -> None:
+    """The device policy; a host that has no means for one is told how to go without.
+
+    Raises:
+        Stage1Error: neither a version 1 ``devices`` hierarchy nor a version 2 one can be used.
+    """
+    try:
+        groups.set_devices()
+    except OSError as e:
+        raise Stage1Error(
+            f"cannot restrict the pod's devices: {e.strerror}", hint="rkt run --insecure-options=paths"
+        ) from e
 
 
 def _create_app_group(groups: cgroup.Group, app: PodApp) -> cgroup.Group:
