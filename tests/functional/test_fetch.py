@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -338,3 +339,41 @@ def test_progress_without_a_terminal(rkt: Rkt, server: Server) -> None:
     assert re.search(r"^Downloading ACI: \d+ B/\d+ B$", result.stderr, re.MULTILINE), result
     assert "\r" not in result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_host_names_are_resolved(rkt: Rkt, server: Server) -> None:
+    """The confined worker finds a host by its name."""
+    url = server.put("/app.aci", read(make(rkt))).replace("127.0.0.1", "localhost")
+    rkt.run(INSECURE, "fetch", url, check=0)
+    assert server.requests[0].headers["Host"].startswith("localhost:")
+
+
+@pytest.mark.parametrize("size_kib", [400, 1000, 1800, 2600])
+def test_a_full_disk(rkt: Rkt, size_kib: int) -> None:
+    """Wherever the space runs out, the reason is named, the store is as before, and removing needs no space."""
+    small = make(rkt, "example.com/small", "small.aci")
+    path = make(rkt, content=os.urandom(1_000_000))
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k,mode=750", "tmpfs", rkt.data], check=True
+    )
+    try:
+        rkt.run(INSECURE, "fetch", small, check=0)
+        result = rkt.run(INSECURE, "fetch", path)
+        if size_kib < 2000:
+            assert result.status == 254, result
+            assert "No space left on device" in result.stderr
+            assert rkt.run("image", "list", "--no-legend", "--fields=name").lines == ["example.com/small"]
+            assert os.listdir(f"{rkt.data}/cas/tmp") == []
+        else:
+            assert result.status == 0, result
+        with open(f"{rkt.data}/filler", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError:
+                pass
+        rkt.run("image", "rm", "example.com/small", check=0)
+        rkt.run("image", "gc", "--grace-period=0", check=0)
+        assert rkt.run("image", "list", "--no-legend", check=0).stdout == ""
+    finally:
+        subprocess.run(["umount", rkt.data], check=True)

@@ -26,7 +26,7 @@ from rkt.privsep import libraries
 from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
 from rkt.store.record import RemoteRow
-from rkt.store.staging import Staging
+from rkt.store.staging import Staging, sweep
 from rkt.values import ACIdentifier, AppcReference
 
 TYPE_CHECKING = False
@@ -210,6 +210,8 @@ class _Fetch:
 
     def _staging(self) -> Staging:
         setup_data_dir(self._settings.data_dir)
+        # What a fetch that was killed left is taken before more room is asked for; image gc reports what stays.
+        sweep(self._settings.data_dir)
         return Staging(self._settings.data_dir)
 
     def _local_signature(self, default_path: str) -> bytes | None:

@@ -68,6 +68,9 @@ def main() -> None:
         answer = {"result": work.run(fds, lambda event: wire.send(connection, {"event": event}))}
     except RktError as e:
         answer = {"error": {"code": e.code, "message": _chain(e), "hint": e.hint}}
+    except OSError as e:
+        where = f": {e.filename}" if e.filename else ""
+        answer = {"error": {"code": "host", "message": f"rkt-{kind}: {e.strerror or e}{where}", "hint": ""}}
     except MemoryError:
         answer = {"error": {"code": "image", "message": "not enough memory", "hint": ""}}
     except Exception as e:  # noqa: BLE001 - whatever it is, the other side must learn that there is no result
