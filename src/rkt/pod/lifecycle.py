@@ -201,6 +201,10 @@ class Pod:
         try:
             os.rename(self.path, f"{target}/{self.uuid}")
         except FileNotFoundError as e:
+            if not os.path.isdir(target):
+                raise PodError(
+                    f"cannot move pod {self.uuid}: {target} is missing", hint=f"mkdir -m 2750 {target}"
+                ) from e
             raise PodError(f'pod "{self.uuid}" was moved or removed by another process') from e
         self.place = place
         if sync:
@@ -241,7 +245,9 @@ def ensure_directories(data_dir: str) -> None:
     """Make the state directories that are missing; the group is the data directory's, by its set-group-id bit."""
     pods_dir = f"{data_dir}/pods"
     os.makedirs(data_dir, DIRECTORY_MODE, exist_ok=True)
-    for path in (f"{data_dir}/locks", pods_dir, *(f"{pods_dir}/{place}" for place in (*PLACES, NAMES))):
+    # ``embryo`` is made last: where it exists the others do, so only its absence needs to be noticed.
+    places = (NAMES, *reversed(PLACES))
+    for path in (f"{data_dir}/locks", pods_dir, *(f"{pods_dir}/{place}" for place in places)):
         try:
             os.mkdir(path, DIRECTORY_MODE)
         except FileExistsError:

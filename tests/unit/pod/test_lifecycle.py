@@ -272,3 +272,26 @@ def test_bad_names(name: str) -> None:
     """A pod name is an AC Name that is no UUID."""
     with pytest.raises(RktError, match="invalid pod name"):
         names.parse(name)
+
+
+def test_half_made_state_directories_are_completed(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process killed anywhere while it makes the state directories leaves no data directory that lacks one for good."""
+    real = os.mkdir
+    for count in range(12):
+        data = f"{tmp_path}/data-{count}"
+        left = [count]
+
+        def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            real(path, mode, dir_fd=dir_fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "mkdir", mkdir)
+            try:
+                lifecycle.create(data).close()
+            except KeyboardInterrupt:
+                pass
+        with lifecycle.create(data) as pod:
+            assert set(os.listdir(pod.pods_dir)) == {*PLACES, "names"}
