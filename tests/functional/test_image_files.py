@@ -171,6 +171,15 @@ def test_the_root_of_the_host_is_never_removed(rkt: Rkt, file: str) -> None:
         assert "this would delete your root filesystem. Refusing." in refused.stderr
 
 
+def test_the_data_directory_is_never_removed(rkt: Rkt, file: str) -> None:
+    """Extracting over the data directory, or over what holds it, is refused."""
+    fetch(rkt, file)
+    for output in (rkt.data, rkt.base, f"{rkt.data}/../data/"):
+        refused = rkt.run("image", "extract", "--overwrite", NAME, output, check=254)
+        assert "this would delete your images and pods. Refusing." in refused.stderr
+    rkt.run("image", "verify", NAME, check=0)
+
+
 def test_a_copy_does_not_share_with_the_store(rkt: Rkt, file: str) -> None:
     """Writing to an extracted file leaves the store as it is."""
     fetch(rkt, file)

@@ -155,11 +155,12 @@ class _Copier:
         # chown(2) clears setuid bits and capabilities, so it comes first.
         if self._owners:
             os.fchown(target_fd, status.st_uid, status.st_gid)
-        os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
+        # Attributes of the user class need permission to write, which the final mode may not give.
         for name in os.listxattr(source_fd):
             # A layer holds no others; labels of the host's security module belong to the place, not to the file.
             if name.startswith("user.") or (name == "security.capability" and self._owners):
                 os.setxattr(target_fd, name, os.getxattr(source_fd, name))
+        os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
         os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _metadata_by_name(self, target_fd: int, name: bytes, status: os.stat_result) -> None:

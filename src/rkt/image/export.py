@@ -107,7 +107,7 @@ def extract_image(
         try:
             rootfs_fd = _open_rootfs(tree_fd, key)
             try:
-                _make_output(output_path, overwrite=overwrite)
+                _make_output(output_path, store.data_dir, overwrite=overwrite)
                 try:
                     _fill(store, key, output_path, rootfs_fd, keep, rootfs_only=rootfs_only)
                 except BaseException:
@@ -160,9 +160,12 @@ def _whitelist(manifest: ImageManifest) -> frozenset[Path] | None:
     )
 
 
-def _make_output(path: str, *, overwrite: bool) -> None:
-    if os.path.realpath(path) == "/":
+def _make_output(path: str, data_dir: str, *, overwrite: bool) -> None:
+    real_path = os.path.realpath(path)
+    if real_path == "/":
         raise UsageError("this would delete your root filesystem. Refusing.")
+    if os.path.realpath(data_dir) == real_path or os.path.realpath(data_dir).startswith(f"{real_path}/"):
+        raise UsageError("this would delete your images and pods. Refusing.")
     if os.path.lexists(path):
         if not overwrite:
             raise UsageError("output directory exists (try --overwrite)")

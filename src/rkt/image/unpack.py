@@ -191,9 +191,10 @@ class _Unpacker:
         # chown(2) clears setuid bits and capabilities, so it comes first.
         if self._owners:
             os.fchown(fd, member.uid, member.gid)
-        os.fchmod(fd, member.mode)
+        # Attributes of the user class need permission to write, which the final mode may not give.
         if member.xattrs:
             self._set_xattrs(fd, member)
+        os.fchmod(fd, member.mode)
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
 
     def _finish_by_name(self, parent_fd: int, name: bytes, member: Member) -> None:
