@@ -483,3 +483,19 @@ def test_a_name_can_be_taken_over_after_a_kill(pods: StubPods) -> None:
     wait_for(lambda: "state=exited\n" in pods.rkt.run("status", first).stdout, "exited pod")
     second = pods.exited("--name=web")
     assert os.readlink(f"{pods.rkt.data}/pods/names/web") == second
+
+
+def test_a_half_written_manifest_is_no_error(pods: StubPods) -> None:
+    """A pod whose prepare was killed, or is under way, is listed without apps and without complaint."""
+    uuid = pods.prepared()
+    path = f"{pods.rkt.data}/pods/prepare/{uuid}"
+    os.rename(f"{pods.rkt.data}/pods/prepared/{uuid}", path)
+    os.unlink(f"{path}/summary")
+    with open(f"{path}/pod", "w", encoding="ascii") as stream:
+        stream.write('{"acKind"')
+    result = pods.rkt.run("list", "--no-legend", check=0)
+    assert [cell for cell in result.stdout.rstrip().split("\t") if cell][1:4] == ["-", "-", "aborted prepare"]
+    assert result.stderr == ""
+    (document,) = json.loads(pods.rkt.run("list", "--format=json", check=0).stdout)
+    assert document["state"] == "aborted prepare"
+    assert "state=aborted prepare\n" in pods.rkt.run("status", uuid, check=0).stdout

@@ -14,6 +14,7 @@ from rkt.pod import lifecycle, summary
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0 import contract
+from rkt.values import ACName
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +137,25 @@ def summarize_app(pod: Pod, app: dict[str, Any]) -> summary.AppSummary:
     )
 
 
+def app_names(pod: Pod) -> list[str]:
+    """Apps of a prepared pod, from its manifest, which is what stage1 goes by.
+
+    Raises:
+        PodError: the pod was not prepared to the end.
+    """
+    members = _read_manifest(pod)
+    if members is None:
+        raise PodError(f'pod "{pod.uuid}" has no manifest')
+    return [ACName.parse(app["name"], what="app name") for app in members.get("apps") or []]
+
+
 def _manifest(pod: Pod) -> dict[str, Any] | None:
+    """The manifest of a pod that is prepared, or was."""
+    # Before that it may be half written, by a process that lives or by one that was killed.
+    return None if pod.place in {lifecycle.EMBRYO, lifecycle.PREPARE} else _read_manifest(pod)
+
+
+def _read_manifest(pod: Pod) -> dict[str, Any] | None:
     data = pod.read(contract.POD_MANIFEST)
     if data is None:
         return None

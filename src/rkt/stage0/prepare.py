@@ -308,7 +308,7 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
         PodError: the pod has no verdict for an image, which counts as not verified.
     """
     opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
-    apps = [app.name for app in status.read_summary(pod).apps]
+    apps = status.app_names(pod)
     for path in (STAGE1_VERDICT, *(f"appsinfo/{app}/{VERDICT}" for app in apps)):
         data = pod.read(path)
         if data is None:

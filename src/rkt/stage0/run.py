@@ -99,7 +99,7 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     program = read_program(pod)
     entrypoint = program.entrypoint(contract.ANNOTATION_RUN)
     arguments = _arguments(pod, program, settings, options, insecure)
-    apps = [app.name for app in status.read_summary(pod).apps]
+    apps = status.app_names(pod)
     store = Store(settings.data_dir)
     pod.move(lifecycle.RUN, sync=False)
     os.chdir(pod.path)
