@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -107,9 +108,9 @@ def measure_start(usable: list[peers.Peer], rounds: int) -> list[Row]:
 
 
 def measure_memory(usable: list[peers.Peer]) -> list[Row]:
-    """Memory beyond the app of one sleeping container."""
+    """Memory beyond the app of one of several sleeping containers."""
     rows = []
-    figures = {peer.name: peer.overhead() for peer in usable}
+    figures = {peer.name: peer.overhead(peers.CONTAINERS) for peer in usable}
     own = figures["rkt"][0]
     for peer in usable:
         proportional, private = figures[peer.name]
@@ -139,7 +140,7 @@ def measure_list(peer: peers.RktPeer, rounds: int, pods: int) -> list[Row]:
     for _ in range(rounds):
         for verb, times in (("list", lists), ("version", versions)):
             started = time.monotonic_ns()
-            engine.run(verb, check=0)
+            subprocess.run(engine.command(verb), check=True, capture_output=True, env=engine.environment())
             times.append((time.monotonic_ns() - started) / 1e9)
     ratio = statistics.median(a / b for a, b in zip(lists, versions, strict=True))
     return [

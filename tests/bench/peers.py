@@ -13,17 +13,16 @@ import shutil
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from functools import partial
 
 from tests.lib import host
 from tests.lib.rkt import Rkt, wait_for
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 #: The image's name in every engine.
 IMAGE = "example.com/bench"
 SLEEP_SECONDS = "600"
+#: How many sleep at once when memory is measured.
+CONTAINERS = 4
 #: Limits that a root without CAP_SYS_RESOURCE may set.
 ULIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
@@ -99,6 +98,8 @@ class Peer:
         self.rootfs = rootfs
         os.makedirs(self.base)
         self.count = 0
+        #: Which of several containers at once the next command is for.
+        self.instance = 0
 
     def prepare(self) -> None:
         """Make the image.
@@ -146,50 +147,62 @@ class Peer:
         self.after()
         return seconds
 
-    def overhead(self) -> tuple[float, float]:
-        """(proportional, private) memory in MiB of all processes that a sleeping container needs beyond the app."""
+    def overhead(self, count: int) -> tuple[float, float]:
+        """Memory that one of ``count`` sleeping containers needs beyond the app.
+
+        Of several at once, because what they share is paid for once.
+
+        Args:
+            count: containers.
+
+        Returns:
+            (proportional, private) MiB of all processes that exist because of them, divided by ``count``.
+        """
         before = host.processes()
-        with (
-            open(os.path.join(self.base, "log"), "wb") as log,
-            subprocess.Popen(
-                self.command("/bin/sleep", SLEEP_SECONDS),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
-            ) as process,
-        ):
+        started: list[subprocess.Popen[bytes]] = []
+        with open(os.path.join(self.base, "log"), "wb") as log:
             try:
-                app = wait_for(self._probe(process.pid, before), f"running {self.name} container")
-                # What starts the container has ended or become idle after this.
+                for self.instance in range(count):
+                    started.append(
+                        subprocess.Popen(
+                            self.command("/bin/sleep", SLEEP_SECONDS),
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                            env=self.environment(),
+                        )
+                    )
+                    wait_for(partial(self._all_run, started, before), f"running {self.name} container")
+                # What starts a container has ended or become idle after this.
                 time.sleep(0.5)
-                pids = [p for p in self._pids(process.pid, before) if p != app]
-                return sum_memory(pids)
+                apps = self._apps(started, before)
+                total = sum_memory([p for p in self._all(started, before) if p not in apps])
+                return total[0] / count, total[1] / count
             finally:
-                self.stop(process, before)
-                process.wait(30)
+                self.instance = 0
+                for app in self._apps(started, before):
+                    os.kill(app, signal.SIGKILL)
+                for process in started:
+                    try:
+                        process.wait(10)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
                 self.after()
+
+    def _all_run(self, started: list[subprocess.Popen[bytes]], before: frozenset[host.Process]) -> bool:
+        return len(self._apps(started, before)) == len(started)
+
+    def _all(self, started: list[subprocess.Popen[bytes]], before: frozenset[host.Process]) -> set[int]:
+        return {pid for process in started for pid in self._pids(process.pid, before)}
+
+    def _apps(self, started: list[subprocess.Popen[bytes]], before: frozenset[host.Process]) -> set[int]:
+        lines = {f"/bin/sleep {SLEEP_SECONDS}", f"sleep {SLEEP_SECONDS}"}
+        return {pid for pid in self._all(started, before) if command_line(pid) in lines}
 
     def _pids(self, pid: int, before: frozenset[host.Process]) -> list[int]:
         known = {process.pid for process in before}
         return [p for p in descendants(pid) if p not in known]
-
-    def _probe(self, pid: int, before: frozenset[host.Process]) -> Callable[[], int | None]:
-        def probe() -> int | None:
-            for candidate in self._pids(pid, before):
-                if command_line(candidate) in {f"/bin/sleep {SLEEP_SECONDS}", f"sleep {SLEEP_SECONDS}"}:
-                    return candidate
-            return None
-
-        return probe
-
-    def stop(self, process: subprocess.Popen[bytes], before: frozenset[host.Process]) -> None:
-        """End the sleeping container."""
-        app = self._probe(process.pid, before)()
-        if app is not None:
-            os.kill(app, signal.SIGKILL)
-        else:
-            process.kill()
 
 
 def sum_memory(pids: list[int]) -> tuple[float, float]:
@@ -428,6 +441,11 @@ class Nspawn(Peer):
 
     name = "systemd-nspawn"
 
+    def prepare(self) -> None:
+        # It locks the directory: each of several at once needs its own.
+        for number in range(CONTAINERS):
+            shutil.copytree(self.rootfs, os.path.join(self.base, str(number)), symlinks=True)
+
     def version(self) -> str:
         return call("systemd-nspawn", "--version").splitlines()[0].replace("systemd", "systemd-nspawn")
 
@@ -439,7 +457,7 @@ class Nspawn(Peer):
             "--keep-unit",
             "--private-network",
             "--as-pid2",
-            f"--directory={self.rootfs}",
+            f"--directory={self.base}/{self.instance}",
             *words,
         ]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -255,6 +256,10 @@ class Rkt:
                 pass
             finally:
                 os.close(descriptor)
+        for path in sorted(host.cgroups() - self._before.cgroups, key=len, reverse=True):
+            if any(uuid in path for uuid in self._uuids):
+                with contextlib.suppress(OSError):  # a process that was killed a moment ago
+                    os.rmdir(path)
         for mount in sorted(host.mounts(), key=lambda m: m.mount_id, reverse=True):
             if mount.point.startswith(self.base + "/"):
                 subprocess.run(["umount", "--lazy", mount.point], check=False)
