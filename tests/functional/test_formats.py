@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.store.record import parse_remote_row
 from tests.lib.format_samples import EXITED, IMAGE, KEY_FILE, PREPARED, STAGE1
 from tests.lib.tree import ROOT
 
@@ -85,14 +84,3 @@ def test_everything_can_be_collected(aged: Rkt) -> None:
     assert aged.pods() == {}
     aged.run("image", "rm", IMAGE, STAGE1, check=0)
     assert os.listdir(os.path.join(aged.data, "cas", "layer")) == []
-
-
-@pytest.mark.parametrize("directory", SAMPLES, ids=os.path.basename)
-def test_remote_row(directory: str) -> None:
-    """The record of a download is read, and written again as it was."""
-    path = os.path.join(directory, "remote-row.json")
-    with open(path, "rb") as stream:
-        data = stream.read()
-    row = parse_remote_row(data, path)
-    assert row.url == "https://example.com/sample.aci"
-    assert row.seal() == data
