@@ -468,6 +468,7 @@ def test_without_a_summary_the_manifests_tell(pods: StubPods) -> None:
     uuid = pods.exited()
     before = pods.rkt.run("list", "--full", check=0).stdout
     summary = f"{pods.rkt.pod_path(uuid)}/summary"
+    os.unlink(summary)
     with open(summary, "w", encoding="ascii") as stream:
         stream.write("rkt.summary\t99\tfuture\n")
     assert pods.rkt.run("list", "--full", check=0).stdout == before

@@ -63,12 +63,12 @@ for app in appsinfo/*; do
     fi
 done
 ln -s ready stage1/rootfs/rkt/supervisor-status
+trap 'finish 143' TERM
 echo $$ > pid.new
 mv pid.new pid
 case $behaviour in
     exit-*) finish "${behaviour#exit-}" ;;
     sleep)
-        trap 'finish 143' TERM
         while :; do sleep 0.02; done
         ;;
 esac

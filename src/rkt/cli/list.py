@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, Command, Flag
-from rkt.cli.pod_flags import FORMAT_FLAG
+from rkt.cli.format_flag import FORMAT_FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

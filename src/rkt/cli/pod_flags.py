@@ -130,13 +130,6 @@ UUID_FILE_FLAG = Flag(
     metavar="FILE",
     completes="file",
 )
-FORMAT_FLAG = Flag(
-    name="format",
-    default="",
-    help="json or json-pretty instead of text",
-    metavar="FORMAT",
-    choices=("json", "json-pretty"),
-)
 _LONGEST_HOSTNAME = 64
 _MAX_UUID_FILE_BYTES = 4096
 

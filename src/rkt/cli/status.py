@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from rkt.cli.command import OPTIONAL, Command, Flag
-from rkt.cli.pod_flags import FORMAT_FLAG, UUID_FILE_FLAG, one_pod
+from rkt.cli.format_flag import FORMAT_FLAG
+from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
 from rkt.errors import PodError
 
 TYPE_CHECKING = False

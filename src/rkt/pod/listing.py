@@ -11,7 +11,7 @@ import fcntl
 import os
 
 from rkt.errors import RktError
-from rkt.pod import lifecycle, status, summary
+from rkt.pod import lifecycle, summary
 from rkt.pod.lifecycle import NAMEABLE, PREPARE, PREPARED, RUN, STATES
 from rkt.values import PodUUID
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     #: (UUID, state, created, started (ns, 0 for never), networks, users' name, (app, image, key)…)
     Glance = tuple[str, str, int, int, str, str, list[list[str]]]
 
-_open, _read, _close, _stat, _flock = os.open, os.read, os.close, os.stat, fcntl.flock
+_open, _close, _stat, _readlink, _flock = os.open, os.close, os.stat, os.readlink, fcntl.flock
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-#: A summary of about a thousand apps; a longer one is read the slow way.
-_SUMMARY_BYTES = 1 << 16
+_SUMMARY = summary.FILE.encode()
 
 
 def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
@@ -54,6 +52,8 @@ def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
 
 def details(pods_dir: str, errors: list[str]) -> list[dict[str, Any]]:
     """The pod objects of ``--format=json``, likewise."""
+    from rkt.pod import status
+
     found = []
     for uuid, _ in _places(pods_dir):
         try:
@@ -105,16 +105,12 @@ def _quick_glance(path: str, uuid: str, place: str, apps: dict[str, list[list[st
                 started_ns = _stat("pid", dir_fd=fd).st_mtime_ns
             else:
                 started_ns = 0
-            file = _open(summary.FILE, _FILE_FLAGS, dir_fd=fd)
-            try:
-                data = _read(file, _SUMMARY_BYTES)
-            finally:
-                _close(file)
+            data = _readlink(_SUMMARY, dir_fd=fd)
             head, _, tail = data.decode().partition("\n")
             fields = head.split("\t")
             if len(fields) != 6 or fields[0] != summary.FORMAT or fields[1] != summary.VERSION:
                 return None
-            if fields[5] or len(data) == _SUMMARY_BYTES or "%" in head:
+            if fields[5] or "%" in head:
                 return None
             known = apps.get(tail)
             if known is None:
@@ -125,11 +121,14 @@ def _quick_glance(path: str, uuid: str, place: str, apps: dict[str, list[list[st
             return uuid, STATES[place][locked], int(fields[2]), started_ns, "", fields[3], known
         finally:
             _close(fd)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
+        # Gone, moved, unusual or broken: the slow way tells which.
         return None
 
 
 def _slow_glance(pods_dir: str, uuid: str) -> Glance | None:
+    from rkt.pod import status
+
     pod = lifecycle.open_pod(pods_dir, PodUUID(uuid), NAMEABLE)
     if pod is None:
         return None

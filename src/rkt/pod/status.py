@@ -108,8 +108,7 @@ def marked_ns(pod: Pod) -> int:
 
 def read_summary(pod: Pod) -> Summary:
     """The summary, or what the files it was derived from say."""
-    data = pod.read(summary.FILE)
-    parsed = summary.parse(data) if data is not None else None
+    parsed = summary.read(pod.fd)
     if parsed is not None:
         return parsed
     manifest = _manifest(pod)

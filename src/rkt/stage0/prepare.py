@@ -215,18 +215,16 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
         pod.write(contract.OVERLAY_PREPARED, b"")
     if settings.insecure.bits:
         pod.write(status.INSECURE_OPTIONS, f"{settings.insecure}\n".encode())
-    pod.write(
-        summary.FILE,
-        summary.render(
-            summary.Summary(
-                created_ns=status.created_ns(pod),
-                name=request.name,
-                insecure=str(settings.insecure) if settings.insecure.bits else "",
-                apps=[
-                    summary.AppSummary(name=app.name, image=app.image.full_name, image_id=app.image.key)
-                    for app in plan.apps
-                ],
-            )
+    summary.write(
+        pod.fd,
+        summary.Summary(
+            created_ns=status.created_ns(pod),
+            name=request.name,
+            insecure=str(settings.insecure) if settings.insecure.bits else "",
+            apps=[
+                summary.AppSummary(name=app.name, image=app.image.full_name, image_id=app.image.key)
+                for app in plan.apps
+            ],
         ),
     )
 

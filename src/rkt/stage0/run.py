@@ -81,7 +81,7 @@ def _record_options(pod: Pod, settings: Settings, options: RunOptions) -> list[s
     if words != recorded:
         text = f"{glance.insecure}\n"
         replace_file(f"{pod.path}/{status.INSECURE_OPTIONS}", text.encode(), lifecycle.FILE_MODE, sync=False)
-    replace_file(f"{pod.path}/{summary.FILE}", summary.render(glance), lifecycle.FILE_MODE, sync=False)
+    summary.write(pod.fd, glance)
     return words
 
 
