@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, parse_mount, parse_seccomp
+from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, parse_mount
 from rkt.cli.command import BOOL, LIST, OPTIONAL, Command, Flag, Invocation
-from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets, parse_port
+from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets
 from rkt.cli.output import printable, table
 from rkt.cli.parse import GLOBAL_FLAGS, find, parse, parse_duration, render_duration
 from rkt.errors import RktError

@@ -74,24 +74,6 @@ class Unshare(Step):
         libc.unshare(self.flags)
 
 
-class JoinNamespace(Step):
-    """Enter a namespace of the pod."""
-
-    __slots__ = ("fd", "kind")
-
-    def __init__(self, fd: int, kind: int) -> None:
-        self.fd = fd
-        self.kind = kind
-
-    def describe(self) -> str:
-        """See ``Step``."""
-        return f"join the pod's namespace {self.kind:#x}"
-
-    def apply(self, root_fd: int) -> None:
-        """See ``Step``."""
-        libc.setns(self.fd, self.kind)
-
-
 class EnterRoot(Step):
     """Make the mount tree private to this app and its root the current directory.
 

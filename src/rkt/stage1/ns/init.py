@@ -12,8 +12,7 @@ import _signal
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import capabilities, libc, network_lo
-from rkt.schema.record import Record
+from rkt.linux import capabilities, libc
 from rkt.stage2.exec import reset_signals
 
 TYPE_CHECKING = False
@@ -25,16 +24,51 @@ _MAX_REAPER_BYTES = 8 << 20
 _READY = b"1"
 
 
-class Init(Record):
-    """pid 1 as the supervisor sees it.
+class Init:
+    """Pid 1 as the supervisor sees it.
 
     Attributes:
         pid: on the host.
         pidfd: pollable, owned by the supervisor.
     """
 
-    pid: int
-    pidfd: int
+    __slots__ = ("_alive_w", "_ready_r", "pid", "pidfd")
+
+    def __init__(self, reaper_fd: int, *, empty_root: bytes, joiner: Joiner) -> None:
+        """Fork pid 1 in the namespaces the caller is in; it gets ready while the caller goes on.
+
+        Args:
+            reaper_fd: from ``seal_reaper``.
+            empty_root: directory of the engine's own that becomes its root.
+            joiner: of the cgroups it lives in.
+        """
+        self._ready_r, ready_w = os.pipe()
+        alive_r, self._alive_w = os.pipe()
+        self.pid, self.pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
+        if self.pid == 0:
+            os.close(self._alive_w)
+            _become_init(reaper_fd, empty_root, joiner, ready_w, alive_r)
+        os.close(ready_w)
+        os.close(alive_r)
+
+    def wait_ready(self) -> None:
+        """Return when the reaper has been executed.
+
+        Raises:
+            Stage1Error: a step was refused.
+        """
+        answer = b""
+        while chunk := os.read(self._ready_r, 4096):
+            answer += chunk
+        os.close(self._ready_r)
+        os.close(self._alive_w)
+        if answer != _READY:
+            raise Stage1Error(f"cannot start the pod's pid 1: {answer.decode(errors='replace') or 'it died'}")
+
+    def kill(self) -> None:
+        """Kill it, and with it every process of the pod, and wait until they are gone."""
+        _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 def seal_reaper(path: str) -> int:
@@ -57,81 +91,22 @@ def seal_reaper(path: str) -> int:
     return memfd
 
 
-def start_init(
-    reaper_fd: int, *, namespaces: int, hostname: bytes, loopback: bool, empty_root: bytes, joiner: Joiner
-) -> Init:
-    """Fork pid 1 of the pod and wait until its namespaces are complete.
-
-    Args:
-        reaper_fd: from ``seal_reaper``.
-        namespaces: ``CLONE_NEW…`` bits that the pod gets beside its pid namespace.
-        hostname: set when there is a new UTS namespace.
-        loopback: bring ``lo`` up in a new network namespace.
-        empty_root: directory of the engine's own that becomes its root.
-        joiner: of the cgroups it lives in.
-    Raises:
-        Stage1Error: a step was refused.
-    """
-    ready_r, ready_w = os.pipe()
-    supervisor_r, supervisor_w = os.pipe()
-    # Later children go into the new pid namespace too; its first process is this one.
-    libc.unshare(libc.CLONE_NEWPID)
-    pid, pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
-    if pid == 0:
-        _child(
-            reaper_fd,
-            namespaces,
-            hostname,
-            loopback,
-            empty_root,
-            joiner,
-            ready_w,
-            (supervisor_r, supervisor_w),
-        )
-    os.close(ready_w)
-    os.close(supervisor_r)
-    answer = b""
-    while chunk := os.read(ready_r, 4096):
-        answer += chunk
-    os.close(ready_r)
-    os.close(supervisor_w)
-    if answer != _READY:
-        os.waitpid(pid, 0)
-        raise Stage1Error(f"cannot start the pod's pid 1: {answer.decode(errors='replace') or 'it died'}")
-    return Init(pid=pid, pidfd=pidfd)
-
-
-def _child(
-    reaper_fd: int,
-    namespaces: int,
-    hostname: bytes,
-    loopback: bool,
-    empty_root: bytes,
-    joiner: Joiner,
-    ready_w: int,
-    supervisor: tuple[int, int],
-) -> None:
+def _become_init(reaper_fd: int, empty_root: bytes, joiner: Joiner, ready_w: int, alive_r: int) -> None:
     """Become the reaper; never returns."""
     try:
         # In a new pid namespace getppid() is 0 whatever happens, so a supervisor that died before the signal was armed
         # shows as the end of this pipe instead.
         libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
-        supervisor_r, supervisor_w = supervisor
-        os.close(supervisor_w)
-        os.set_blocking(supervisor_r, False)
+        os.set_blocking(alive_r, False)
         try:
-            if os.read(supervisor_r, 1) == b"":
+            if os.read(alive_r, 1) == b"":
                 os._exit(1)
         except BlockingIOError:
             pass
         null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         joiner.join(unified=False)
         os.setsid()
-        libc.unshare(namespaces | libc.CLONE_NEWNS)
-        if namespaces & libc.CLONE_NEWUTS:
-            libc.sethostname(hostname)
-        if loopback:
-            network_lo.loopback_up()
+        libc.unshare(libc.CLONE_NEWNS)
         libc.mount(None, b"/", None, libc.MS_REC | libc.MS_SLAVE)
         libc.mount(empty_root, empty_root, None, libc.MS_BIND)
         os.chdir(empty_root)

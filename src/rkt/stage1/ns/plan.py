@@ -46,12 +46,6 @@ _SAFE = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 _TTY_GID = 5
 
 
-class PodNamespaces(Record):
-    """Open namespaces of the pod that each app joins, as (descriptor, flag) in order."""
-
-    fds: list[tuple[int, int]]
-
-
 class AppPlan(Record):
     """Everything an app's child needs, prepared before the fork."""
 
@@ -119,7 +113,6 @@ def build_app_plan(
     arguments: RunArguments,
     *,
     pod_path: bytes,
-    namespaces: PodNamespaces,
     joiner: Joiner,
     mounts: Sequence[PairedMount],
     unified_cgroup: bool,
@@ -135,7 +128,6 @@ def build_app_plan(
         steps.JoinCgroup(joiner),
         # After its cgroup, which becomes the root that the app sees.
         steps.Unshare(libc.CLONE_NEWCGROUP),
-        *(steps.JoinNamespace(fd, kind) for fd, kind in namespaces.fds),
         steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
     ]
     score = isolators.last(app.app.isolators, "os/linux/oom-score-adj")

@@ -11,15 +11,16 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, files, libc, mount, namespaces
+from rkt.linux import cgroup, files, libc, mount
 from rkt.schema import isolators, jsontext
 from rkt.schema.mounts import pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns.init import Init, seal_reaper, start_init
-from rkt.stage1.ns.plan import OWN_FILES, SHM, PodNamespaces, build_app_plan
+from rkt.stage1.ns.init import Init, seal_reaper
+from rkt.stage1.ns.isolation import PodNamespaces
+from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -81,8 +82,7 @@ def _supervise(
     pod: LoadedPod, arguments: RunArguments, groups: cgroup.Group, server: _socket.socket, *, is_unified: bool
 ) -> int:
     flags = libc.CLONE_NEWUTS
-    private_network = "host" not in arguments.networks
-    if private_network:
+    if "host" not in arguments.networks:
         flags |= libc.CLONE_NEWNET
     if arguments.ipc != "parent":
         flags |= libc.CLONE_NEWIPC
@@ -91,14 +91,8 @@ def _supervise(
     # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
     joiner = groups.child(INIT_GROUP).joiner()
     reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
-    init = start_init(
-        reaper_fd,
-        namespaces=flags,
-        hostname=_hostname(arguments).encode(),
-        loopback=private_network,
-        empty_root=own + b"/hidden-directory",
-        joiner=joiner,
-    )
+    shared = PodNamespaces(flags, _hostname(arguments).encode())
+    init = Init(reaper_fd, empty_root=own + b"/hidden-directory", joiner=joiner)
     joiner.close()
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
@@ -110,10 +104,13 @@ def _supervise(
         interactive=terminal,
     )
     try:
-        _start_apps(supervisor, pod, arguments, groups, init, terminal, flags=flags, is_unified=is_unified)
+        _start_apps(supervisor, pod, arguments, groups, terminal, is_unified=is_unified)
+        shared.leave()
     except BaseException:
         supervisor.finish()
         raise
+    finally:
+        shared.close()
     _announce(init.pid)
     return supervisor.run()
 
@@ -123,21 +120,12 @@ def _start_apps(
     pod: LoadedPod,
     arguments: RunArguments,
     groups: cgroup.Group,
-    init: Init,
     terminal: Interactive | None,
     *,
-    flags: int,
     is_unified: bool,
 ) -> None:
     """Plan every app, then start them all."""
     pod_path = os.getcwdb()
-    joined = PodNamespaces(
-        fds=[
-            (namespaces.open_namespace(init.pid, kind), flag)
-            for kind, flag in namespaces.KINDS
-            if flag & flags
-        ]
-    )
     plans = []
     joiners = []
     for app in pod.apps:
@@ -147,7 +135,6 @@ def _start_apps(
             app,
             arguments,
             pod_path=pod_path,
-            namespaces=joined,
             joiner=joiners[-1],
             mounts=pair_mounts(app.runtime, app.app, pod.manifest),
             unified_cgroup=is_unified,
@@ -164,8 +151,6 @@ def _start_apps(
     supervisor.start(plans, stdin_fd=stdin_fd)
     for each in joiners:
         each.close()
-    for fd, _ in joined.fds:
-        os.close(fd)
 
 
 def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:

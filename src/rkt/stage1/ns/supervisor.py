@@ -148,7 +148,11 @@ class Supervisor:
         Raises:
             Stage1Error: one could not be started; ``finish`` ends the others.
         """
-        starting = [(Starting(plan, stdin_fd), cgroup) for plan, cgroup in plans]
+        try:
+            starting = [(Starting(plan, stdin_fd), cgroup) for plan, cgroup in plans]
+        finally:
+            # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
+            self._init.wait_ready()
         several = len(plans) > 1
         failure: RktError | None = None
         for each, cgroup in starting:
@@ -184,8 +188,7 @@ class Supervisor:
 
     def finish(self) -> None:
         """End every process of the pod and let the last output out."""
-        _signal.pidfd_send_signal(self._init.pidfd, _signal.SIGKILL)
-        os.waitpid(self._init.pid, 0)
+        self._init.kill()
         for app in self._apps:
             if app.is_running:
                 self._reap(app)
