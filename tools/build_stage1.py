@@ -62,13 +62,16 @@ ARCHITECTURES = {
 #: which the kernel was told to run it.
 SCRIPT = """\
 # SPDX-License-Identifier: Apache-2.0
+import gc
+import os
 import sys
 
+gc.set_threshold(50_000)
 sys.path.insert(0, sys.argv[0].rpartition("/")[0] + "/lib")
 
 from rkt.stage1.ns.__main__ import main
 
-sys.exit(main())
+os._exit(main())
 """
 
 
