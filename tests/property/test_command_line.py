@@ -77,8 +77,6 @@ def test_durations_survive_rendering(seconds: int) -> None:
     [
         parse_duration,
         parse_mount,
-        parse_seccomp,
-        parse_port,
         lambda text: parse_nets([text]),
         lambda text: parse_hosts([text]),
         lambda text: parse_dns([text], [], [], ""),
