@@ -139,7 +139,8 @@ def test_stage1_starts_clean(pods: StubPods) -> None:
     (uuid,) = pods.rkt.pods("run")
     report = pods.report(uuid)
     assert report["umask"] == ["0022"]
-    assert int(report["ignored"][0], 16) == 0
+    # Signals 32 and 33 are the C library's own: posix_spawn leaves them ignored, and make(1) starts us by it.
+    assert int(report["ignored"][0], 16) & ~(3 << 31) == 0
     assert report["cwd"] == [pods.rkt.pod_path(uuid)]
     names = {line.partition("=")[0] for line in report["env"]}
     assert {"NOTIFY_SOCKET", "TERM", "RKT_LOCK_FD"} <= names

@@ -168,3 +168,13 @@ def has_overlay() -> bool:
 def is_cgroup2_only() -> bool:
     """Whether version 2 is the only hierarchy."""
     return set(cgroup_roots()) == {""}
+
+
+def is_open_to_others(path: str) -> bool:
+    """Whether every user of the host may read a file, as far as the modes of its directories say."""
+    directory = os.path.dirname(os.path.realpath(path))
+    while directory != "/":
+        if os.stat(directory).st_mode & 0o005 != 0o005:
+            return False
+        directory = os.path.dirname(directory)
+    return True
