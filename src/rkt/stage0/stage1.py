@@ -13,6 +13,7 @@ from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage0.images import POLICY_NEW, find_image
 from rkt.stage0.messages import diagnose
+from rkt.trust.verdict import KIND_BUILTIN
 from rkt.values import AppcReference, ImageID
 
 TYPE_CHECKING = False
@@ -198,9 +199,12 @@ def find_stage1(choice: Choice, settings: Settings, store: Store) -> ImageRecord
 def _built_in(image: BuiltIn, settings: Settings, store: Store) -> ImageRecord:
     key = image.image_id.key
     if store.contains(key):
-        reference = f"{image.name}:{image.version}"
-        diagnose(settings, "image", f"using image from local store for image name {reference}")
-        return store.get(key)
+        record = store.get(key)
+        # Somebody may have fetched that very file with another verdict; as one of the installation it has a better one.
+        if record.verdict.kind == KIND_BUILTIN:
+            reference = f"{image.name}:{image.version}"
+            diagnose(settings, "image", f"using image from local store for image name {reference}")
+            return record
     from rkt.store.builtin import import_builtin_stage1
 
     diagnose(settings, "image", f"using image from file {image.path}")
