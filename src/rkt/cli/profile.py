@@ -29,5 +29,7 @@ def run_profiled(invocation: Invocation) -> int:
             profile.dump_stats(cpu_path)
         if memory_path:
             statistics = tracemalloc.take_snapshot().statistics("lineno")
+            tracemalloc.stop()
+            tracemalloc.stop()
             with open(memory_path, "w", encoding="utf-8") as stream:
                 stream.writelines(f"{statistic}\n" for statistic in statistics)
