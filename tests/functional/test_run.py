@@ -1,279 +1,245 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rkt run`` with the real stage1: from a signed file to an exit status, and nothing left."""
+"""Pods of the built-in stage1, as people run them (spec runtime §6.1, spec cli §10.8)."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.rkt import ROOT
+from tests.lib.images import fetch
+from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
-    from tests.lib.rkt import Rkt
+    from tests.lib.rkt import Result, Rkt
 
 pytestmark = pytest.mark.root
 
 INSECURE = "--insecure-options=image"
 
 
-def stored(rkt: Rkt) -> list[str]:
-    """Names of the images in the store, stage1 aside."""
-    names = rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines
-    return [name for name in names if not name.startswith("coreos.com/rkt/stage1-")]
+def sh(rkt: Rkt, image: str, script: str, *flags: str, check: int | None = 0) -> Result:
+    """Run one app that is a shell script."""
+    return rkt.run("run", INSECURE, *flags, image, "--exec=/bin/sh", "--", "-c", script, check=check)
 
 
-def trust(rkt: Rkt, images: Images, prefix: str) -> None:
-    """Trust the images' key for a prefix."""
-    rkt.run("trust", f"--prefix={prefix}", "--skip-fingerprint-review", images.key_file, check=0)
+@pytest.fixture
+def image(rkt: Rkt, images: Images) -> str:
+    """A busybox image in the engine's store, by hash."""
+    return fetch(rkt, images.busybox())
 
 
-def refused(rkt: Rkt, path: str, *texts: str) -> None:
-    """Running is refused with status 254, the texts and a hint, and nothing is kept."""
-    result = rkt.run("run", path, check=254)
-    for text in texts:
-        assert text in result.stderr, str(result)
-    assert "hint: " in result.stderr, str(result)
-    assert stored(rkt) == []
-    assert rkt.pods() == {}
-
-
-def test_only_what_a_trusted_key_signed_for_that_name_runs(rkt: Rkt, images: Images) -> None:
-    """Unsigned, unknown key, key for a sibling prefix: refused; key for the name: runs; key removed: refused again."""
-    path = images.busybox("example.com/app", ("/bin/echo", "ran"), file="signed-app")
-    refused(rkt, path, "error opening signature file")
-    images.sign(path)
-    refused(rkt, path, "signature made by unknown entity", "rkt trust --prefix=example.com/app")
-    trust(rkt, images, "example.com/ap")
-    refused(rkt, path, "signature made by unknown entity")
-    trust(rkt, images, "example.com/app")
-    assert rkt.run("run", path, check=0).lines == ["ran"]
-    assert stored(rkt) == ["example.com/app"]
-    keys = os.path.join(rkt.local, "trustedkeys", "prefix.d", "example.com", "app")
-    for name in os.listdir(keys):
-        os.unlink(os.path.join(keys, name))
-    for reference in (path, "example.com/app"):
-        result = rkt.run("run", reference, check=254)
-        assert "rkt trust --prefix=example.com/app" in result.stderr, str(result)
-    os.unlink(f"{path}.asc")
-
-
-@pytest.mark.parametrize("position", ["manifest", "content"])
-def test_a_flipped_byte_is_refused(rkt: Rkt, images: Images, position: str) -> None:
-    """One changed byte anywhere makes the signature wrong, or the image unreadable before that; nothing is kept."""
-    path = images.busybox("example.com/flip", ("/bin/echo", "ran"), file=f"flip-{position}")
-    images.sign(path)
-    trust(rkt, images, "example.com/flip")
-    with open(path, "r+b") as stream:
-        stream.seek(1024 + 7 if position == "manifest" else os.path.getsize(path) // 2)
-        byte = stream.read(1)
-        stream.seek(-1, os.SEEK_CUR)
-        stream.write(bytes([byte[0] ^ 1]))
-    result = rkt.run("run", path, check=254)
-    assert "hint: " in result.stderr, str(result)
-    assert stored(rkt) == []
-
-
-@pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_the_status_of_the_app_is_the_status_of_rkt(rkt: Rkt, images: Images, status: int) -> None:
-    """``rkt run`` ends as the app did, and ``rkt status`` says so afterwards."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    rkt.run(INSECURE, "run", path, "--", "-c", f"exit {status}", check=status)
+@pytest.mark.parametrize("status", [0, 1, 2, 7, 255])
+def test_the_apps_status_is_the_commands(rkt: Rkt, image: str, status: int) -> None:
+    """Run ends with the app's exit status, and status shows it (R1, P21)."""
+    sh(rkt, image, f"exit {status}", check=status)
     (uuid,) = rkt.pods("run")
-    lines = rkt.run("status", uuid, check=0).lines
-    assert "state=exited" in lines
-    assert "exited=true" in lines
-    assert f"app-shell={status}" in lines
+    assert f"app-busybox={status}\n" in rkt.run("status", uuid, check=0).stdout
+    assert rkt.run("wait", uuid, check=status).stdout == f"{status}\n"
 
 
-def test_a_signal_that_ends_the_app_is_128_more(rkt: Rkt, images: Images) -> None:
-    """An app killed by a signal has status 128 + its number, as a shell says it."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    rkt.run(INSECURE, "run", path, "--", "-c", "kill -KILL $$", check=137)
-
-
-def test_the_first_failing_app_takes_the_pod_down(rkt: Rkt, images: Images) -> None:
-    """Three apps, 0 and 5 after a second, the third still running: the pod ends with 5, statuses 0, 5, 0 (§6.1 R2)."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    result = rkt.run(
-        INSECURE, "run",
-        path, "--name=good", "--", "-c", "sleep 0.3", "---",
-        path, "--name=bad", "--", "-c", "sleep 0.6; exit 5", "---",
-        path, "--name=late", "--", "-c", "exec sleep 60", "---",
-        check=5,
-    )  # fmt: skip
-    assert "app 'bad' exited with status 5, stopping the pod" in result.stderr
+def test_the_first_failure_ends_the_pod(rkt: Rkt, image: str) -> None:
+    """Of three apps ending 0, 5 and 6 the pod has 5, and the one that was still running was stopped (R2, P22)."""
+    words: list[str] = []
+    for name, script in (("a", "sleep 0.2; exit 0"), ("b", "sleep 0.6; exit 5"), ("c", "sleep 30; exit 6")):
+        words += [image, f"--name={name}", "--exec=/bin/sh", "--", "-c", script, "---"]
+    rkt.run("run", INSECURE, *words, check=5)
     (uuid,) = rkt.pods("run")
-    lines = rkt.run("status", uuid, check=0).lines
-    assert {"app-good=0", "app-bad=5", "app-late=0"} <= set(lines)
+    shown = dict(line.split("=", 1) for line in rkt.run("status", uuid, check=0).lines)
+    assert shown["app-a"] == "0"
+    assert shown["app-b"] == "5"
+    assert rkt.run("wait", uuid).stdout == "5\n"
 
 
-def test_apps_of_a_pod_share_a_network_and_a_terminal_line_by_line(rkt: Rkt, images: Images) -> None:
-    """Two apps see the same network, IPC and pid namespaces, different mounts, and each line says whose it is."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    probe = "for k in net ipc uts pid mnt; do readlink /proc/self/ns/$k; done"
-    result = rkt.run(
-        INSECURE,
-        "run",
-        path,
-        "--name=one",
-        "--",
-        "-c",
-        probe,
-        "---",
-        path,
-        "--name=two",
-        "--",
-        "-c",
-        probe,
-        check=0,
+def test_arguments_reach_the_app_verbatim(rkt: Rkt, images: Images) -> None:
+    """Flags, empty words, blanks, quotes and line feeds arrive as they were written (design §9.8)."""
+    image = fetch(rkt, images.script("example.com/args", 'for word in "$@"; do echo "<$word>"; done\n'))
+    words = ["--net=host", "", "two words", "quo\"te'", "$HOME", "a\nb", "--", "%n"]
+    result = rkt.run("run", INSECURE, image, "--", *words, check=0)
+    assert result.stdout == "".join(f"<{word}>\n" for word in words)
+
+
+def test_output_goes_through_and_into_the_log(rkt: Rkt, image: str) -> None:
+    """What the app writes appears on both streams of run, and again by rkt logs."""
+    result = sh(rkt, image, "echo out; echo err >&2; printf last")
+    assert result.stdout == "out\nlast"
+    assert "err\n" in result.stderr
+    (uuid,) = rkt.pods("run")
+    logs = rkt.run("logs", uuid, check=0)
+    assert logs.stdout.splitlines() == ["out", "last"]
+    assert logs.stderr == "err\n"
+
+
+def test_environment(rkt: Rkt, images: Images) -> None:
+    """Image, --inherit-env, file, --set-env and --environment override each other in that order, and nothing else leaks."""
+    image = fetch(
+        rkt,
+        images.busybox(
+            "example.com/env",
+            ("/bin/env",),
+            app={"environment": [{"name": name, "value": "image"} for name in ("A", "B", "C", "D")]},
+        ),
     )
-    seen: dict[str, list[str]] = {"one": [], "two": []}
-    for line in result.lines:
-        head, _, text = line.partition("]: ")
-        seen[head.partition("[")[0]].append(text)
-    assert len(seen["one"]) == 5
-    assert seen["one"][:4] == seen["two"][:4]
-    assert seen["one"][4] != seen["two"][4]
+    path = f"{rkt.base}/env"
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write("# comment\n\n; comment\nB=file\nC=file\nD=file\n")
+    flags = ("--inherit-env", f"--set-env-file={path}", "--set-env=C=set", "--set-env=D=set")
+    host = {"A": "host", "E": "host"}
+    result = rkt.run("run", INSECURE, *flags, image, "--environment=D=app", env=host, check=0)
+    variables = dict(line.split("=", 1) for line in result.lines)
+    assert [variables[name] for name in "ABCDE"] == ["image", "file", "set", "app", "host"]
+    bare = dict(line.split("=", 1) for line in rkt.run("run", INSECURE, image, env=host, check=0).lines)
+    assert bare["A"] == "image"
+    assert "E" not in bare
+    assert rkt.base not in " ".join(bare.values())
 
 
-def test_sigterm_gives_the_app_its_time(rkt: Rkt, images: Images) -> None:
-    """SIGTERM to the process that was started reaches the app, which may finish its work and choose its status."""
-    path = images.script(
-        "example.com/worker",
-        "trap 'sleep 0.5; echo saved; exit 3' TERM\necho up\nwhile :; do sleep 0.1; done",
+def test_sigterm_gives_the_app_its_stop_time(rkt: Rkt, image: str) -> None:
+    """TERM to the rkt process reaches the app, which may clean up; the pod is then exited with its status."""
+    script = (
+        "trap 'echo cleaning; sleep 0.3; echo done; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
     )
-    process = rkt.popen(INSECURE, "run", path)
+    process = rkt.popen("run", INSECURE, image, "--exec=/bin/sh", "--", "-c", script)
+    wait_for(lambda: "ready\n" in process.stdout_text, "app")
     uuid = rkt.wait_for_pod()
-    deadline = time.monotonic() + 20
-    while "up" not in process.stdout_text and time.monotonic() < deadline:
-        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 3
-    assert process.stdout_text.splitlines() == ["up", "saved"]
-    assert "app-worker=3" in rkt.run("status", uuid, check=0).lines
-    assert rkt.run("list", "--no-legend", check=0).lines[0].split("\t")[0] == uuid[:8]
+    process.wait(20)
+    assert process.stdout_text == "ready\ncleaning\ndone\n"
+    shown = rkt.run("status", uuid, check=0).stdout
+    assert "state=exited\n" in shown
+    assert "app-busybox=3\n" in shown
 
 
-def test_stop_is_graceful_and_force_is_not(rkt: Rkt, images: Images) -> None:
-    """``rkt stop`` ends a pod with 0 where the app obeys; ``--force`` kills rkt itself (§6.8 L8, L9)."""
-    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
-    process = rkt.popen(INSECURE, "run", path)
+def test_stop_and_stop_force(rkt: Rkt, image: str) -> None:
+    """Stop lets the app end within fifteen seconds; --force ends even one that ignores every signal (P8, P9)."""
+    polite = rkt.popen(
+        "run",
+        INSECURE,
+        image,
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+    )
     uuid = rkt.wait_for_pod()
-    assert rkt.run("stop", uuid, check=0).stdout.strip() == f'"{uuid}"'
-    assert process.wait(15) == 0
-    assert rkt.run("stop", uuid, check=0).stdout.strip() == f'pod "{uuid}" is already stopped'
+    rkt.run("status", "--wait-ready=10s", uuid, check=0)
+    time.sleep(0.2)
+    assert rkt.run("stop", uuid, check=0).stdout == f'"{uuid}"\n'
+    polite.wait(15)
+    assert "state=exited\n" in rkt.run("status", "--wait=15s", uuid, check=0).stdout
     rkt.run("rm", uuid, check=0)
-    process = rkt.popen(INSECURE, "run", path)
+    stubborn = rkt.popen(
+        "run", INSECURE, image, "--exec=/bin/sh", "--", "-c", "trap '' TERM INT; while :; do sleep 0.1; done"
+    )
     uuid = rkt.wait_for_pod()
     rkt.run("stop", "--force", uuid, check=0)
-    assert process.wait(15) == -signal.SIGKILL
+    assert stubborn.wait(15) != 0
+    assert "state=exited\n" in rkt.run("status", "--wait=15s", uuid, check=0).stdout
 
 
-def test_an_app_that_does_not_obey_is_killed_after_its_time(rkt: Rkt, images: Images) -> None:
-    """SIGTERM ignored: SIGKILL after the stop time, status 137; a second signal does not wait."""
-    path = images.script("example.com/stubborn", "trap '' TERM\necho up\nwhile :; do sleep 0.1; done")
-    process = rkt.popen(INSECURE, "run", path)
+def _succeeds(rkt: Rkt, words: tuple[str, ...]) -> bool:
+    return rkt.run(*words).status == 0
+
+
+def test_enter(rkt: Rkt, image: str) -> None:
+    """Enter runs a command in the app's root with its status; of several apps one must be named."""
+    words: list[str] = []
+    for name in ("a", "b"):
+        words += [
+            image,
+            f"--name={name}",
+            "--exec=/bin/sh",
+            "--",
+            "-c",
+            f"touch /i-am-{name}; sleep 60",
+            "---",
+        ]
+    process = rkt.popen("run", INSECURE, "--name=two", *words)
     rkt.wait_for_pod()
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 137
+    refused = rkt.run("enter", "two", "/bin/true", check=254)
+    assert "pod contains multiple apps: a, b" in refused.stderr
+    assert 'specify app using "rkt enter --app= ..."' in refused.stderr
+    assert "no app" in rkt.run("enter", "--app=c", "two", "/bin/true", check=254).stderr
+    for name in ("a", "b"):
+        see = ("enter", f"--app={name}", "two", "/bin/cat", f"/i-am-{name}")
+        wait_for(partial(_succeeds, rkt, see), f"file of app {name}")
+        assert rkt.run("enter", f"--app={name}", "two", "/bin/sh", "-c", "exit 42").status == 42
+    shell = rkt.run("enter", "--app=a", "two", input="echo $((6*7))\n", check=0)
+    assert shell.stdout == "42\n"
+    assert 'assuming "/bin/sh"' in shell.stderr
+    rkt.run("stop", "--force", "two", check=0)
+    process.wait(15)
 
 
-def test_the_pod_dies_with_its_supervisor(rkt: Rkt, images: Images) -> None:
-    """When rkt is killed, the kernel kills the pod: no process is left, the state is exited, gc takes the rest (C6)."""
-    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
-    process = rkt.popen(INSECURE, "run", path)
-    uuid = rkt.wait_for_pod()
-    first = rkt.pid(uuid)
-    process.kill()
-    process.wait(10)
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{first}") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not os.path.exists(f"/proc/{first}")
-    assert "state=exited" in rkt.run("status", uuid, check=0).lines
-
-
-def test_what_an_app_says_is_in_its_log(rkt: Rkt, images: Images) -> None:
-    """Both streams pass through and stay readable with ``rkt logs``."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    result = rkt.run(
-        INSECURE, "run", "--name=talker", path, "--", "-c", "echo out; echo err >&2; printf unfinished"
-    )
-    assert result.stdout == "out\nunfinished"
-    assert "err\n" in result.stderr
-    logs = rkt.run("logs", "talker", check=0)
-    assert logs.lines == ["out", "unfinished"]
-    assert logs.stderr.splitlines() == ["err"]
-
-
-def test_a_program_that_is_not_there_is_named(rkt: Rkt, images: Images) -> None:
-    """The message says what could not be opened, the status is systemd's 203 (§6.1 R8)."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    for name in ("/foo-not-there", "/foo not there"):
-        result = rkt.run(INSECURE, "run", path, f"--exec={name}", check=203)
-        assert f'Error: Unable to open "{name}": No such file or directory' in result.stderr
-
-
-def test_a_missing_interpreter_is_named(rkt: Rkt, images: Images) -> None:
-    """A script whose interpreter is missing says so instead of blaming the script (§6.1 R9)."""
-    path = images.busybox(
-        "example.com/script", ("/broken",), files={"broken": (b"#!/no/such/shell\n", 0o755)}, file="broken"
-    )
-    result = rkt.run(INSECURE, "run", path, check=203)
-    assert 'Error: Unable to open "/no/such/shell": No such file or directory' in result.stderr
-
-
-def test_limits_are_in_force(rkt: Rkt, images: Images) -> None:
-    """A memory limit ends an app that eats more, without hurting anything else."""
-    path = images.busybox("example.com/shell", ("/bin/sh",))
-    hungry = "x=1; while :; do x=$x$x; done"
-    assert rkt.run(INSECURE, "run", path, "--memory=16M", "--", "-c", hungry).status == 137
-
-
-def test_a_stage1_that_was_fetched_unverified_is_still_the_installations_own(
-    rkt: Rkt, images: Images
-) -> None:
-    """The built-in stage1 keeps its own verdict even if somebody fetched the same file without verification."""
-    stage1 = os.path.join(ROOT, "build", "stage1", "stage1-ns.aci")
-    rkt.run(INSECURE, "fetch", stage1, check=0)
-    path = images.busybox("example.com/own", ("/bin/echo", "ran"), file="own-stage1")
+def test_trust_is_checked_at_every_start(rkt: Rkt, images: Images) -> None:
+    """A signed image runs while its key is trusted, not after the key is gone; a prepared pod neither (SG12)."""
+    path = images.busybox("example.com/signed")
     images.sign(path)
-    trust(rkt, images, "example.com/own")
-    assert rkt.run("run", path, check=0).lines == ["ran"]
+    refused = rkt.run("run", path, "--exec=/bin/true", check=254)
+    assert "verification failed" in refused.stderr
+    assert "hint: " in refused.stderr
+    assert rkt.pods() == {}
+    rkt.run("trust", "--prefix=example.com/signed", "--skip-fingerprint-review", images.key_file, check=0)
+    rkt.run("run", path, "--exec=/bin/true", check=0)
+    rkt.run("run", "example.com/signed", "--exec=/bin/true", check=0)
+    uuid = rkt.run("prepare", "example.com/signed", "--exec=/bin/true", check=0).stdout.strip()
+    assert "insecure" not in rkt.run("status", uuid, check=0).stdout
+    directory = f"{rkt.local}/trustedkeys/prefix.d/example.com/signed"
+    (key,) = os.listdir(directory)
+    os.unlink(f"{directory}/{key}")
+    before = rkt.pods()
+    for words in (("run", "example.com/signed", "--exec=/bin/true"), ("run-prepared", uuid)):
+        result = rkt.run(*words, check=254)
+        assert "is no longer trusted" in result.stderr
+        assert "hint: " in result.stderr
+    assert rkt.pods() == before
 
 
-def test_export_gives_back_the_fetched_bytes_and_verify_names_what_changed(rkt: Rkt, images: Images) -> None:
-    """The exported file is the fetched one; after one byte of the tree changes, ``image verify`` names the file."""
-    path = images.busybox("example.com/whole", ("/bin/sh",), file="whole", files={"data/file": b"content\n"})
-    rkt.run(INSECURE, "fetch", path, check=0)
-    exported = os.path.join(rkt.base, "exported.aci")
-    rkt.run("image", "export", "example.com/whole", exported, check=0)
-    assert subprocess.run(["cmp", path, exported], check=False).returncode == 0
-    rkt.run("image", "verify", "example.com/whole", check=0)
-    (layer,) = [
-        os.path.join(rkt.data, "cas", "layer", name)
-        for name in os.listdir(os.path.join(rkt.data, "cas", "layer"))
-        if os.path.exists(os.path.join(rkt.data, "cas", "layer", name, "rootfs/data/file"))
+def test_a_key_for_a_neighbour_does_not_count(rkt: Rkt, images: Images) -> None:
+    """A key trusted for example.com/ap does not vouch for example.com/app (SG2)."""
+    path = images.busybox("example.com/app")
+    images.sign(path)
+    rkt.run("trust", "--prefix=example.com/ap", "--skip-fingerprint-review", images.key_file, check=0)
+    assert "verification failed" in rkt.run("run", path, "--exec=/bin/true", check=254).stderr
+    assert "example.com" not in rkt.run("image", "list", "--no-legend", check=0).stdout
+
+
+def test_export_keeps_what_the_app_wrote(rkt: Rkt, image: str) -> None:
+    """An exported app, run as an image, has the file that the first run wrote (L15, P20)."""
+    for number, flags in enumerate(((), ("--no-overlay",))):
+        sh(rkt, image, "echo kept > /kept; rm /bin/wget", *flags)
+        (uuid,) = rkt.pods("run")
+        output = f"{rkt.base}/out{number}.aci"
+        rkt.run("export", uuid, output, check=0)
+        assert sh(rkt, output, "cat /kept; ls /bin/wget", check=1).stdout == "kept\n"
+        for uuid in rkt.pods("run"):
+            rkt.run("rm", uuid, check=0)
+
+
+def test_two_apps_with_a_volume(rkt: Rkt, image: str) -> None:
+    """Apps of one pod share an empty volume, and JSON shows where it is mounted."""
+    words = [
+        *("--volume=data,kind=empty", "--mount=volume=data,target=/data"),
+        *(image, "--name=writer", "--exec=/bin/sh", "--", "-c", "echo hello > /data/x; sleep 1", "---"),
+        *(image, "--name=reader", "--exec=/bin/sh", "--"),
+        *("-c", "until [ -s /data/x ]; do sleep 0.05; done; cat /data/x"),
     ]
-    with open(os.path.join(layer, "rootfs/data/file"), "r+b") as stream:
-        stream.write(b"C")
-    result = rkt.run("image", "verify", "example.com/whole", check=254)
-    assert "data/file" in result.stdout + result.stderr
+    assert "hello\n" in rkt.run("run", INSECURE, *words, check=0).stdout
+    (pod,) = json.loads(rkt.run("list", "--format=json", check=0).stdout)
+    assert [app["mounts"][0]["container_path"] for app in pod["apps"]] == ["/data", "/data"]
 
 
-def test_nothing_of_a_pod_is_on_the_host_while_it_runs(rkt: Rkt, images: Images) -> None:
-    """Mounts of a running pod are its own: the host's mount table does not grow."""
-    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
-    rkt.popen(INSECURE, "run", path)
-    rkt.wait_for_pod()
-    with open("/proc/self/mountinfo", encoding="utf-8") as stream:
-        assert rkt.base not in stream.read()
+def test_parallel_runs(rkt: Rkt, image: str) -> None:
+    """Twelve pods started at once all run, each listed once, and one gc takes them all."""
+    rkt.run("run", INSECURE, image, "--exec=/bin/true", check=0)
+    processes = [rkt.popen("run", INSECURE, image, "--exec=/bin/true") for _ in range(12)]
+    assert [process.wait(60) for process in processes] == [0] * 12
+    assert len(rkt.run("list", "--no-legend", check=0).lines) == 13
+    rkt.run("gc", "--grace-period=0", check=0)
+    assert rkt.pods() == {}

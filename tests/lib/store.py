@@ -11,13 +11,20 @@ from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
 from rkt.store.record import ImageRecord
 from rkt.store.staging import Staging
-from rkt.trust.verdict import KIND_INSECURE, KIND_OPENPGP, Verdict
+from rkt.trust.verdict import KIND_BUILTIN, KIND_INSECURE, KIND_OPENPGP, Verdict
 from rkt.values import ACIdentifier, ImageID
 
 #: A time after which nothing of these tests happened, seconds since the epoch.
 LONG_AGO = 1_700_000_000
 INSECURE = Verdict(
     kind=KIND_INSECURE, name="example.com/app", rule="--insecure-options=image", checked_at=LONG_AGO
+)
+BUILTIN = Verdict(
+    kind=KIND_BUILTIN,
+    name="example.com/stage1",
+    rule="/images/stage1.json",
+    checked_at=LONG_AGO,
+    image_id="listed",
 )
 SIGNED = Verdict(
     kind=KIND_OPENPGP,

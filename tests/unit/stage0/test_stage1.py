@@ -13,7 +13,7 @@ from rkt.stage0 import contract
 from rkt.stage0.stage1 import Choice, Program, choose, find_stage1
 from rkt.store.cas import Store
 from tests.lib.pods import put_stub
-from tests.lib.store import image_id, put_image
+from tests.lib.store import BUILTIN, image_id, put_image
 
 
 def program(**annotations: str) -> Program:
@@ -98,14 +98,14 @@ def test_choice_of_flags() -> None:
 def test_the_built_in_default_comes_from_the_store(tmp_path: object) -> None:
     """When the store has the image that the index lists, it is taken by its ID."""
     given = settings(tmp_path, index_of("default"))
-    record = put_image(given.data_dir, "example.com/stage1", seed="default")
+    record = put_image(given.data_dir, "example.com/stage1", seed="default", verdict=BUILTIN)
     assert find_stage1(Choice(), given, Store(given.data_dir)).key == record.key
 
 
 def test_built_in_images_by_name_and_file(tmp_path: object) -> None:
     """--stage1-name, --stage1-path and --stage1-from-dir find a built-in image without asking for a signature."""
     given = settings(tmp_path, index_of("default"))
-    key = put_image(given.data_dir, "example.com/stage1", seed="default").key
+    key = put_image(given.data_dir, "example.com/stage1", seed="default", verdict=BUILTIN).key
     store = Store(given.data_dir)
     path = f"{given.installation.stage1_images_path}/stage1.aci"
     for choice in (
@@ -129,7 +129,7 @@ def test_from_dir_takes_a_file_name(tmp_path: object, name: str) -> None:
 def test_configured_name_comes_from_the_store(tmp_path: object) -> None:
     """Name and version of the configuration are looked up in the store before anything else (S1, Z1)."""
     given = settings(tmp_path, index_of("default"))
-    put_image(given.data_dir, "example.com/stage1", seed="default")
+    put_image(given.data_dir, "example.com/stage1", seed="default", verdict=BUILTIN)
     stub = put_stub(given.data_dir)
     configure(tmp_path, name=stub.name, version="1", location="/nowhere/stage1.aci")
     assert find_stage1(Choice(), given, Store(given.data_dir)).key == stub.key
@@ -138,7 +138,7 @@ def test_configured_name_comes_from_the_store(tmp_path: object) -> None:
 def test_a_configured_file_that_is_missing_is_looked_for_beside_the_built_in_ones(tmp_path: object) -> None:
     """Of an absolute location that cannot be loaded, the file of that name in the installation is taken (S6, Z6)."""
     given = settings(tmp_path, index_of("default"))
-    key = put_image(given.data_dir, "example.com/stage1", seed="default").key
+    key = put_image(given.data_dir, "example.com/stage1", seed="default", verdict=BUILTIN).key
     configure(tmp_path, location="/nowhere/stage1.aci")
     assert find_stage1(Choice(), given, Store(given.data_dir)).key == key
     configure(tmp_path, location="/nowhere/other.aci")
@@ -149,7 +149,7 @@ def test_a_configured_file_that_is_missing_is_looked_for_beside_the_built_in_one
 def test_a_configured_name_without_an_image(tmp_path: object) -> None:
     """A configured name that nobody has is not replaced by another flavour silently."""
     given = settings(tmp_path, index_of("default"))
-    put_image(given.data_dir, "example.com/stage1", seed="default")
+    put_image(given.data_dir, "example.com/stage1", seed="default", verdict=BUILTIN)
     configure(tmp_path, name="example.com/missing", version="9")
     with pytest.raises(NotFound, match=r"example\.com/missing:9"):
         find_stage1(Choice(), given, Store(given.data_dir))
