@@ -76,7 +76,7 @@ _STATE_DIRECTORY_MODE = 0o2750
 #: Largest pod file that is read, in bytes; manifests are bounded by ``schema.jsontext``.
 MAX_FILE_BYTES = 4 * 1024 * 1024
 _SMALL_FILE_BYTES = 64 * 1024
-_CREATE_ATTEMPTS = 8
+_CREATE_ATTEMPTS = 64
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
