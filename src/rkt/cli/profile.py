@@ -30,6 +30,5 @@ def run_profiled(invocation: Invocation) -> int:
         if memory_path:
             statistics = tracemalloc.take_snapshot().statistics("lineno")
             tracemalloc.stop()
-            tracemalloc.stop()
             with open(memory_path, "w", encoding="utf-8") as stream:
                 stream.writelines(f"{statistic}\n" for statistic in statistics)
