@@ -7,6 +7,7 @@ with no network, as root, with the options it needs on a host without CAP_SYS_RE
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,6 +85,18 @@ def command_line(pid: int) -> str:
             return stream.read().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def remove_empty_cgroups(mark: str, *, seconds: float = 5.0) -> None:
+    """Remove what an engine leaves behind for its next container, once nobody is in it any more."""
+    deadline = time.monotonic() + seconds
+    while paths := sorted((path for path in host.cgroups() if mark in path), key=len, reverse=True):
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 class Peer:
@@ -324,7 +337,6 @@ class Podman(Peer):
         ]
 
     def prepare(self) -> None:
-        self.cgroups = host.cgroups()
         archive = os.path.join(self.base, "rootfs.tar")
         call("tar", "-C", self.rootfs, "-cf", archive, ".")
         call(*self._base_command(), "import", "--quiet", archive, "bench", env=self.environment())
@@ -359,9 +371,7 @@ class Podman(Peer):
             check=False,
             env=self.environment(),
         )
-        for path in sorted(host.cgroups() - self.cgroups, key=len, reverse=True):
-            if "libpod" in path:
-                os.rmdir(path)
+        remove_empty_cgroups("/libpod_parent")
 
 
 class Docker(Peer):
@@ -373,7 +383,6 @@ class Docker(Peer):
     def prepare(self) -> None:
         if shutil.which("dockerd") is None:
             raise Unavailable("dockerd is not installed")
-        self.cgroups = host.cgroups()
         self.socket = f"unix://{self.base}/docker.sock"
         self.log = open(os.path.join(self.base, "dockerd.log"), "wb")  # noqa: SIM115 - closed in close()
         self.daemon = subprocess.Popen(
@@ -431,9 +440,7 @@ class Docker(Peer):
             self.daemon.terminate()
             self.daemon.wait(30)
             self.log.close()
-            for path in sorted(host.cgroups() - self.cgroups, key=len, reverse=True):
-                if "docker" in path:
-                    os.rmdir(path)
+            remove_empty_cgroups("/docker")
 
 
 class Nspawn(Peer):
