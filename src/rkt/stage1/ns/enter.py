@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     flags = namespaces.differing(pid)
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    return _Entering(plan, joiner, app_pidfd, flags).run()
+    return _Entering(plan, joiner, app_pidfd, flags, root_fd).run()
 
 
 def load_run_arguments() -> RunArguments:
@@ -85,8 +85,11 @@ def _find_app(name: str) -> tuple[int, int]:
 class _Entering:
     """One entered command with its streams."""
 
-    def __init__(self, plan: ExecPlan, joiner: cgroup.Joiner, app_pidfd: int, flags: int) -> None:
+    def __init__(
+        self, plan: ExecPlan, joiner: cgroup.Joiner, app_pidfd: int, flags: int, root_fd: int
+    ) -> None:
         self._plan = plan
+        self._root_fd = root_fd
         self._joiner = joiner
         self._app_pidfd = app_pidfd
         self._flags = flags
@@ -143,6 +146,10 @@ class _Entering:
             sys.path.clear()
             self._joiner.join(unified=False)
             libc.setns(self._app_pidfd, self._flags)
+            # Joining a mount namespace leads to its topmost mount. That is the app's root only where rkt itself was not
+            # started below a chroot; the app's own root is right everywhere.
+            os.fchdir(self._root_fd)
+            os.chroot(".")
             child, child_pidfd = libc.clone3(0, cgroup_fd=self._joiner.cgroup_fd)
             if child == 0:
                 self._command()
