@@ -118,7 +118,9 @@ def test_an_app_that_does_not_obey_is_killed_after_its_time(rkt: Rkt, images: Im
     """SIGTERM ignored: SIGKILL after the stop time, status 137; a second signal does not wait."""
     path = images.script("example.com/stubborn", "trap '' TERM\necho up\nwhile :; do sleep 0.1; done")
     process = rkt.popen(INSECURE, "run", path)
-    rkt.wait_for_pod()
+    deadline = time.monotonic() + 20
+    while "up" not in process.stdout_text and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert process.poll() is None
