@@ -34,14 +34,14 @@ OVERLAY = "overlay"
 LAYERS = "layers"
 _STAGE1_LAYERS = "stage1/layers"
 # <linux/magic.h> and the out-of-tree file systems' own headers.
-_UNFIT_FILE_SYSTEMS = {0x61756673: "aufs", 0x2FC12FC1: "zfs"}
+_UNFIT_FILE_SYSTEMS = {0x61756673: "aufs", 0x2FC12FC1: "zfs", 0x794C7630: "overlay"}
+_MODPROBE = "/sbin/modprobe"
 
 
 def overlay_unsupported(data_dir: str) -> str:
     """Why overlays cannot be used below the data directory; empty when they can."""
-    with open("/proc/filesystems", "rb", buffering=0) as file:
-        if b"\toverlay\n" not in file.readall():
-            return "the kernel does not know the overlay file system"
+    if not _knows_overlay() and not (_load_overlay() and _knows_overlay()):
+        return "the kernel does not know the overlay file system"
     from rkt.linux import libc
 
     fd = os.open(data_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -50,6 +50,22 @@ def overlay_unsupported(data_dir: str) -> str:
     finally:
         os.close(fd)
     return f"the data directory is on {unfit}" if unfit else ""
+
+
+def _knows_overlay() -> bool:
+    with open("/proc/filesystems", "rb", buffering=0) as file:
+        return b"\toverlay\n" in file.readall()
+
+
+def _load_overlay() -> bool:
+    """Ask for the kernel module, as the first pod after a boot has to where overlay is one."""
+    try:
+        pid = os.posix_spawn(
+            _MODPROBE, ["modprobe", "--quiet", "overlay"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        )
+    except OSError:
+        return False
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _info(app: str | None, name: str, stage1_name: str) -> str:
