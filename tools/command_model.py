@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "src"))
 
 from rkt.cli.app_args import APP_FLAGS  # noqa: E402 - the tools run isolated, so the path comes first
-from rkt.cli.command import BOOL, LIST, OPTIONAL, Command, Flag  # noqa: E402
+from rkt.cli.command import BOOL, LIST, Command, Flag  # noqa: E402
 from rkt.cli.help import GROUPS, PROGRAM_SUMMARY, option_help  # noqa: E402
 from rkt.cli.main import load_commands  # noqa: E402
 from rkt.cli.parse import GLOBAL_FLAGS, render_duration  # noqa: E402
@@ -56,7 +56,7 @@ def add_flag(group: argparse._ActionsContainer, flag: Flag, *, with_default: boo
             f"--{flag.name}",
             help=help_text,
             metavar=flag.metavar or flag.name.rpartition("-")[2].upper(),
-            nargs="?" if flag.kind == OPTIONAL else None,
+            nargs="?" if flag.bare else None,
             choices=choices,
         )
     action.rkt_completes = flag.completes  # type: ignore[attr-defined]

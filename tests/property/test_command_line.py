@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, parse_mount
-from rkt.cli.command import BOOL, LIST, OPTIONAL, Command, Flag, Invocation
+from rkt.cli.command import BOOL, LIST, Command, Flag, Invocation
 from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets
 from rkt.cli.output import printable, table
 from rkt.cli.parse import GLOBAL_FLAGS, find, parse, parse_duration, render_duration
@@ -26,7 +26,7 @@ RUN = Command(
     flags=(
         Flag(name="no-overlay", kind=BOOL, default=False),
         Flag(name="volume", kind=LIST, default=[]),
-        Flag(name="net", kind=OPTIONAL, default="", bare="default"),
+        Flag(name="net", default="", bare="default"),
         Flag(name="name", default=""),
     ),
     app_flags=ALL_APP_FLAGS,

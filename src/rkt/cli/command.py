@@ -19,8 +19,6 @@ BOOL = "bool"
 STRING = "string"
 #: Like ``STRING``, but repeated values add up to a list.
 LIST = "list"
-#: ``--flag`` alone means ``Flag.bare``; a value needs ``=``.
-OPTIONAL = "optional"
 #: A Go duration such as ``30m`` or ``1h30m``; a plain ``0`` is accepted. Parsed to seconds (float).
 DURATION = "duration"
 
@@ -33,7 +31,7 @@ class Flag(Record):
         kind: one of the words above.
         default: value when absent: False, "", [] or, for a duration, seconds.
         help: one line for people, lower case, no full stop.
-        bare: for ``OPTIONAL``: the value of the flag without ``=``.
+        bare: value of ``--flag`` alone, for a flag whose value may be left out; then a value needs ``=``.
         metavar: what the value is called in man pages and completion.
         choices: words allowed, offered by completion and checked by the parser.
         hidden: works, but is left out of help.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt import __version__
-from rkt.cli.command import BOOL, DURATION, LIST, OPTIONAL, Command
+from rkt.cli.command import BOOL, DURATION, LIST, Command
 from rkt.cli.parse import GLOBAL_FLAGS, render_duration
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ def option_head(flag: Flag) -> str:
         return f"--{flag.name}={'true' if flag.default else 'false'}"
     if flag.kind == DURATION:
         return f"--{flag.name}={render_duration(flag.default)}"
-    if flag.kind == OPTIONAL:
+    if flag.bare:
         return f"--{flag.name}[={flag.bare}]"
     if flag.default and flag.kind != LIST:
         return f'--{flag.name}="{flag.default}"'

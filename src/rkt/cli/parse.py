@@ -8,7 +8,7 @@ costs 10 ms and knows neither flags before the command word nor the grammar of i
 
 from __future__ import annotations
 
-from rkt.cli.command import BOOL, DURATION, LIST, OPTIONAL, STRING, Flag
+from rkt.cli.command import BOOL, DURATION, LIST, STRING, Flag
 from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
 
@@ -300,7 +300,7 @@ def _stray(before: list[str], flags: tuple[Flag, ...]) -> int | None:
             flag = table.get(name) if word.startswith("--") else None
             if flag is None:
                 return _BAD_FLAG
-            if not equals and flag.kind in _WANTS_VALUE:
+            if not equals and flag.kind in _WANTS_VALUE and not flag.bare:
                 i += 1
                 if i == len(before):
                     return _BAD_FLAG
@@ -352,7 +352,7 @@ class _Reader:
         if not equals:
             if flag.kind == BOOL:
                 text = "true"
-            elif flag.kind == OPTIONAL:
+            elif flag.bare:
                 text = flag.bare
             elif i == len(words):
                 raise FlagError(f"flag needs an argument: --{name}")

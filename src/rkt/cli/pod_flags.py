@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rkt.cli.command import BOOL, LIST, OPTIONAL, Flag
+from rkt.cli.command import BOOL, LIST, Flag
 from rkt.errors import RktError, Stage1Error, UsageError
 from rkt.stage0.messages import tell
 
@@ -116,10 +116,9 @@ RUN_FLAGS = (
     ),
     Flag(
         name="net",
-        default="",
-        kind=OPTIONAL,
+        kind=LIST,
         bare="default",
-        help="networks to join: none or host",
+        help="networks to join: none or host; repetitions add up",
         metavar="NAME[,NAME…]",
     ),
 )
@@ -204,8 +203,7 @@ def run_options(invocation: Invocation) -> RunOptions:
                 raise UsageError(f"invalid value {text!r} for --{flag}")
     dns = parse_dns(values["dns"], values["dns-search"], values["dns-opt"], values["dns-domain"])
     hosts = parse_hosts(values["hosts-entry"])
-    given = values["net"]
-    nets = parse_nets([given] if isinstance(given, str) and given else list(given))
+    nets = parse_nets(values["net"])
     missing = [net.name for net in nets if net.name not in _NETWORKS_THAT_WORK]
     if missing:
         raise Stage1Error(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rkt.cli.command import OPTIONAL, Command, Flag
+from rkt.cli.command import Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
 from rkt.errors import PodError
@@ -90,7 +90,6 @@ COMMAND = Command(
         UUID_FILE_FLAG,
         Flag(
             name="wait",
-            kind=OPTIONAL,
             default="false",
             bare="true",
             help="wait until the pod is over, at most for a duration if one is given",
@@ -98,7 +97,6 @@ COMMAND = Command(
         ),
         Flag(
             name="wait-ready",
-            kind=OPTIONAL,
             default="false",
             bare="true",
             help="wait until the pod is ready, at most for a duration if one is given",

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.cli.command import BOOL, DURATION, LIST, OPTIONAL, Command, Flag, Invocation
+from rkt.cli.command import BOOL, DURATION, LIST, Command, Flag, Invocation
 from rkt.cli.help import command_help, option_head, program_help
 
 
@@ -74,7 +74,7 @@ def test_options_are_sorted_and_show_their_words() -> None:
         (Flag(name="a", default=""), '--a=""'),
         (Flag(name="a", default="", metavar="FILE"), "--a=FILE"),
         (Flag(name="a", kind=LIST, default=[]), "--a=[]"),
-        (Flag(name="a", kind=OPTIONAL, default="", bare="default"), "--a[=default]"),
+        (Flag(name="a", default="", bare="default"), "--a[=default]"),
         (Flag(name="a", kind=DURATION, default=1800.0), "--a=30m"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from rkt.cli.app_args import ALL_APP_FLAGS, FETCH_APP_FLAGS
-from rkt.cli.command import BOOL, DURATION, LIST, OPTIONAL, Command, Flag, Invocation
+from rkt.cli.command import BOOL, DURATION, LIST, Command, Flag, Invocation
 from rkt.cli.parse import (
     GLOBAL_FLAGS,
     FlagError,
@@ -23,7 +23,7 @@ FLAGS = {
         Flag(name="no-overlay", kind=BOOL, default=False),
         Flag(name="pull-policy", default="new", choices=("new", "update", "never")),
         Flag(name="volume", kind=LIST, default=[]),
-        Flag(name="net", kind=OPTIONAL, default="", bare="default"),
+        Flag(name="net", default="", bare="default"),
         Flag(name="name", default=""),
         Flag(name="old", kind=BOOL, default=False, deprecated="no-overlay"),
     ),
@@ -33,7 +33,7 @@ FLAGS = {
     ),
     "image list": (Flag(name="full", kind=BOOL, default=False),),
     "status": (
-        Flag(name="wait", kind=OPTIONAL, default="false", bare="true"),
+        Flag(name="wait", default="false", bare="true"),
         Flag(name="grace", kind=DURATION, default=1800.0),
     ),
 }
@@ -358,3 +358,12 @@ def test_help_is_seen_after_an_image_but_not_among_arguments() -> None:
     run = command("run", app_flags=ALL_APP_FLAGS)
     assert parse(["a", "--help"], run).help
     assert not parse(["a", "--", "--help"], run).help
+
+
+def test_a_list_whose_value_may_be_left_out_adds_up() -> None:
+    """``--net`` alone means its bare value, and repetitions add up in order (spec cli §1.7)."""
+    command = Command(
+        name="x", summary="", run=lambda _: 0, flags=(Flag(name="net", kind=LIST, bare="default"),)
+    )
+    assert parse([*"--net --net=a,b --net=c word".split()], command).values["net"] == ["default", "a,b", "c"]
+    assert parse(["word"], command).values["net"] == []
