@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 INSECURE = "--insecure-options=image"
-ROUNDS = 25
+ROUNDS = 50
 
 
 def make(rkt: Rkt) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-ROUNDS = 25
+ROUNDS = 50
 INSECURE = "--insecure-options=image"
 #: Printed when a test fails, so that its moments can be had again.
 SEED = random.SystemRandom().randrange(1 << 32)
