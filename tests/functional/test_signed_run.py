@@ -205,3 +205,11 @@ def test_nothing_of_a_pod_is_on_the_host_while_it_runs(rkt: Rkt, images: Images)
     rkt.wait_for_pod()
     with open("/proc/self/mountinfo", encoding="utf-8") as stream:
         assert rkt.base not in stream.read()
+
+
+def test_networks_that_exclude_each_other_are_refused_before_a_pod_is_made(rkt: Rkt, images: Images) -> None:
+    """``--net=none --net=host`` ends with 254 and leaves no pod (design §9.8)."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    result = rkt.run(INSECURE, "run", "--net=none", "--net=host", path, check=254)
+    assert "none and host exclude each other" in result.stderr
+    assert rkt.pods() == {}

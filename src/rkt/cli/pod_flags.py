@@ -211,6 +211,10 @@ def run_options(invocation: Invocation) -> RunOptions:
             hint="--net=none or --net=host",
         )
     names = [net.name for net in nets]
+    if len(names) > 1:
+        raise Stage1Error(
+            f"stage1: failed to setup network: {' and '.join(names)} exclude each other", hint="--net=none"
+        )
     if values.get("port"):
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
     if not names:
