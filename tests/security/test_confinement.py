@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -258,3 +260,34 @@ def test_a_link_of_the_image_changes_nothing_on_the_host(rkt: Rkt, images: Image
     )
     assert rkt.run("--insecure-options=image", "run", path, check=0).lines == ["ran"]
     assert os.listdir(trap) == []
+
+
+def test_entering_from_below_a_chroot_stays_in_the_app(rkt: Rkt, images: Images) -> None:
+    """Where rkt runs below a chroot, joining the app's mount namespace leads to the host's root; enter does not stay there."""
+    image = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
+    view = os.path.join(rkt.base, "view")
+    os.mkdir(view)
+    script = f"""
+set -e
+mount --rbind / {view}
+mount --make-rslave {view}
+chroot {view} {shlex.join(rkt.command("--insecure-options=image", "run", "--uuid-file-save=" + rkt.base + "/uuid", image))} &
+for i in $(seq 200); do
+  pod={rkt.data}/pods/run/$(cat {rkt.base}/uuid 2>/dev/null) || true
+  [ ! -s $pod/pid ] || break
+  sleep 0.1
+done
+uuid=$(cat {rkt.base}/uuid)
+chroot {view} {shlex.join(rkt.command("enter"))} $uuid /bin/sh -c 'ls -d /work /usr /boot 2>/dev/null; cat /etc/passwd | wc -l; exit 9' || echo status $?
+chroot {view} {shlex.join(rkt.command("stop"))} $uuid
+wait
+"""
+    result = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        env=rkt.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.stdout.splitlines()[:2] == ["3", "status 9"], result
