@@ -365,5 +365,9 @@ def test_a_list_whose_value_may_be_left_out_adds_up() -> None:
     command = Command(
         name="x", summary="", run=lambda _: 0, flags=(Flag(name="net", kind=LIST, bare="default"),)
     )
-    assert parse([*"--net --net=a,b --net=c word".split()], command).values["net"] == ["default", "a,b", "c"]
+    assert parse([*["--net", "--net=a,b", "--net=c", "word"]], command).values["net"] == [
+        "default",
+        "a,b",
+        "c",
+    ]
     assert parse(["word"], command).values["net"] == []
