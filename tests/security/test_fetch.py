@@ -96,7 +96,7 @@ def _descends(pid: int, ancestor: int) -> bool:
 
 def is_confined(seen: Seen) -> bool:
     """The last step of both workers."""
-    return seen.status["NoNewPrivs"] == "1"
+    return seen.status["Seccomp"] == "2"
 
 
 @contextmanager
