@@ -199,16 +199,6 @@ def test_render_applies_the_white_list(rkt: Rkt) -> None:
     assert os.listdir(f"{output}/a") == ["keep"]
 
 
-def test_render_refuses_dependencies(rkt: Rkt) -> None:
-    """An image that depends on others is not rendered as if it did not."""
-    path = os.path.join(rkt.base, "d.aci")
-    aci.write_aci(path, name=NAME, dependencies=[{"imageName": "example.com/base"}])
-    fetch(rkt, path)
-    refused = rkt.run("image", "render", NAME, os.path.join(rkt.base, "out"), check=254)
-    assert "example.com/base" in refused.stderr
-    assert not os.path.exists(os.path.join(rkt.base, "out"))
-
-
 def test_cat_manifest(rkt: Rkt, file: str) -> None:
     """The manifest is printed indented by tabs, or exactly as the image has it."""
     fetch(rkt, file)

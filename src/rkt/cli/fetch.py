@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Fetch all images, then print their hashes; at the first failure nothing is printed."""
-    from rkt.fetch.fetch import fetch_image
+    from rkt.fetch.dependencies import fetch_with_dependencies
 
     if not invocation.apps:
         raise UsageError("must provide at least one image")
@@ -23,7 +23,9 @@ def run(invocation: Invocation) -> int:
         raise UsageError("app arguments unsupported")
     policy = _pull_policy(invocation)
     keys = [
-        fetch_image(app.reference, invocation.settings, signature=app.signature, pull_policy=policy).key
+        fetch_with_dependencies(
+            app.reference, invocation.settings, signature=app.signature, pull_policy=policy
+        ).key
         for app in invocation.apps
     ]
     write("".join(f"{key if invocation.values['full'] else key.medium}\n" for key in keys))

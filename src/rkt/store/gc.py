@@ -28,12 +28,12 @@ class Outcome(Record):
     """What a collection did.
 
     Attributes:
-        layers: keys of the layers that were removed because nothing referred to them.
+        layers: keys of the layers, and IDs of the trees, that were removed because nothing referred to them.
         images: keys of the images that were removed because they were not used for long.
         problems: what could not be done, one line each.
     """
 
-    layers: list[ImageKey] = []
+    layers: list[str] = []
     images: list[ImageKey] = []
     problems: list[str] = []
 
@@ -70,7 +70,8 @@ def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKe
     problems = staging.sweep(store.data_dir)
     with prepare_lock(store.data_dir, exclusive=True):
         first = _remove_layers(store)
-        problems += first.problems
+        trees = _remove_trees(store)
+        problems += first.problems + trees.problems
         _remove_stray_files(store)
         layer_users = referenced_keys(store.data_dir, LAYER_STATES)
         keep = referenced_keys(store.data_dir, IMAGE_STATES) | set(protected)
@@ -87,7 +88,7 @@ def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKe
             except RktError as e:
                 problems.append(e.message)
         problems += [f"{e.message} ({e.hint})" for e in damaged]
-    return Outcome(layers=first.layers, images=images, problems=problems)
+    return Outcome(layers=first.layers + trees.layers, images=images, problems=problems)
 
 
 def remove_image(store: Store, key: ImageKey) -> bool:
@@ -143,6 +144,21 @@ def _remove_layers(store: Store) -> Outcome:
             outcome.layers.append(key)
         except (OSError, RktError) as e:
             outcome.problems.append(f"cannot remove layer {key}: {e}")
+    return outcome
+
+
+def _remove_trees(store: Store) -> Outcome:
+    """Remove rendered trees that no pod refers to; under the exclusive prepare lock."""
+    needed = referenced_keys(store.data_dir, LAYER_STATES)
+    outcome = Outcome()
+    for name in sorted(_entries(f"{store.data_dir}/cas/tree")):
+        if name in needed:
+            continue
+        try:
+            store.remove_tree(name)
+            outcome.layers.append(name)
+        except (OSError, RktError) as e:
+            outcome.problems.append(f"cannot remove tree {name}: {e}")
     return outcome
 
 
