@@ -67,7 +67,9 @@ def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKe
         unused_since_ns: images last used before this time go, nanoseconds since the epoch.
         protected: images that stay whatever their age.
     """
-    problems = staging.sweep(store.data_dir)
+    from rkt.fetch import partial
+
+    problems = staging.sweep(store.data_dir) + partial.trim(store.data_dir)
     with prepare_lock(store.data_dir, exclusive=True):
         first = _remove_layers(store)
         trees = _remove_trees(store)

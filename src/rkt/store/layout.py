@@ -14,6 +14,7 @@
     │   ├── layer/KEY/        0700: manifest and rootfs/ as unpacked
     │   ├── tree/ID/          0700: a root file system rendered of several images (store.trees)
     │   ├── split/KEY         what the tar held besides the files' contents
+    │   ├── partial/          0700, made on demand: downloads that did not become an image yet (fetch.partial)
     │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
     │   └── remote/SHA256     what was downloaded from the URL with that sha256
     └── pods/                 (pod.lifecycle)
