@@ -112,7 +112,7 @@ def test_one_changed_byte_is_named(rkt: Rkt, file: str) -> None:
     os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
     bad = rkt.run("image", "verify", NAME, check=254)
     assert bad.lines[1:] == ["  rootfs/etc/conf: content (other bytes of the same number)"]
-    assert "hint: rkt image rm" in bad.stderr
+    assert "hint: rkt image verify --repair" in bad.stderr
     output = os.path.join(rkt.base, "out.aci")
     refused = rkt.run("image", "export", NAME, output, check=254)
     assert "rootfs/etc/conf" in refused.stderr

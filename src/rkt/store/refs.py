@@ -36,6 +36,26 @@ def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[
     return keys
 
 
+def running_keys(data_dir: str) -> set[ImageKey | TreeID]:
+    """What pods use at this moment: those whose directory is locked by the process that runs them."""
+    import fcntl
+
+    keys: set[ImageKey | TreeID] = set()
+    state_path = f"{data_dir}/pods/run"
+    for pod in _entries(state_path):
+        try:
+            fd = os.open(f"{state_path}/{pod}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # collected since
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            keys.update(_pod_keys(f"{state_path}/{pod}"))
+        finally:
+            os.close(fd)
+    return keys
+
+
 def parse_layer(text: str) -> ImageKey | TreeID:
     """A line of a pod's ``layers``.
 

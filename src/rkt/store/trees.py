@@ -138,35 +138,25 @@ def _check_layer(store: Store, key: ImageKey) -> None:
         )
 
 
-def is_intact(store: Store, identity: TreeID) -> bool:
-    """Whether a tree is as it was rendered.
-
-    Raises:
-        StoreError: its record cannot be used, which counts as damage too.
-    """
-    path = f"{store.data_dir}/cas/tree/{identity}"
-    record = read_tree_record(path)
-    try:
-        return tree_digest(path) == record.digest
-    except OSError:
-        return False
-
-
-def trees_of(store: Store, key: ImageKey) -> list[tuple[str, bool]]:
-    """Names of the trees that have files of an image, and whether their record could be read."""
-    found = []
+def damaged_trees(store: Store, key: ImageKey) -> list[str]:
+    """Names of the trees with files of an image that are not as they were rendered, or whose record cannot be read."""
     trees_path = f"{store.data_dir}/cas/tree"
     try:
         names = sorted(os.listdir(trees_path))
     except FileNotFoundError:
         return []
+    except OSError as e:
+        raise StoreError(f"cannot read {trees_path}: {e.strerror}", hint="run the command as root") from e
+    damaged = []
     for name in names:
+        path = f"{trees_path}/{name}"
         try:
-            if key in read_tree_record(f"{trees_path}/{name}").parts:
-                found.append((name, True))
-        except StoreError:
-            found.append((name, False))
-    return found
+            record = read_tree_record(path)
+            if key in record.parts and tree_digest(path) != record.digest:
+                damaged.append(name)
+        except (OSError, StoreError):
+            damaged.append(name)
+    return damaged
 
 
 def tree_digest(path: str) -> str:

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store kept in order: repair, collection, full disks, unreadable records (spec cli §2.18, §2.23, §10.6)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib.aci import write_aci
+from tests.lib.images import fetch
+from tests.lib.rkt import wait_for
+from tests.lib.server import Page, Server
+from tests.lib.store import listing
+
+if TYPE_CHECKING:
+    from tests.lib.images import Images
+    from tests.lib.rkt import Rkt
+
+pytestmark = pytest.mark.root
+
+INSECURE = "--insecure-options=image"
+NAME = "example.com/app"
+
+
+def aci(rkt: Rkt, content: bytes = b"x", name: str = NAME) -> str:
+    """An image file."""
+    path = f"{rkt.base}/image.aci"
+    write_aci(path, ["/bin/app"], name=name, files={"bin/app": (content, 0o755), "conf": b"conf"})
+    return path
+
+
+def damage(rkt: Rkt, name: str = "conf") -> str:
+    """Change a file of the only layer; its path."""
+    (key,) = os.listdir(f"{rkt.data}/cas/layer")
+    path = f"{rkt.data}/cas/layer/{key}/rootfs/{name}"
+    with open(path, "wb") as file:
+        file.write(b"fnoc")
+    return path
+
+
+def content(path: str) -> bytes:
+    """Content of a file."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def ids(rkt: Rkt) -> list[str]:
+    """Keys of all images."""
+    return rkt.run("image", "list", "--no-legend", "--fields=id", "--full", check=0).lines
+
+
+def test_repair_from_a_file(rkt: Rkt) -> None:
+    """A changed, a removed and a planted file are as they were, and nothing else is left in the store."""
+    path = aci(rkt)
+    fetch(rkt, path)
+    before = listing(f"{rkt.data}/cas")
+    victim = damage(rkt)
+    os.unlink(f"{os.path.dirname(victim)}/bin/app")
+    with open(f"{os.path.dirname(victim)}/planted", "wb"):
+        pass
+    rkt.run("image", "verify", NAME, check=254)
+    result = rkt.run(INSECURE, "image", "verify", "--repair", NAME, check=0)
+    assert "rootfs/conf: content" in result.stdout
+    assert "repaired image" in result.stdout
+    assert "successfully verified" in result.stdout
+    assert listing(f"{rkt.data}/cas") == before
+    assert content(victim) == b"conf"
+    assert rkt.run("image", "verify", "--repair", NAME, check=0).stdout.startswith("successfully")
+
+
+def test_repair_from_a_url(rkt: Rkt) -> None:
+    """The server is asked for the whole image again, whatever was remembered of it."""
+    with Server() as server:
+        server.put(
+            "/app.aci", Page(body=content(aci(rkt)), headers={"ETag": '"1"', "Cache-Control": "max-age=600"})
+        )
+        rkt.run(INSECURE, "fetch", f"{server.url}/app.aci", check=0)
+        victim = damage(rkt)
+        rkt.run(INSECURE, "image", "verify", "--repair", NAME, check=0)
+        assert content(victim) == b"conf"
+
+
+def test_a_lost_layer_is_repaired(rkt: Rkt) -> None:
+    """So is what a repair that was killed leaves."""
+    fetch(rkt, aci(rkt))
+    (key,) = os.listdir(f"{rkt.data}/cas/layer")
+    shutil.rmtree(f"{rkt.data}/cas/layer/{key}")
+    assert "is missing" in rkt.run("image", "verify", NAME, check=254).stderr
+    rkt.run(INSECURE, "image", "verify", "--repair", NAME, check=0)
+    rkt.run("image", "verify", NAME, check=0)
+
+
+def test_what_cannot_be_repaired_stays(rkt: Rkt) -> None:
+    """An origin that is gone, is not trusted, or is another image now is named; the layer stays as it was."""
+    path = aci(rkt)
+    fetch(rkt, path)
+    victim = damage(rkt)
+    refused = rkt.run("image", "verify", "--repair", NAME, check=254)
+    assert "cannot repair" in refused.stderr
+    assert "hint: " in refused.stderr
+    assert content(victim) == b"fnoc"
+    aci(rkt, b"another")
+    assert "another image now" in rkt.run(INSECURE, "image", "verify", "--repair", NAME, check=254).stderr
+    assert content(victim) == b"fnoc"
+    os.unlink(path)
+    key = next(key for key in ids(rkt) if key in victim)
+    refused = rkt.run(INSECURE, "image", "verify", "--repair", key, check=254)
+    assert path in refused.stderr
+    assert content(victim) == b"fnoc"
+    assert os.listdir(f"{rkt.data}/cas/tmp") == []
+
+
+def test_a_running_pod_is_not_repaired_under(rkt: Rkt, images: Images) -> None:
+    """Its files would vanish; after it is gone they are repaired."""
+    path = images.script("example.com/sleeper", "sleep 60")
+    key = rkt.run(INSECURE, "fetch", "--full", path, check=0).lines[-1]
+    rkt.popen(INSECURE, "run", "example.com/sleeper")
+    uuid = rkt.wait_for_pod()
+    victim = f"{rkt.data}/cas/layer/{key}/rootfs/script"
+    with open(victim, "ab") as file:
+        file.write(b"#")
+    refused = rkt.run(INSECURE, "image", "verify", "--repair", key, check=254)
+    assert "a running pod uses it" in refused.stderr
+    rkt.run("stop", "--force", uuid, check=0)
+    wait_for(lambda: "exited" in rkt.run("status", uuid).stdout, "exited pod")
+    rkt.run(INSECURE, "image", "verify", "--repair", key, check=0)
+    assert not content(victim).endswith(b"#")
+
+
+def test_i26_i27_trees(rkt: Rkt, images: Images) -> None:
+    """A file deleted from a rendered tree is noticed and comes back, for the pod that needs it."""
+    path = images.busybox("example.com/listed", file="listed", pathWhitelist=["/bin/busybox", "/bin/sh"])
+    fetch(rkt, path)
+    uuid = rkt.run(
+        INSECURE, "prepare", "example.com/listed", "--exec=/bin/sh", "--", "-c", "echo fine", check=0
+    ).lines[-1]
+    (tree,) = os.listdir(f"{rkt.data}/cas/tree")
+    shell = f"{rkt.data}/cas/tree/{tree}/rootfs/bin/sh"
+    os.unlink(shell)
+    result = rkt.run("image", "verify", "example.com/listed", check=254)
+    assert "tree cache verification failed for image example.com/listed" in result.stdout
+    result = rkt.run("image", "verify", "--repair", "example.com/listed", check=0)
+    assert "rebuilding..." in result.stdout
+    assert os.path.islink(shell)
+    result = rkt.run("image", "verify", "example.com/listed", check=0)
+    assert result.stdout.startswith("successfully verified checksum for image:")
+    assert "fine" in rkt.run("run-prepared", uuid, check=0).stdout
