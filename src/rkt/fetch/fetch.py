@@ -437,7 +437,7 @@ class _Fetch:
         if kind == "progress":
             done, total = event.get("done"), event.get("total")
             if isinstance(done, int):
-                self._report.progress(self._label, done, total if isinstance(total, int) else None)
+                self._report.progress(self._label, done, total if isinstance(total, int) else None, self._url)
         elif kind == "image":
             self._report.debug(f"fetching image from {self._url}")
         elif kind == "signature":
