@@ -20,8 +20,9 @@ _CLONE_THREAD = 0x00010000
 _LOW_32 = 0xFFFFFFFF
 _FORMAT, _FIFO = 0o170000, 0o010000
 _PR_SET_NAME = 15
-# <asm-generic/ioctls.h>: non-blocking, close-on-exec, and the question whether a file is a terminal.
-_IOCTLS = (0x5421, 0x5450, 0x5451, 0x5401)
+# <asm-generic/ioctls.h>: non-blocking, close-on-exec and its opposite, the question whether a file is a terminal, and how
+# long the next answer of a name server is.
+_IOCTLS = (0x5421, 0x5451, 0x5450, 0x5401, 0x541B)
 
 #: The interpreter, its threads and its memory; reading, writing and sizing descriptors that are there already.
 _EVERY = """
