@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +16,11 @@ from tests.lib.aci import write_aci
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 from tests.lib.server import Page, Server
-from tests.lib.store import listing
+from tests.lib.store import BUILTIN, listing, put_image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
@@ -148,3 +153,124 @@ def test_i26_i27_trees(rkt: Rkt, images: Images) -> None:
     result = rkt.run("image", "verify", "example.com/listed", check=0)
     assert result.stdout.startswith("successfully verified checksum for image:")
     assert "fine" in rkt.run("run-prepared", uuid, check=0).stdout
+
+
+def age(rkt: Rkt, key: str) -> None:
+    """Pretend that the image was last used two days ago."""
+    then = time.time() - 2 * 86400
+    os.utime(f"{rkt.data}/cas/used/{key}", (then, then))
+
+
+def test_dry_run(rkt: Rkt) -> None:
+    """What would go is named, and all of it stays."""
+    fetch(rkt, aci(rkt))
+    (key,) = ids(rkt)
+    age(rkt, key)
+    tree = f"{rkt.data}/cas/tree/deps-sha512-{'0' * 64}"
+    os.mkdir(tree)
+    os.mkdir(f"{rkt.data}/cas/layer/sha512-{'1' * 64}")
+    before = listing(f"{rkt.data}/cas")
+    result = rkt.run("image", "gc", "--dry-run", check=0)
+    assert result.stdout == f'would remove aci for image: "{key}"\n'
+    assert "would remove treestore" in result.stderr
+    assert os.path.basename(tree) in result.stderr
+    assert listing(f"{rkt.data}/cas") == before
+    rkt.run("image", "gc", check=0)
+    assert not any("sha512-" in path for path in listing(f"{rkt.data}/cas"))
+
+
+def test_gc_keeps_stage1_images(rkt: Rkt) -> None:
+    """The installation's and the configured one stay; a built-in one of an earlier version goes."""
+    uuid = rkt.run(INSECURE, "prepare", aci(rkt), check=0).lines[-1]
+    rkt.run("rm", uuid, check=0)
+    (default,) = (
+        key for key in ids(rkt) if rkt.run("image", "cat-manifest", key).stdout.find("stage1-ns") > 0
+    )
+    old = put_image(rkt.data, "coreos.com/rkt/stage1-ns", seed="old", version="0.0.1", verdict=BUILTIN).key
+    named = put_image(rkt.data, "example.com/stage1", seed="named", version="7").key
+    os.makedirs(f"{rkt.local}/stage1.d")
+    with open(f"{rkt.local}/stage1.d/stage1.json", "w", encoding="utf-8") as file:
+        file.write('{"rktKind":"stage1","rktVersion":"v1","name":"example.com/stage1","version":"7"}')
+    for key in ids(rkt):
+        age(rkt, key)
+    result = rkt.run("image", "gc", check=0)
+    assert old in result.stdout
+    assert set(ids(rkt)) == {default, named}
+    with open(f"{rkt.local}/stage1.d/stage1.json", "w", encoding="utf-8") as file:
+        file.write("{")
+    rkt.run("image", "gc", "--grace-period=0", check=254)
+    assert set(ids(rkt)) == {default, named}
+
+
+def test_rm_of_the_default_stage1(rkt: Rkt) -> None:
+    """It is removed with a warning, and the next pod has it again (rows I14 to I19)."""
+    path = aci(rkt)
+    rkt.run("rm", rkt.run(INSECURE, "prepare", path, check=0).lines[-1], check=0)
+    stage1 = next(key for key in ids(rkt) if "stage1-ns" in rkt.run("image", "cat-manifest", key).stdout)
+    result = rkt.run("image", "rm", stage1, check=0)
+    assert "default stage1 image" in result.stderr
+    assert "1 image(s) successfully removed" in result.stderr
+    rkt.run(INSECURE, "prepare", path, check=0)
+    assert stage1 in ids(rkt)
+
+
+@pytest.fixture
+def tiny(rkt: Rkt) -> Iterator[Rkt]:
+    """An engine whose data directory has room for one small image."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0755", "tmpfs", rkt.data], check=True)
+    try:
+        yield rkt
+    finally:
+        subprocess.run(["umount", rkt.data], check=True)
+
+
+def fill(path: str) -> None:
+    """Write a file until there is no room."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
+def test_a_full_disk(tiny: Rkt) -> None:
+    """A fetch that finds no room says so and leaves nothing; list, rm and gc work on a disk that is full."""
+    rkt = tiny
+    fetch(rkt, aci(rkt))
+    before = listing(f"{rkt.data}/cas")
+    big = f"{rkt.base}/big.aci"
+    write_aci(big, name="example.com/big", files={"big": os.urandom(3 << 20)})
+    refused = rkt.run(INSECURE, "fetch", big, check=254)
+    assert "No space left on device" in refused.stderr
+    assert listing(f"{rkt.data}/cas") == before
+    fill(f"{rkt.data}/ballast")
+    rkt.run(INSECURE, "fetch", aci(rkt, b"other", "example.com/other"), check=254)
+    (key,) = ids(rkt)
+    age(rkt, key)
+    assert key in rkt.run("image", "gc", "--dry-run", check=0).stdout
+    with open(f"{rkt.data}/cas/record/{key}", "r+b") as file:
+        file.write(b"\0" * 64)
+    assert key in rkt.run("image", "list", check=0).stderr
+    rkt.run("image", "rm", key, check=0)
+    rkt.run("image", "gc", check=0)
+    assert not any("sha512-" in path for path in listing(f"{rkt.data}/cas"))
+
+
+def test_a_record_that_is_none(rkt: Rkt) -> None:
+    """Whatever stands in a record's place is named, hides no other image, and can be removed."""
+    fetch(rkt, aci(rkt))
+    (good,) = ids(rkt)
+    bad = f"sha512-{'2' * 64}"
+    path = f"{rkt.data}/cas/record/{bad}"
+    for kind in ("directory", "pipe", "link"):
+        if kind == "directory":
+            os.mkdir(path)
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            os.symlink("/etc/passwd", path)
+        result = rkt.run("image", "list", "--no-legend", "--fields=id", "--full", check=0)
+        assert result.lines == [good]
+        assert path in result.stderr
+        rkt.run(INSECURE, "fetch", aci(rkt), check=0)
+        assert path in rkt.run("image", "gc", check=0).stderr
+        rkt.run("image", "rm", bad, check=0)
+        assert not os.path.lexists(path)

@@ -307,7 +307,7 @@ class Store:
                 record = None
             self._records.pop(key, None)
             try:
-                os.unlink(f"{self._cas}/record/{key}")
+                _unlink_record(f"{self._cas}/record/{key}")
                 sync_directory(f"{self._cas}/record")
             except FileNotFoundError:
                 raise NotFound(f"image {key} is not in the store", hint="rkt image list") from None
@@ -331,24 +331,16 @@ class Store:
 
     def remove_tree(self, identity: str) -> None:
         """Remove a rendered tree; the caller knows that no pod refers to it. Absent is fine."""
-        from rkt.store.staging import Staging
+        from rkt.store.staging import discard
 
-        with Staging(self.data_dir) as staging:
-            try:
-                os.rename(f"{self._cas}/tree/{identity}", f"{staging.path}/tree")
-            except FileNotFoundError:
-                pass
+        discard(self.data_dir, f"{self._cas}/tree/{identity}")
 
     def remove_layer(self, key: ImageKey) -> None:
         """Remove a layer and its split; the caller knows that nothing refers to it. Absent is fine."""
-        from rkt.store.staging import Staging
+        from rkt.store.staging import discard
 
-        with Staging(self.data_dir) as staging:
-            try:
-                os.rename(f"{self._cas}/layer/{key}", f"{staging.path}/layer")
-            except FileNotFoundError:
-                pass
-            _unlink(self.split_path(key))
+        _unlink(self.split_path(key))
+        discard(self.data_dir, f"{self._cas}/layer/{key}")
 
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
         """Take an image out of the name index; without a name, look for it under every name."""
@@ -462,6 +454,16 @@ def _give(path: str, mode: int, gid: int) -> None:
     os.chmod(path, mode, follow_symlinks=True)
     if gid != -1:
         os.chown(path, -1, gid)
+
+
+def _unlink_record(path: str) -> None:
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        # Whatever somebody or a broken file system put there, the image can be removed.
+        from rkt.linux.files import remove_tree
+
+        remove_tree(path)
 
 
 def _unlink(path: str) -> None:
