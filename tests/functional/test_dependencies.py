@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lib.aci import image_id, write_aci
+from tests.lib.aci import ARCH, image_id, write_aci
 from tests.lib.images import fetch
+from tests.lib.server import Authority
+from tests.lib.site import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
@@ -248,3 +252,104 @@ def test_a_changed_layer_is_not_rendered(listed: Rkt) -> None:
         assert "rkt image verify" in refused.stderr
     assert listed.pods() == {}
     assert trees(listed) == []
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[Authority]:
+    """A private root."""
+    made = Authority()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(rkt: Rkt, authority: Authority) -> Iterator[Site]:
+    """A host whose pages lead to /images/NAME.aci."""
+    with Site(authority) as running:
+        running.configure(rkt)
+        for name in "abcde":
+            running.discoverable(f"/{name}", f"{running.host} {running.url(f'/images/{name}.{{ext}}')}")
+        yield running
+
+
+def serve_d1(rkt: Rkt, site: Site, images: Images) -> None:
+    """The images of row D1: B and the one that the others stand on in the store, A, C, D and E on the server."""
+    host = {"os": "linux", "arch": ARCH}
+    base = site.name("inspect")
+    fetch(rkt, images.busybox(base, file=base.replace("/", "-"), files={"who": b"inspect"}))
+    write_aci(f"{rkt.base}/b.aci", None, name=site.name("b"), files={"b": b"b", "who": b"b"})
+    fetch(rkt, f"{rkt.base}/b.aci")
+    e = dependency(site.name("e"), labels=[{"name": "version", "value": "1"}])
+    b = dependency(site.name("b"))
+    site.image(
+        rkt, "a", files={"a": b"a"}, dependencies=[b, dependency(site.name("c")), dependency(site.name("d"))]
+    )
+    site.image(rkt, "c", files={"c": b"c", "who": b"c"}, dependencies=[b, e], labels=host)
+    site.image(rkt, "d", files={"d": b"d", "who": b"d"}, dependencies=[b, e], labels=host)
+    site.image(rkt, "e", files={"e": b"e"}, dependencies=[dependency(base)], labels={**host, "version": "1"})
+
+
+def downloads(site: Site) -> list[str]:
+    """Names of the images that were downloaded, in order."""
+    return [
+        path[len("/images/")] for path in site.server.paths() if path.endswith(".aci") and "/images/" in path
+    ]
+
+
+def test_d1_run(rkt: Rkt, site: Site, images: Images) -> None:
+    """Breadth first, each once, what is in the store is not asked for; the app sees the last declared on top."""
+    serve_d1(rkt, site, images)
+    words = ("--exec=/bin/cat", "--", "/a", "/b", "/c", "/d", "/e", "/who")
+    result = rkt.run("--insecure-options=image,tls", "--debug", "run", site.name("a"), *words, check=0)
+    assert result.stdout.strip() == "abcded"
+    assert downloads(site) == ["a", "c", "d", "e"]
+    position = 0
+    for line in (
+        f'remote fetching from URL "{site.url("/images/a.aci")}"',
+        f"using image from local store for image name {site.name('b')}",
+        f'remote fetching from URL "{site.url("/images/c.aci")}"',
+        f'remote fetching from URL "{site.url("/images/d.aci")}"',
+        f"using image from local store for image name {site.name('inspect')}",
+    ):
+        position = result.stderr.index(line, position)
+    again = rkt.run(INSECURE, "run", "--pull-policy=never", site.name("a"), *words, check=0)
+    assert again.stdout == result.stdout
+
+
+def test_d2_fetch(rkt: Rkt, site: Site, images: Images) -> None:
+    """``fetch`` brings all of them, and prints one hash; nothing is rendered before it is needed."""
+    serve_d1(rkt, site, images)
+    result = rkt.run(INSECURE, "fetch", "--pull-policy=new", site.name("a"), check=0)
+    assert len(result.lines) == 1
+    listed = rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines
+    assert {site.name(name) for name in "abcd"} | {f"{site.name('e')}:1", site.name("inspect")} == set(listed)
+    assert trees(rkt) == []
+
+
+def test_a_dependency_without_a_good_signature(rkt: Rkt, site: Site, images: Images) -> None:
+    """Each image that comes of discovery needs its own signature."""
+    rkt.run("trust", "--root", "--skip-fingerprint-review", images.key_file, check=0)
+    signer = (images.ring, images.key)
+    labels = {"os": "linux", "arch": ARCH}
+    site.image(rkt, "a", signer=signer, dependencies=[dependency(site.name("c"))], labels=labels)
+    site.image(rkt, "c", files={"c": b"c"}, labels=labels)
+    refused = rkt.run("run", site.name("a"), check=254)
+    assert "c.aci.asc" in refused.stderr
+    assert rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines.count(site.name("c")) == 0
+    site.image(rkt, "c", files={"c": b"c"}, labels=labels, signer=signer)
+    rkt.run("fetch", "--pull-policy=new", site.name("a"), check=0)
+    assert "NOT VERIFIED" not in rkt.run("image", "list", check=0).stdout
+
+
+def test_export_stands_alone(listed: Rkt) -> None:
+    """What is exported of a pod holds the files of all its images and the new ones, and depends on nothing."""
+    listed.run(INSECURE, "run", "example.com/app", check=0)
+    (uuid,) = listed.pods()
+    listed.run("export", uuid, f"{listed.base}/out.aci", check=0)
+    for name in ("example.com/app", "example.com/fat"):
+        listed.run("image", "rm", name, check=0)
+    fetch(listed, f"{listed.base}/out.aci")
+    result = listed.run(
+        INSECURE, "run", "example.com/app", "--exec=/bin/cat", "--", "/bin/new", "/public", check=0
+    )
+    assert result.stdout.split() == ["x", "p"]

@@ -274,3 +274,56 @@ def test_a_record_that_is_none(rkt: Rkt) -> None:
         assert path in rkt.run("image", "gc", check=0).stderr
         rkt.run("image", "rm", bad, check=0)
         assert not os.path.lexists(path)
+
+
+def test_i13_twelve_digits(rkt: Rkt) -> None:
+    """The ID that ``image list`` shows is enough for every command."""
+    path = aci(rkt)
+    fetch(rkt, path)
+    (key,) = ids(rkt)
+    short = key[: 7 + 12]
+    output = f"{rkt.base}/out"
+    rkt.run("image", "cat-manifest", short, check=0)
+    for _ in range(2):
+        rkt.run("image", "export", "--overwrite", short, f"{output}.aci", check=0)
+        rkt.run("image", "render", "--overwrite", short, output, check=0)
+        rkt.run("image", "extract", "--overwrite", short, output, check=0)
+    assert content(f"{output}.aci") == content(path)
+    rkt.run(INSECURE, "prepare", short, check=0)
+    rkt.run("image", "rm", short, check=0)
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_i14_i15_i17_i18_rm_with_pods(rkt: Rkt, images: Images, by: str) -> None:
+    """The stage1, an image that was used and one that was not are removed; a prepared pod still runs."""
+    used = images.busybox("example.com/used", ("/bin/echo", "still here"), file="used")
+    fetch(rkt, used)
+    fetch(rkt, aci(rkt, name="example.com/unused"))
+    rkt.run(INSECURE, "run", "example.com/used", check=0)
+    uuid = rkt.run(INSECURE, "prepare", "example.com/used", check=0).lines[-1]
+    rows = rkt.run("image", "list", "--no-legend", "--fields=id,name", "--full", check=0).lines
+    assert len(rows) == 3
+    for row in rows:
+        key, name = row.split()
+        result = rkt.run("image", "rm", name if by == "name" else key, check=0)
+        assert "rm: 1 image(s) successfully removed" in result.stderr
+    assert ids(rkt) == []
+    rkt.run("image", "gc", "--grace-period=0", check=0)
+    assert "still here" in rkt.run(INSECURE, "run-prepared", uuid, check=0).stdout
+
+
+def test_i20_i21_trees(rkt: Rkt, images: Images) -> None:
+    """The files that an exited pod refers to stay, images or none; when the pods are gone they go."""
+    fetch(rkt, images.busybox("example.com/used", ("/bin/true",), file="used-once"))
+    rkt.run(INSECURE, "run", "example.com/used", check=0)
+    rkt.run("image", "rm", "example.com/used", check=0)
+    layers = f"{rkt.data}/cas/layer"
+    before = sorted(os.listdir(layers))
+    assert len(before) == 2
+    rkt.run("image", "gc", "--grace-period=0", check=0)
+    assert sorted(os.listdir(layers)) == before
+    for _ in range(2):
+        rkt.run("gc", "--grace-period=0", check=0)
+    rkt.run("image", "gc", "--grace-period=0", check=0)
+    assert len(os.listdir(layers)) == 1, "the installation's stage1"
+    assert os.listdir(f"{rkt.data}/cas/tree") == []
