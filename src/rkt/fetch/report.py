@@ -40,14 +40,14 @@ class Reporter:
         self._style = style
         self._meter: _Bar | _Lines | _Events | None = None
 
-    def message(self, text: str) -> None:
-        """For everybody."""
+    def message(self, text: str, *, source: str = "image") -> None:
+        """For everybody; ``source`` is what each line starts with."""
         self.end()
         if self._style == JSON:
             for line in text.splitlines():
                 _write_event({"event": "message", "text": line})
         else:
-            _write("".join(f"image: {line}\n" for line in text.splitlines()))
+            _write("".join(f"{source}: {line}\n" for line in text.splitlines()))
 
     def debug(self, text: str) -> None:
         """With ``--debug`` only."""

@@ -116,6 +116,7 @@ def offer(
     conditions: Conditions,
     *,
     write: Callable[[str], object],
+    tell: Callable[[str], object] | None = None,
 ) -> bool:
     """Show keys, ask unless that is not needed, and trust them all or none; returns which.
 
@@ -126,31 +127,34 @@ def offer(
         settings: key store, and ``--trust-keys-from-https``.
         conditions: under which they were got.
         write: takes the fingerprints.
+        tell: takes words for people, without their prefix; by default they go to stderr.
     Raises:
         NotVerified: somebody must be asked, and there is no terminal.
     """
-    _show(prefix, location, keys, write)
+    tell = tell or say
+    _show(prefix, location, keys, write, tell)
     # A server that nobody vouched for is not what "https" promises.
     vouched = location.startswith("https://") and not conditions.tls_insecure
     skip_review = conditions.skip_review or (settings.trust_keys_from_https and vouched)
     if not skip_review and not _accepted(len(keys)):
-        say(f'not trusting "{location}"')
+        tell(f'not trusting "{location}"')
         return False
     review = "without fingerprint review" if skip_review else "after fingerprint review"
-    say(f'Trusting "{location}" for prefix "{prefix or ""}" {review}.')
+    tell(f'Trusting "{location}" for prefix "{prefix or ""}" {review}.')
     store = Keystore(settings)
     for key in keys:
         path = store.store(key, prefix)
         what = "Added root key" if prefix is None else f'Added key for prefix "{prefix}"'
-        say(f'{what} at "{path}"')
+        tell(f'{what} at "{path}"')
     return True
 
 
-def discover_keys(name: str, settings: Settings) -> None:
+def discover_keys(name: str, settings: Settings, tell: Callable[[str], object] | None = None) -> None:
     """Offer the keys that a name's pages speak of, when no key counts for the name by a prefix (spec cli §6.6).
 
-    What fails is only told: the check of the signature decides.
+    What fails is only told, by ``tell``: the check of the signature decides.
     """
+    tell = tell or say
     insecure = settings.insecure
     if insecure.tls and not insecure.pubkey:
         return
@@ -159,15 +163,15 @@ def discover_keys(name: str, settings: Settings) -> None:
     )
     try:
         if any(file.rule != RULE_ROOT for file in Keystore(settings).listing(name).keys.values()):
-            say(f'keys already exist for prefix "{name}", not fetching again')
+            tell(f'keys already exist for prefix "{name}", not fetching again')
             return
         if insecure.pubkey:
-            say("signing keys may be downloaded from an insecure connection")
+            tell("signing keys may be downloaded from an insecure connection")
         for location in key_urls(name, settings, conditions):
             keys = get_keys(location, settings, conditions)
-            offer(name, location, keys, settings, conditions, write=_write)
+            offer(name, location, keys, settings, conditions, write=tell, tell=tell)
     except RktError as e:
-        say(f"no key was added: {e.message}" + (f" (hint: {e.hint})" if e.hint else ""))
+        tell(f"no key was added: {e.message}" + (f" (hint: {e.hint})" if e.hint else ""))
 
 
 def say(text: str) -> None:
@@ -181,9 +185,15 @@ def _write(text: str) -> None:
     sys.stderr.flush()
 
 
-def _show(prefix: str | None, location: str, keys: list[PublicKey], write: Callable[[str], object]) -> None:
+def _show(
+    prefix: str | None,
+    location: str,
+    keys: list[PublicKey],
+    write: Callable[[str], object],
+    tell: Callable[[str], object],
+) -> None:
     scope = '"" (root: every image name)' if prefix is None else f'"{prefix}"'
-    say(f'prefix: {scope}\nkey: "{location}"')
+    tell(f'prefix: {scope}\nkey: "{location}"')
     lines = []
     for key in keys:
         lines.append(f"gpg key fingerprint is: {group_fingerprint(key.fingerprint)}\n")
