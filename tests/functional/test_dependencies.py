@@ -353,3 +353,14 @@ def test_export_stands_alone(listed: Rkt) -> None:
         INSECURE, "run", "example.com/app", "--exec=/bin/cat", "--", "/bin/new", "/public", check=0
     )
     assert result.stdout.split() == ["x", "p"]
+
+
+def test_pods_made_at_once_share_a_tree(listed: Rkt) -> None:
+    """Whoever is first renders it; image gc in between takes it from nobody."""
+    started = [listed.popen(INSECURE, "prepare", "example.com/app") for _ in range(6)]
+    collector = listed.popen("image", "gc")
+    for process in (*started, collector):
+        assert process.wait(60) == 0, process.texts()
+    assert len(trees(listed)) == 1
+    for uuid in listed.pods("prepared"):
+        assert "pgone" in listed.run("run-prepared", uuid, check=0).stdout

@@ -64,11 +64,21 @@ def read_tree_record(path: str) -> TreeRecord:
         data = read_bounded(what, MAX_RECORD_BYTES)
     except OSError as e:
         raise DamagedRecord(f"cannot read {what}: {e.strerror}", hint="rkt image gc") from e
+    return parse_tree_record(data, what)
+
+
+def parse_tree_record(data: bytes, what: str) -> TreeRecord:
+    """Bytes of a record's file to the record.
+
+    Raises:
+        DamagedRecord: not what was written.
+        StoreError: written by a newer version of rkt.
+    """
     version, body = open_sealed(data, FORMAT, what)
     if version != VERSION:
         raise StoreError(f"record {what} has version {version}, this rkt reads version {VERSION}")
     parts, digest = body.get("parts"), body.get("digest")
-    if type(parts) is not list or type(digest) is not str:
+    if type(parts) is not list or not parts or type(digest) is not str:
         raise DamagedRecord(f"record {what} is damaged: a member is missing", hint="rkt image gc")
     try:
         return TreeRecord(parts=[ImageKey.parse(str(part)) for part in parts], digest=digest)
