@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.config.settings import Settings
+    from rkt.fetch.ahead import UnpackAhead
     from rkt.fetch.reference import Reference
     from rkt.store.record import ImageRecord
     from rkt.trust.verdict import Verdict
@@ -166,6 +167,7 @@ class _Fetch:
         self._url = ""
         self._wanted = reference.name
         self._start_ns = time.time_ns()
+        self._ahead: UnpackAhead | None = None
 
     def from_file(self) -> ImageRecord:
         """Import a local file."""
@@ -199,7 +201,8 @@ class _Fetch:
         if not insecure.image:
             from rkt.trust.review import discover_keys
 
-            discover_keys(wanted.name, self._settings)
+            tell = functools.partial(self._report.message, source="pubkey")
+            discover_keys(wanted.name, self._settings, tell)
         last: FetchError | None = None
         for endpoint in found.endpoints or [remote.simple_endpoint(asked)]:
             if last is not None:
@@ -256,20 +259,21 @@ class _Fetch:
             except (ImageError, InvalidManifest, SignatureMismatch):
                 partial.discard()
                 raise
-            partial.discard()
-        etag, max_age = answer.get("etag"), answer.get("max_age")
-        old_etag = row.etag if row is not None and answer.get("status") == _NOT_MODIFIED else ""
-        self._store.put_remote_row(
-            RemoteRow(
-                url=url,
-                key=record.key,
-                download_time=int(time.time()),
-                signature_url=signature_url,
-                # A server need not repeat it when nothing changed.
-                etag=etag if isinstance(etag, str) and etag else old_etag,
-                max_age=max_age if isinstance(max_age, int) else 0,
+            # Before the lock goes: whoever waits for it looks for this row.
+            etag, max_age = answer.get("etag"), answer.get("max_age")
+            old_etag = row.etag if row is not None and answer.get("status") == _NOT_MODIFIED else ""
+            self._store.put_remote_row(
+                RemoteRow(
+                    url=url,
+                    key=record.key,
+                    download_time=int(time.time()),
+                    signature_url=signature_url,
+                    # A server need not repeat it when nothing changed.
+                    etag=etag if isinstance(etag, str) and etag else old_etag,
+                    max_age=max_age if isinstance(max_age, int) else 0,
+                )
             )
-        )
+            partial.discard()
         return record
 
     def _transfer(
@@ -293,7 +297,7 @@ class _Fetch:
             "user_agent": remote.USER_AGENT,
             "access": remote.describe(self._settings, url, asked_url),
         }
-        with self._staging() as staging:
+        with self._staging() as staging, self._unpack_ahead(staging, partial) as ahead:
             fds = {"signature": staging.create("signature")}
             try:
                 fds["blob"], fds["validators"] = partial.open_for_worker()
@@ -313,8 +317,14 @@ class _Fetch:
                 signature = self._late_signature(signature_url)
             elif asked_url:
                 signature = read_bounded(f"{staging.path}/signature", DEFAULT_TRANSFER_LIMITS.signature_bytes)
-            record = self._import(staging, partial.blob_fd, partial.path, answer, signature)
+            record = self._import(staging, partial.blob_fd, partial.path, answer, signature, ahead)
         return answer, record
+
+    def _unpack_ahead(self, staging: Staging, partial: Partial) -> UnpackAhead:
+        from rkt.fetch.ahead import UnpackAhead
+
+        self._ahead = UnpackAhead(staging, partial.blob_fd, self._settings.installation)
+        return self._ahead
 
     def _fresh(self, url: str) -> ImageRecord | None:
         """What came of a URL, while its server said that it need not be asked again."""
@@ -444,6 +454,8 @@ class _Fetch:
             self._report.debug(f"downloading signature from {event.get('url')}")
         elif kind == "started":
             kept, total = event.get("kept"), event.get("total")
+            if self._ahead is not None and isinstance(kept, int):
+                self._ahead.started(kept, total if isinstance(total, int) else None)
             if isinstance(kept, int) and kept:
                 size = f" of {total}" if isinstance(total, int) else ""
                 self._report.debug(f"going on with an earlier download: {kept}{size} bytes are there")
@@ -457,6 +469,7 @@ class _Fetch:
         blob_path: str,
         answer: dict[str, Any],
         signature: bytes | None,
+        ahead: UnpackAhead | None = None,
     ) -> ImageRecord:
         from rkt.store import importer
 
@@ -479,6 +492,7 @@ class _Fetch:
             self._settings.installation,
             blob_sha256=hashing.result(),
             manifest_sha256=manifest_sha256,
+            filled=None if ahead is None else ahead.result(hashing.result()),
         )
         # What follows needs its room no more.
         os.unlink(blob_path)

@@ -70,7 +70,9 @@ def collect(
         protected: images that stay whatever their age.
         dry_run: only find out, change nothing.
     """
-    problems = [] if dry_run else staging.sweep(store.data_dir)
+    from rkt.fetch import partial
+
+    problems = [] if dry_run else staging.sweep(store.data_dir) + partial.trim(store.data_dir)
     with prepare_lock(store.data_dir, exclusive=True):
         first = _remove_layers(store, dry_run=dry_run)
         trees = _remove_trees(store, dry_run=dry_run)
