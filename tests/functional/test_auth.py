@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -202,6 +203,36 @@ def test_discovery_pages_get_them(rkt: Rkt, site: Site) -> None:
     site.discoverable("/app", f"{site.host} {site.url('/images/app.{ext}')}", authorization=BASIC)
     site.image(rkt, page={"authorization": BASIC})
     rkt.run(INSECURE, "fetch", site.name(), check=0)
+
+
+def test_discovery_that_is_redirected_takes_nothing_along(rkt: Rkt, site: Site, authority: Authority) -> None:
+    """Page, signature and image on another host than asked: that host sees no credentials of either."""
+    with Site(authority) as other:
+        other.configure(rkt)
+        both = {"rktKind": "auth", "domains": [site.host, other.host], "type": "oauth"}
+        write_config(rkt, "auth.d/all.json", {**both, "credentials": RIGHT["oauth"]})
+        page = f'<meta name="ac-discovery" content="{site.host} {site.url("/images/app.{ext}")}">'
+        other.server.put("/page", page.encode())
+        site.server.put("/app?ac-discovery=1", Page(redirect=other.url("/page"), authorization=BEARER))
+        site.image(rkt, path="/real.aci")
+        other.server.pages["/real.aci"] = site.server.pages["/real.aci"]
+        site.server.put("/images/app.aci", Page(redirect=other.url("/real.aci"), authorization=BEARER))
+        rkt.run(INSECURE, "fetch", site.name(), check=0)
+        rkt.run("fetch", "--pull-policy=update", site.name(), check=254)
+        assert {"/page", "/real.aci"} <= set(other.server.paths())
+        assert not any("uthorization" in name for r in other.server.requests for name in r.headers)
+
+
+def test_config_shows_what_counts(rkt: Rkt, site: Site) -> None:
+    """``rkt config`` lists credentials without secrets, proxies and roots."""
+    configure(rkt, site, "oauth", RIGHT["oauth"])
+    write_config(rkt, "fetch.d/proxy.json", {"rktKind": "proxy", "hosts": ["*"], "url": "http://p.example:1"})
+    result = rkt.run("config", check=0)
+    entries = {entry["rktKind"]: entry for entry in json.loads(result.stdout)["stage0"]}
+    assert entries["auth"]["domains"] == [site.host]
+    assert entries["proxy"]["url"] == "http://p.example:1"
+    assert entries["tls"]["roots"] == site.authority.root
+    assert "sometoken" not in result.stdout
 
 
 def test_aws(rkt: Rkt, site: Site, images: Images) -> None:

@@ -262,6 +262,51 @@ def test_templates_that_are_not_followed(rkt: Rkt, site: Site, content: str) -> 
     assert "/images/app.aci" not in site.server.paths()
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Page(b" " * 65536, repeat=100_000, no_length=True),
+        Page(b" " * 5000, truncate=100),
+        Page(hang_up=True),
+        Page(status=500),
+        Page(b"<![", headers={"Content-Type": "image/png"}),
+        Page(redirect="http://127.0.0.1:1/"),
+        Page(redirect="?again"),
+    ],
+    ids=["endless", "truncated", "hang-up", "status 500", "no HTML", "to http", "in circles"],
+)
+def test_a_bad_page_is_no_page(rkt: Rkt, site: Site, bad: Page) -> None:
+    """Whatever is wrong with a name's own page, the one above it is asked."""
+    site.server.put("/app?ac-discovery=1", bad)
+    site.server.put("/app?again", Page(redirect="?again"))
+    site.image(rkt)
+    site.discoverable("", f"{site.host} {site.url('/images/app.{ext}')}")
+    site.server.pages["/?ac-discovery=1"] = site.server.pages.pop("?ac-discovery=1")
+    rkt.run(INSECURE, "fetch", site.name(), check=0)
+
+
+def test_a_newer_version_in_the_same_place(rkt: Rkt, site: Site) -> None:
+    """What is fresh by max-age but not what was asked for is fetched again; found without a version it is the latest."""
+    headers = {"Cache-Control": "max-age=86400", "ETag": '"1"'}
+    site.image(rkt, labels={**HOST_LABELS, "version": "1"}, page={"headers": headers})
+    rkt.run(INSECURE, "fetch", site.name("app:1"), check=0)
+    site.image(rkt, labels={**HOST_LABELS, "version": "2"}, page={"headers": {**headers, "ETag": '"2"'}})
+    rkt.run(INSECURE, "fetch", site.name("app:2"), check=0)
+    assert sorted(rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines) == [
+        site.name("app:1"),
+        site.name("app:2"),
+    ]
+    site.image(rkt, labels={**HOST_LABELS, "version": "3"})
+    rkt.run("image", "rm", site.name("app:2"), check=0)
+    rkt.run(INSECURE, "fetch", site.name(), check=0)
+    latest = []
+    for name in os.listdir(f"{rkt.data}/cas/record"):
+        with open(f"{rkt.data}/cas/record/{name}", "rb") as file:
+            record = file.read()
+        latest.append((b'"version":"3"' in record, b'"latest":true' in record))
+    assert sorted(latest) == [(False, False), (True, True)]
+
+
 def test_a_page_has_a_size(rkt: Rkt, site: Site) -> None:
     """A page beyond 1 MiB is not read."""
     tag = f'<meta name="ac-discovery" content="{site.host} {site.url("/images/app.{ext}")}">'

@@ -199,20 +199,20 @@ class _Fetch:
             tls_insecure=insecure.tls,
         )
         if not insecure.image:
-            from rkt.trust.review import discover_keys
+            from rkt.fetch.review import discover_keys
 
             tell = functools.partial(self._report.message, source="pubkey")
             discover_keys(wanted.name, self._settings, tell)
         last: FetchError | None = None
-        for endpoint in found.endpoints or [remote.simple_endpoint(asked)]:
+        for endpoint in found.endpoints or remote.simple_endpoints(asked):
             if last is not None:
                 self._report.message(f"{_innermost(last)}, trying {endpoint.image}")
             try:
                 return self.from_url(endpoint.image, endpoint.signature)
             except FetchError as e:
                 last = e
-        assert last is not None
         if found.endpoints:
+            assert last is not None
             raise last
         for tried in reversed(found.tried):
             page = FetchError(f"meta tag 'ac-discovery' not found on {tried.page}: {tried.cause}")
@@ -345,10 +345,11 @@ class _Fetch:
         try:
             record = self._store.get(row.key)
             check_verdict(record.verdict, self._settings, opted_out=self._settings.insecure.image)
+            self._check_name(record.name)
+            self._check_labels(record.labels)
         except RktError:
-            return row, None  # gone, damaged, or no longer trusted: fetch it again, and judge anew
-        self._check_name(record.name)
-        self._check_labels(record.labels)
+            # Gone, damaged, no longer trusted, or another version: fetch it again, and judge anew.
+            return row, None
         return row, record
 
     def _early_signature(self, url: str) -> bytes | None:
@@ -502,7 +503,10 @@ class _Fetch:
             staging,
             unpacked,
             verdict,
-            origin=self._reference.text,
+            # What image verify --repair fetches again, from wherever it is called.
+            origin=self._reference.location
+            if self._reference.kind == references.FILE
+            else self._reference.text,
             latest=self._wanted is not None and "version" not in self._wanted.labels,
         )
 

@@ -8,10 +8,10 @@ again before it is used (invariant RG5).
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from rkt import __version__
-from rkt.errors import FetchError
+from rkt.errors import FetchError, HostError
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
@@ -121,11 +121,15 @@ def discover(
         raise FetchError("rkt-fetch reported no result of discovery") from e
 
 
-def simple_endpoint(wanted: AppcReference) -> Endpoint:
-    """Where appc's simple discovery looks: ``https://NAME-VERSION-OS-ARCH.aci``."""
+def simple_endpoints(wanted: AppcReference) -> list[Endpoint]:
+    """Where appc's simple discovery looks: ``https://NAME-VERSION-OS-ARCH.aci``; nowhere for a bare host name."""
+    if "/" not in wanted.name:
+        # What follows the name would become a part of the host.
+        return []
     labels = {"version": "latest", **wanted.labels}
-    base = f"https://{wanted.name}-{labels['version']}-{labels['os']}-{labels['arch']}"
-    return Endpoint(image=f"{base}.aci", signature=f"{base}.aci.asc")
+    ending = "-".join(quote(labels[label], safe="") for label in ("version", "os", "arch"))
+    base = f"https://{wanted.name}-{ending}"
+    return [Endpoint(image=f"{base}.aci", signature=f"{base}.aci.asc")]
 
 
 def read_document(
@@ -184,6 +188,9 @@ def _url(value: object, *, allow_http: bool) -> str:
 
 
 def _run(request: dict[str, Any], fds: dict[str, int], settings: Settings) -> dict[str, Any]:
+    if os.geteuid() != 0:
+        # The worker gets a user id of its own, which only root can give.
+        raise HostError("only root can ask servers", hint="download the file, and give its name instead")
     from rkt.privsep.client import run_worker
     from rkt.privsep.confine import FETCH_UID_BASE
 
