@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Trust every key of the files named or discovered, for a prefix or for every name."""
-    from rkt.trust.review import Conditions, get_keys, key_urls, offer
+    from rkt.fetch.review import Conditions, get_keys, key_urls, offer
 
     prefix = _scope(invocation)
     settings = invocation.settings
