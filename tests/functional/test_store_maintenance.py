@@ -327,3 +327,12 @@ def test_i20_i21_trees(rkt: Rkt, images: Images) -> None:
     rkt.run("image", "gc", "--grace-period=0", check=0)
     assert len(os.listdir(layers)) == 1, "the installation's stage1"
     assert os.listdir(f"{rkt.data}/cas/tree") == []
+
+
+def test_repair_from_elsewhere(rkt: Rkt) -> None:
+    """A file that was named relative to one directory is found again from another."""
+    path = aci(rkt)
+    rkt.run(INSECURE, "fetch", f"./{os.path.basename(path)}", cwd=rkt.base, check=0)
+    victim = damage(rkt)
+    rkt.run(INSECURE, "image", "verify", "--repair", NAME, cwd="/", check=0)
+    assert content(victim) == b"conf"
