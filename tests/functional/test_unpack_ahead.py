@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -119,3 +120,20 @@ def test_what_is_no_image_is_an_error(rkt: Rkt, server: Server) -> None:
     assert "truncated" in result.stderr or "ends" in result.stderr
     assert os.listdir(f"{rkt.data}/cas/tmp") == []
     assert os.listdir(f"{rkt.data}/cas/partial") == []
+
+
+def test_an_interrupt_takes_everything_back(rkt: Rkt, server: Server) -> None:
+    """SIGINT while files are being made ends all workers first and removes staging then; the bytes so far stay."""
+    body = make(rkt)
+    url = server.put("/app.aci", Page(body, headers=TAG, ranges=True, stall=len(body) // 2))
+    process = rkt.popen(INSECURE, "fetch", url)
+    deadline = time.monotonic() + 20
+    while not unpacked(rkt):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.texts()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert os.listdir(f"{rkt.data}/cas/tmp") == []
+    assert len(os.listdir(f"{rkt.data}/cas/partial")) == 2
+    assert rkt.leaks() == []

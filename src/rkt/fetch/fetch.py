@@ -3,9 +3,10 @@
 
 ::
 
-    rkt-fetch    blob, signature and the name in the manifest, into staging      no privilege
+    rkt-fetch    blob, signature and the name in the manifest, into descriptors  no privilege
     root         hashes the blob; trust.policy judges blob, name and signature   refused: staging is removed, that is all
     rkt-unpack   layer, split and manifest, into staging                         no network, sees one directory
+                 (of a large download while it runs: fetch.ahead)
     root         compares hashes and name, commits                               store.cas
 
 This module moves things and compares them; it never judges (``trust``), and never reads foreign bytes itself.

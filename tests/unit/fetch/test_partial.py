@@ -16,6 +16,7 @@ from rkt.fetch.resume import Validators, parse_validators, read_validators
 from rkt.fetch.transport import Client, Downloaded, make_tls_context
 from rkt.linux.locks import lock_file
 from tests.lib.server import Page, Server
+from tests.lib.tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,3 +270,17 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
 def test_nothing_to_trim(tmp_path: Path) -> None:
     """A data directory of an earlier version has no such directory."""
     assert trim(str(tmp_path)) == []
+
+
+def test_the_sample_on_disk_is_read() -> None:
+    """What version 1 wrote is read, and is what is written today."""
+    with open(os.path.join(ROOT, "tests/data/formats/1/fetch/validators"), "rb") as file:
+        data = file.read()
+    expected = Validators(
+        url="https://example.com/app.aci",
+        etag='"one"',
+        last_modified="Sun, 13 Sep 2020 12:26:40 GMT",
+        size_bytes=300_000,
+    )
+    assert parse_validators(data) == expected
+    assert expected.seal() == data
