@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -364,3 +365,47 @@ def test_pods_made_at_once_share_a_tree(listed: Rkt) -> None:
     assert len(trees(listed)) == 1
     for uuid in listed.pods("prepared"):
         assert "pgone" in listed.run("run-prepared", uuid, check=0).stdout
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-overlay",)])
+def test_a_stage1_may_depend_on_images(rkt: Rkt, images: Images, flags: tuple[str, ...]) -> None:
+    """Its programs are found in one rendered tree, whichever image brings them."""
+    fetch(rkt, images.busybox())
+    make(
+        rkt,
+        "example.com/stage1-base",
+        files={
+            "run": (b"#!/bin/sh\necho $$ >pid\nexit 7\n", 0o755),
+            "gc": (b"#!/bin/sh\n", 0o755),
+            "enter": (b"#!/bin/sh\n", 0o755),
+        },
+    )
+    entrypoints = {"run": "/run", "gc": "/gc", "enter": "/enter", "interface-version": "6"}
+    make(
+        rkt,
+        "example.com/stage1",
+        files={"etc/stage1": b""},
+        dependencies=[dependency("example.com/stage1-base")],
+        annotations=[
+            {"name": f"coreos.com/rkt/stage1/{name}", "value": value} for name, value in entrypoints.items()
+        ],
+    )
+    for _ in range(2):
+        rkt.run(INSECURE, "run", *flags, "--stage1-name=example.com/stage1", "--net=none", BUSYBOX, check=7)
+    (tree,) = trees(rkt)
+    assert sorted(os.listdir(f"{rkt.data}/cas/tree/{tree}/rootfs")) == ["enter", "etc", "gc", "run"]
+
+
+def test_a_killed_rendering_leaves_nothing(listed: Rkt) -> None:
+    """A tree is there as a whole or not at all, and what was half made is swept."""
+    for delay_ms in (60, 90, 120, 150, 180, 220):
+        process = listed.popen(INSECURE, "prepare", "example.com/app")
+        time.sleep(delay_ms / 1000)
+        process.kill()
+        process.wait()
+        for tree in trees(listed):
+            assert sorted(os.listdir(f"{listed.data}/cas/tree/{tree}")) == ["manifest", "record", "rootfs"]
+        listed.run("image", "gc", check=0)
+        assert os.listdir(f"{listed.data}/cas/tmp") == []
+    assert "pgone" in listed.run(INSECURE, "run", "example.com/app", check=0).stdout
+    listed.run("image", "verify", "example.com/app", "example.com/fat", check=0)
