@@ -22,6 +22,7 @@ from tests.lib import aci
 from tests.lib import rkt as rkt_library
 from tests.lib.hostile import MANIFEST, REFUSED, ROOTFS, image
 from tests.lib.measured import Measured, measure
+from tests.lib.server import Page, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,21 +180,26 @@ NAMELESS = re.compile(
 NAMED = re.compile("'[^']+'|rootfs|root of the image")
 
 
-def fetch(tmp_path: Path, data: bytes) -> Measured:
-    """Give an archive to the engine."""
-    path = tmp_path / "hostile.aci"
-    path.write_bytes(data)
+def run(place: Path, insecure: str, reference: str) -> Measured:
+    """Let the engine fetch something into a store of its own."""
     return measure(
         [
             rkt_library.BINARY,
-            f"--dir={tmp_path}/data",
-            f"--local-config={tmp_path}/local",
-            f"--system-config={tmp_path}/system",
-            "--insecure-options=image",
+            f"--dir={place}/data",
+            f"--local-config={place}/local",
+            f"--system-config={place}/system",
+            insecure,
             "fetch",
-            str(path),
+            reference,
         ]
     )
+
+
+def fetch(place: Path, data: bytes) -> Measured:
+    """Give an archive to the engine."""
+    path = place / "hostile.aci"
+    path.write_bytes(data)
+    return run(place, "--insecure-options=image", str(path))
 
 
 def everything(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -367,6 +373,35 @@ def test_harmless(place: Path, name: str) -> None:
             kind = os.lstat(os.path.join(parent, entry)).st_mode
             assert not stat.S_ISBLK(kind), entry
             assert not stat.S_ISCHR(kind), entry
+    assert_cheap(result)
+
+
+ARRIVING = {
+    "climbing": (
+        image(aci.Entry("rootfs/big", content=bytes(6 << 20)), aci.Entry("rootfs/../../../x")),
+        "climbs",
+    ),
+    "cut off": (image(aci.Entry("rootfs/big", content=bytes(6 << 20)))[: 5 << 20], "truncated.*rootfs/big"),
+    "two files": (
+        image(aci.Entry("rootfs/big", content=bytes(6 << 20)), aci.Entry("rootfs/big")),
+        "duplicate.*rootfs/big",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARRIVING)
+def test_refused_while_it_arrives(place: Path, name: str) -> None:
+    """A large image is unpacked while it is downloaded; what is wrong behind its beginning is refused all the same."""
+    data, words = ARRIVING[name]
+    before = everything(place)
+    with Server() as server:
+        url = server.put("/hostile.aci", Page(data))
+        result = run(place, "--insecure-options=image,http", url)
+    assert result.status not in {0, -9}, result
+    assert re.search(words, result.output), result
+    assert everything(place) == before
+    for part in ("layer", "record", "tmp"):
+        assert os.listdir(place / "data/cas" / part) == [], part
     assert_cheap(result)
 
 
