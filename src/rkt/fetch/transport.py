@@ -383,9 +383,11 @@ def _failure(url: str, error: Exception) -> FetchError:
     """The error for a request or a body that broke: passing, unless trying again could not help."""
     message = f'cannot fetch "{url}": {_reason(error)}'
     passing = (TimeoutError, ReadTimeoutError, ConnectTimeoutError, IncompleteRead, ProtocolError)
-    for cause in _chain(error):
-        if isinstance(cause, ssl.SSLCertVerificationError | ConnectionRefusedError):
-            return FetchError(message)
+    chain = _chain(error)
+    # First: the library wraps them in errors that look passing.
+    if any(isinstance(cause, ssl.SSLCertVerificationError | ConnectionRefusedError) for cause in chain):
+        return FetchError(message)
+    for cause in chain:
         if isinstance(cause, (*passing, ConnectionResetError, BrokenPipeError)):
             return _PassingError(message)
     return FetchError(message)
