@@ -496,8 +496,8 @@ class _Fetch:
             manifest_sha256=manifest_sha256,
             filled=None if ahead is None else ahead.result(hashing.result()),
         )
-        # What follows needs its room no more.
-        os.unlink(blob_path)
+        # What follows needs its room no more; the name stays, with the lock that others wait for.
+        os.ftruncate(blob_fd, 0)
         self._check_labels(parse_image_manifest(unpacked.manifest).labels)
         return importer.commit(
             self._store,

@@ -118,14 +118,15 @@ class Partial:
         return blob_fd, validators_fd
 
     def discard(self) -> None:
-        """Remove the bytes: they became an image, or cannot become one."""
-        _remove(self.path)
+        """Remove the bytes: they became an image, or cannot become one. Once gone, the name may be somebody else's."""
+        if os.fstat(self._lock.fd).st_nlink:
+            _remove(self.path)
 
     def close(self) -> None:
         """Release the lock; an empty file goes."""
         if self._lock.fd >= 0:
-            if not os.fstat(self._lock.fd).st_size and os.fstat(self._lock.fd).st_nlink:
-                _remove(self.path)
+            if not os.fstat(self._lock.fd).st_size:
+                self.discard()
             self._lock.close()
             self.blob_fd = -1
 

@@ -227,6 +227,17 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "cas/partial") == []
 
 
+def test_only_the_own_file_is_removed(tmp_path: Path) -> None:
+    """Whoever discards twice takes nothing away from the next, who has a new file of that name."""
+    first = Partial(str(tmp_path), "https://example.com/x")
+    first.discard()
+    with Partial(str(tmp_path), "https://example.com/x") as second:
+        assert not second.waited
+        first.discard()
+        first.close()
+        assert os.path.samestat(os.stat(second.path), os.fstat(second.blob_fd))
+
+
 def test_files_are_roots_own(tmp_path: Path) -> None:
     """Directory and files are for their owner alone; the worker's descriptors are not those that hold the lock."""
     with Partial(str(tmp_path), "https://example.com/x") as partial:
