@@ -361,7 +361,7 @@ def test_pods_made_at_once_share_a_tree(listed: Rkt) -> None:
     started = [listed.popen(INSECURE, "prepare", "example.com/app") for _ in range(6)]
     collector = listed.popen("image", "gc")
     for process in (*started, collector):
-        assert process.wait(60) == 0, process.texts()
+        assert process.wait(60) == 0, process.texts()[1]
     assert len(trees(listed)) == 1
     for uuid in listed.pods("prepared"):
         assert "pgone" in listed.run("run-prepared", uuid, check=0).stdout

@@ -129,9 +129,12 @@ def compose(
         store.touch(dependency.key)
     layers: list[ImageKey | TreeID] = list(keys)
     if is_filtered(parts) or (single and len(keys) > 1):
+        from rkt.store.locks import prepare_lock
         from rkt.store.trees import ensure_tree
 
-        layers = [ensure_tree(store, parts)]
+        # Else image gc could take the tree that somebody else is making at the moment we find it made.
+        with prepare_lock(settings.data_dir):
+            layers = [ensure_tree(store, parts)]
     return Composed(layers=layers, parts=parts, dependencies=dependencies)
 
 
