@@ -86,13 +86,19 @@ def completion_parser() -> argparse.ArgumentParser:
         add_flag(parser, flag, with_default=False)
     top = parser.add_subparsers()
     groups = {}
-    for command in visible_commands():
+    commands = visible_commands()
+    heads = {command.name.partition(" ")[0] for command in commands if " " in command.name}
+    for command in commands:
         head, _, member = command.name.partition(" ")
         if member and head not in groups:
             groups[head] = top.add_parser(head, help=GROUPS[head], description=GROUPS[head]).add_subparsers()
         place = groups[head] if member else top
         own = place.add_parser(member or head, help=command.summary, description=command.summary)
         add_command(own, command, with_defaults=False)
+        if command.name in heads:
+            # A verb that is the head of others, such as ``trust``: its own words would stand where their names do.
+            groups[head] = own.add_subparsers()
+            continue
         positional = own.add_argument(
             "words", nargs="*", help=command.usage.replace("%", "%%") or argparse.SUPPRESS
         )

@@ -138,6 +138,23 @@ class ImageID(str):
         return ImageKey(self[: len("sha512-") + KEY_HEX_LENGTH])
 
 
+class TreeID(str):
+    """Name of a rendered tree: ``deps-`` and the key form of a sha512 over the images it is made of (spec cli §8.6)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept the whole form only."""
+        prefix, _, rest = text.partition("-")
+        key = ImageKey.parse(rest)
+        if prefix != "deps" or key != rest:
+            raise InvalidManifest(
+                f"invalid tree ID {quoted(text)}: deps-sha512- and 64 hex digits are expected"
+            )
+        return cls(text)
+
+
 def is_image_hash(text: str) -> bool:
     """Whether ``text`` has hash syntax: one ``-``, algorithm ``sha512``, a value (spec cli §5.1 step 1)."""
     algorithm, dash, digits = text.partition("-")

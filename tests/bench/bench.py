@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from tests.bench import peers
+from tests.bench import fetch, peers
+from tests.bench.rows import Row
 from tests.lib import host
 from tests.lib.rkt import ROOT, remove_tree
 
@@ -27,23 +27,10 @@ from tests.lib.rkt import ROOT, remove_tree
 LIST_BUDGET = 3.0
 MEMORY_BUDGET_MIB = 6.0
 PODS = 1000
+FETCH_ROUNDS = 3
 DOCUMENT = os.path.join(ROOT, "docs", "performance.md")
 BEGIN = "<!-- make bench writes from here -->"
 END = "<!-- to here -->"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the report; a budget of 0 means that the figure is only shown."""
-
-    what: str
-    value: str
-    ratio: str = ""
-    budget: str = ""
-    kept: str = ""
-
-    def cells(self) -> tuple[str, ...]:
-        return (self.what, self.value, self.ratio, self.budget, self.kept)
 
 
 def verdict(figure: float, budget: float) -> str:
@@ -194,6 +181,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="runs of each engine")
     parser.add_argument("--pods", type=int, default=PODS, help="pods for rkt list")
+    parser.add_argument("--fetch-mib", type=int, default=100, help="size of the image that is fetched")
+    parser.add_argument("--fetch-files", type=int, default=1500, help="number of its files")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
     parser.add_argument("--strict", action="store_true", help="fail when a budget is not kept")
     options = parser.parse_args()
@@ -212,6 +201,7 @@ def main() -> int:
         own = usable[0]
         assert isinstance(own, peers.RktPeer)
         rows += measure_list(own, options.rounds, options.pods)
+        rows += fetch.measure(min(options.rounds, FETCH_ROUNDS), options.fetch_mib, options.fetch_files)
     finally:
         for peer in usable:
             peer.close()

@@ -76,7 +76,8 @@ def assert_nothing_in_store(rkt: Rkt) -> None:
         os.path.join(parent, name)
         for parent, _, files in os.walk(f"{rkt.data}/cas")
         for name in files
-        if "imagelocks" not in parent
+        # What came of a transfer that broke is kept for the next attempt (test_resume).
+        if "imagelocks" not in parent and not parent.endswith("/partial")
     ]
     assert left == []
     assert not os.path.isdir(f"{rkt.data}/cas/tmp") or os.listdir(f"{rkt.data}/cas/tmp") == []
@@ -131,15 +132,15 @@ def test_f9_f10_pull_policies_of_urls(rkt: Rkt, server: Server) -> None:
 
 
 def test_f9_names_in_the_store(rkt: Rkt) -> None:
-    """A name that the store has is found there; one that it does not have cannot be discovered yet."""
+    """A name that the store has is found there; one that it does not have is looked for at its host."""
     rkt.run(INSECURE, "fetch", make(rkt), check=0)
     for policy in ("new", "never"):
         result = rkt.run("--debug", "fetch", f"--pull-policy={policy}", NAME, check=0)
         assert f"using image from local store for image name {NAME}" in result.stderr
     result = rkt.run("fetch", "--pull-policy=never", "example.com/other", check=254)
     assert 'unable to fetch image from image name "example.com/other"' in result.stderr
-    result = rkt.run("fetch", "example.com/other", check=254)
-    assert "discovery by name is not available yet" in result.stderr
+    result = rkt.run("fetch", "127.1.1.1/other", check=254)
+    assert 'discovery failed for "127.1.1.1/other"' in result.stderr
     assert "hint: " in result.stderr
     result = rkt.run("fetch", "docker://busybox", check=254)
     assert "docker registries are not supported yet" in result.stderr

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real HTTP or HTTPS server on a loopback address, able to misbehave: lie, stall, truncate, redirect, drip.
 
-``Server.put(path, Page(…))`` says what is served; ``Server.requests`` what was asked for, with headers.
+``Server.put(path, Page(…))`` says what is served; ``Server.requests`` what was asked for, with headers; ``Server.sent``
+how many bytes of bodies went out per path.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -37,10 +39,15 @@ class Page:
         truncate: close the connection after that many bytes.
         stall: send nothing more after that many bytes, until the client leaves or the server ends.
         drip_seconds: pause after each byte.
-        ranges: answer ``Range: bytes=N-`` by 206.
+        ranges: answer ``Range: bytes=N-`` by 206, when ``If-Range`` is the ETag or Last-Modified of ``headers``.
+        ignore_if_range: answer it in any case.
+        content_range: a lie in that answer.
+        range_status: answer a range by that status and nothing else.
+        pace_seconds: pause after each piece of 64 KiB.
         first: statuses of the first requests, before the page is served.
         hang_up: close without an answer.
         endless_header: send one header line, a byte at a time, for ever.
+        authorization: the header without which the answer is 401.
     """
 
     body: bytes = b""
@@ -53,9 +60,14 @@ class Page:
     stall: int | None = None
     drip_seconds: float = 0.0
     ranges: bool = False
+    ignore_if_range: bool = False
+    content_range: str = ""
+    range_status: int = 0
+    pace_seconds: float = 0.0
     first: list[int] = field(default_factory=list)
     hang_up: bool = False
     endless_header: bool = False
+    authorization: str = ""
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The body from an offset on."""
@@ -80,38 +92,84 @@ class Request:
     headers: dict[str, str]
 
 
-class Certificate:
-    """A self-signed certificate for ``localhost`` and 127.0.0.1, in a directory of its own."""
+class Authority:
+    """A private root, in a directory of its own, and the certificates it signs."""
 
-    def __init__(self, *, name: str = "localhost", address: str = "127.0.0.1") -> None:
-        self.directory = tempfile.mkdtemp(prefix="rkt-tls-")
-        self.certificate = os.path.join(self.directory, "cert.pem")
-        self.key = os.path.join(self.directory, "key.pem")
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-                *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", self.key),
-                *("-out", self.certificate, "-addext", f"subjectAltName=DNS:{name},IP:{address}"),
-            ],
-            check=True,
-            capture_output=True,
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="rkt-ca-")
+        self.root = os.path.join(self.directory, "root.pem")
+        self._key = os.path.join(self.directory, "root.key")
+        _openssl(
+            *("req", "-x509", *_NEW_KEY, "-days", "2", "-subj", "/CN=rkt test root", "-keyout", self._key),
+            *("-out", self.root, "-addext", "keyUsage=critical,keyCertSign"),
         )
+
+    def issue(self, address: str) -> Certificate:
+        """A certificate for an address or a host name; goes with this authority."""
+        base = os.path.join(self.directory, address)
+        kind = "IP" if address[0].isdigit() else "DNS"
+        _openssl("req", *_NEW_KEY, "-subj", f"/CN={address}", "-keyout", f"{base}.key", "-out", f"{base}.csr")
+        with open(f"{base}.ext", "w", encoding="ascii") as file:
+            file.write(f"subjectAltName={kind}:{address}\n")
+        _openssl(
+            *("x509", "-req", "-in", f"{base}.csr", "-CA", self.root, "-CAkey", self._key, "-CAcreateserial"),
+            *("-days", "2", "-extfile", f"{base}.ext", "-out", f"{base}.pem"),
+        )
+        return Certificate(files=(f"{base}.pem", f"{base}.key"))
 
     def close(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.directory)
 
 
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def _openssl(*words: str) -> None:
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+
+
+class Certificate:
+    """A self-signed certificate for ``localhost`` and 127.0.0.1, in a directory of its own."""
+
+    def __init__(
+        self, *, name: str = "localhost", address: str = "127.0.0.1", files: tuple[str, str] | None = None
+    ) -> None:
+        self.directory = ""
+        if files is not None:
+            self.certificate, self.key = files
+            return
+        self.directory = tempfile.mkdtemp(prefix="rkt-tls-")
+        self.certificate = os.path.join(self.directory, "cert.pem")
+        self.key = os.path.join(self.directory, "key.pem")
+        _openssl(
+            *("req", "-x509", *_NEW_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", self.key),
+            *("-out", self.certificate, "-addext", f"subjectAltName=DNS:{name},IP:{address}"),
+        )
+
+    def close(self) -> None:
+        """Remove the files."""
+        if self.directory:
+            shutil.rmtree(self.directory)
+
+
 class Server:
     """The server; runs in threads of the test until ``close``."""
 
     def __init__(
-        self, *, certificate: Certificate | None = None, max_tls: ssl.TLSVersion | None = None
+        self,
+        *,
+        certificate: Certificate | None = None,
+        max_tls: ssl.TLSVersion | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.pages: dict[str, Page] = {}
         self.requests: list[Request] = []
+        self.sent: Counter[str] = Counter()
+        self.lock = threading.Lock()
         self._ending = threading.Event()
-        self._http = _Http(self)
+        self._http = _Http(self, address, port)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate.certificate, certificate.key)
@@ -121,7 +179,8 @@ class Server:
                 context.set_ciphers("ALL:@SECLEVEL=0")
             self._http.context = context
         scheme = "http" if certificate is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._http.server_address[1]}"
+        self.authority = f"{address}:{self._http.server_address[1]}"
+        self.url = f"{scheme}://{self.authority}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -157,10 +216,10 @@ class Server:
 class _Http(ThreadingHTTPServer):
     daemon_threads = False
 
-    def __init__(self, owner: Server) -> None:
+    def __init__(self, owner: Server, address: str, port: int) -> None:
         self.owner = owner
         self.context: ssl.SSLContext | None = None
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((address, port), _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # In the connection's own thread: a client that fails the handshake holds up nobody else.
@@ -209,12 +268,22 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if page.first:
             page = Page(status=page.first.pop(0))
+        elif page.authorization and self.headers.get("Authorization") != page.authorization:
+            page = Page(status=401)
+        elif page.headers.get("ETag", "-") == self.headers.get("If-None-Match", ""):
+            page = Page(status=304, headers=page.headers)
         elif page.redirect:
             page = Page(status=302, headers={"Location": page.redirect})
         start = self._range(page)
+        if start and page.range_status:
+            start, page = 0, Page(status=page.range_status)
         self.send_response(206 if start else page.status)
         for name, value in page.headers.items():
             self.send_header(name, value)
+        if start:
+            self.send_header(
+                "Content-Range", page.content_range or f"bytes {start}-{page.size - 1}/{page.size}"
+            )
         if page.no_length:
             self.send_header("Connection", "close")
         elif "Content-Length" not in page.headers:
@@ -227,26 +296,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _range(self, page: Page) -> int:
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        return int(match[1]) if page.ranges and match else 0
+        if not page.ranges or not match:
+            return 0
+        condition = self.headers.get("If-Range")
+        known = (None, page.headers.get("ETag"), page.headers.get("Last-Modified"))
+        return int(match[1]) if page.ignore_if_range or condition in known else 0
+
+    def _send(self, data: bytes) -> None:
+        # Counted first: the client may be done before this thread goes on.
+        with self.server.owner.lock:
+            self.server.owner.sent[self.path] += len(data)
+        self.wfile.write(data)
 
     def _body(self, page: Page, start: int) -> None:
         sent = 0
         for chunk in page.chunks(start):
             for limit, stalls in ((page.truncate, False), (page.stall, True)):
                 if limit is not None and sent + len(chunk) > limit:
-                    self.wfile.write(chunk[: limit - sent])
+                    self._send(chunk[: limit - sent])
                     self.wfile.flush()
                     if stalls:
                         self._wait_for_the_client()
                     return
             if page.drip_seconds:
                 for i in range(len(chunk)):
-                    self.wfile.write(chunk[i : i + 1])
+                    self._send(chunk[i : i + 1])
                     self.wfile.flush()
                     if self.server.owner.pause(page.drip_seconds):
                         return
             else:
-                self.wfile.write(chunk)
+                self._send(chunk)
+                if page.pace_seconds and self.server.owner.pause(page.pace_seconds):
+                    return
             sent += len(chunk)
 
     def _wait_for_the_client(self) -> None:

@@ -16,14 +16,16 @@ _HIDDEN = "********"
 
 
 def run(invocation: Invocation) -> int:
-    """Print ``{"stage0":[…]}``: domains and registries by name, then ``paths`` and ``stage1``."""
+    """Print ``{"stage0":[…]}``: domains and registries by name, proxies, roots, then ``paths`` and ``stage1``."""
     from rkt.cli.output import print_json
     from rkt.config.auth import load_auth
+    from rkt.config.network import load_network
     from rkt.config.paths import load_paths
     from rkt.config.stage1 import load_stage1
 
     settings = invocation.settings
     auth = load_auth(settings)
+    network = load_network(settings)
     paths = load_paths(settings)
     stage1 = load_stage1(settings)
     show = invocation.values["show-secrets"]
@@ -34,6 +36,8 @@ def run(invocation: Invocation) -> int:
     for registry in sorted(auth.registries):
         _, credentials = _credentials(auth.registries[registry], show=show)
         stage0.append(_entry("dockerAuth", registries=[registry], credentials=credentials))
+    stage0 += [_entry("proxy", hosts=[host], url=url) for host, url in sorted(network.proxies.items())]
+    stage0 += [_entry("tls", hosts=[host], roots=path) for host, path in sorted(network.roots.items())]
     stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
     stage0.append(_entry("stage1", name=stage1.name, version=stage1.version, location=stage1.location))
     print_json({"stage0": stage0}, pretty=invocation.values["pretty-print"])
@@ -67,8 +71,18 @@ COMMAND = Command(
     name="config",
     summary="print the configuration, merged from all directories",
     description="""\
-Prints one JSON object with an entry for each domain and each registry that has credentials, one for paths and one for
-the default stage1 image. Secrets are replaced by asterisks unless they are asked for.""",
+Prints one JSON object with an entry for each domain and each registry that has credentials, for each host that has a
+proxy or root certificates of its own, one for paths and one for the default stage1 image. Secrets are replaced by
+asterisks unless they are asked for.
+
+Files are read from auth.d, fetch.d, paths.d and stage1.d of each configuration directory, if their name ends by .json.
+Each has rktKind and rktVersion ("v1"). Credentials (kind auth) are sent by https only, to exactly the host and port of
+the URL that is asked for, never after a redirect elsewhere; such files must not be readable by everyone.
+
+Proxy variables, SSL_CERT_FILE and .netrc are not read. Instead, fetch.d has two kinds. proxy: "hosts" is a list of
+hosts, "*.example.com" for all below a domain, or "*" for all, of which the closest counts; "url" is the proxy's, as in
+"http://proxy.example.com:3128", and "" means none. tls: "hosts" is a list of hosts, with their port unless it is 443;
+"roots" is the absolute path of a PEM file, and only certificates by one of its roots are accepted from these hosts.""",
     flags=(
         Flag(name="pretty-print", kind=BOOL, default=True, help="indent the output"),
         Flag(name="show-secrets", kind=BOOL, default=False, help="show passwords, tokens and keys in clear"),

@@ -15,17 +15,26 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Fetch all images, then print their hashes; at the first failure nothing is printed."""
-    from rkt.fetch.fetch import fetch_image
+    from rkt.fetch.dependencies import fetch_with_dependencies
+    from rkt.fetch.report import Reporter
 
     if not invocation.apps:
         raise UsageError("must provide at least one image")
     if any(app.args is not None for app in invocation.apps):
         raise UsageError("app arguments unsupported")
     policy = _pull_policy(invocation)
-    keys = [
-        fetch_image(app.reference, invocation.settings, signature=app.signature, pull_policy=policy).key
-        for app in invocation.apps
-    ]
+    keys = []
+    for app in invocation.apps:
+        report = Reporter(invocation.settings, invocation.values["progress"])
+        record = fetch_with_dependencies(
+            app.reference,
+            invocation.settings,
+            signature=app.signature,
+            pull_policy=policy,
+            progress=report,
+        )
+        report.result(app.reference, record)
+        keys.append(record.key)
     write("".join(f"{key if invocation.values['full'] else key.medium}\n" for key in keys))
     return 0
 
@@ -48,9 +57,21 @@ COMMAND = Command(
     summary="fetch images into the store and verify them",
     usage="IMAGE [--signature=FILE] [IMAGE…]",
     description=(
-        "IMAGE is a file that ends by .aci, or an http or https URL that does. Its detached OpenPGP signature is looked "
-        "for beside it, as IMAGE.aci.asc, and must be by a key that is trusted for the image's name (rkt trust).\n\n"
-        "Prints one hash per image."
+        "IMAGE is a file that ends by .aci, an http or https URL that does, or a name with labels: "
+        "NAME[:VERSION][,LABEL=VALUE…]. The detached OpenPGP signature of a file or URL is looked for beside it, as "
+        "IMAGE.aci.asc; it must be by a key that is trusted for the image's name (rkt trust).\n\n"
+        "Where the image of a name is, and its signature, is asked of https://NAME?ac-discovery=1 and of the pages above "
+        "it, whose meta elements ac-discovery say so; without such a page https://NAME-VERSION-OS-ARCH.aci is tried. "
+        "What came must have the name and the labels that were asked for. When no key is trusted for the name, the keys "
+        "that its pages speak of are offered first.\n\n"
+        "With the policy update servers are asked again, unless they said for how long that is not needed (max-age); "
+        "new looks into the store first, never looks nowhere else. Credentials, proxies and private root certificates "
+        "are configured, see rkt help config; proxy variables and SSL_CERT_FILE are not read.\n\n"
+        "Prints one hash per image. A download that broke off is gone on with by the next fetch of the same URL.\n\n"
+        "--progress=auto draws a bar on a terminal and prints a line per second elsewhere, as --progress=plain always "
+        'does. With --progress=json each line on standard error is one JSON object: {"event": "download", "url", '
+        '"done_bytes", "total_bytes"}, {"event": "message", "text"} or {"event": "image", '
+        '"reference", "name", "id"}; if the command fails, words for people follow.'
     ),
     flags=(
         Flag(name="full", kind=BOOL, default=False, help="print the whole hashes"),
@@ -61,6 +82,13 @@ COMMAND = Command(
             help="when to contact servers: new, update, never",
             metavar="WORD",
         ),
+        Flag(
+            name="progress",
+            default="auto",
+            choices=("auto", "plain", "json", "none"),
+            help="how to show progress: auto, plain, json, none",
+            metavar="WORD",
+        ),
         Flag(name="store-only", kind=BOOL, default=False, deprecated="pull-policy=never"),
         Flag(name="no-store", kind=BOOL, default=False, deprecated="pull-policy=update"),
     ),
@@ -68,6 +96,7 @@ COMMAND = Command(
     needs_root=True,
     completes="file",
     examples=(
+        ("rkt fetch example.com/app:1.0", "find the image of a name, verify and import it"),
         ("rkt fetch ./app.aci", "verify a local image by ./app.aci.asc and import it"),
         (
             "rkt fetch https://example.com/app.aci --signature=app.asc",

@@ -6,33 +6,22 @@ from __future__ import annotations
 from rkt.cli.command import Command, Invocation
 from rkt.cli.image_extract import FLAGS
 from rkt.cli.parse import FlagError
-from rkt.errors import ImageError
 
 
 def _run(invocation: Invocation) -> int:
-    from rkt.image.export import extract_image
-    from rkt.schema.appc import parse_image_manifest
+    from rkt.image.export import render_image
     from rkt.store.cas import Store
 
     if len(invocation.words) != 2:
         raise FlagError("an image and an output directory are expected")
     image, output_path = invocation.words
     store = Store(invocation.settings.data_dir)
-    key = store.resolve(image)
-    manifest = parse_image_manifest(store.manifest_bytes(key))
-    if manifest.dependencies:
-        names = ", ".join(dependency.image_name for dependency in manifest.dependencies)
-        raise ImageError(
-            f"image {manifest.name} depends on other images ({names}), which cannot be rendered",
-            hint=f"rkt image extract {key.medium} DIR",
-        )
-    extract_image(
+    render_image(
         store,
-        key,
+        store.resolve(image),
         output_path,
         rootfs_only=invocation.values["rootfs-only"],
         overwrite=invocation.values["overwrite"],
-        manifest=manifest,
     )
     return 0
 
@@ -42,8 +31,8 @@ COMMAND = Command(
     summary="write the files an app would see to a directory",
     usage="[--rootfs-only] [--overwrite] IMAGE DIR",
     description=(
-        "Like `rkt image extract`, but applies the path white list of the image. An image that depends on others is "
-        "refused."
+        "Like `rkt image extract`, but with everything the image depends on, which must be in the store, and as far as "
+        "the path white lists of the images leave it. Every file is first compared with what was fetched."
     ),
     flags=FLAGS,
     run=_run,

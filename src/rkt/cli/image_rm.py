@@ -10,6 +10,7 @@ from rkt.errors import EXIT_FAILURE, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.config.settings import Settings
     from rkt.values import ImageKey
 
 
@@ -35,6 +36,7 @@ def run(invocation: Invocation) -> int:
         if key not in keys:
             keys.append(key)
     removed = 0
+    default = _default_stage1(settings)
     for key in keys:
         try:
             layers_gone = gc.remove_image(store, key)
@@ -43,6 +45,10 @@ def run(invocation: Invocation) -> int:
             failed = True
             continue
         removed += 1
+        if key == default:
+            message(
+                settings, f"warning: {key.medium} is the default stage1 image; the next pod imports it again"
+            )
         write(f'successfully removed aci for image: "{key}"\n')
         if not layers_gone:
             message(
@@ -51,6 +57,17 @@ def run(invocation: Invocation) -> int:
     if removed:
         message(settings, f"{removed} image(s) successfully removed")
     return EXIT_FAILURE if failed else 0
+
+
+def _default_stage1(settings: Settings) -> ImageKey | None:
+    from rkt.errors import RktError
+    from rkt.stage0.stage1 import built_in_images
+
+    try:
+        images, default = built_in_images(settings)
+    except RktError:
+        return None
+    return images[default].image_id.key if default in images else None
 
 
 COMMAND = Command(

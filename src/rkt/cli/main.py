@@ -39,6 +39,8 @@ COMMANDS = {
     "export": "export",
     "fetch": "fetch",
     "trust": "trust",
+    "trust list": "trust_list",
+    "trust rm": "trust_rm",
     "image cat-manifest": "image_cat_manifest",
     "image create": "image_create",
     "image export": "image_export",

@@ -250,8 +250,14 @@ def _candidates(words: list[str], commands: list[str]) -> Iterator[tuple[str, li
             yield top, words[:i], words[i + 1 :]
             continue
         for j, sub in _named(words, i + 1, subcommands):
+            if top in commands and words[j] != sub:
+                continue  # its words may be files, which nobody should take for an abbreviation
             yield f"{top} {sub}", words[:i] + words[i + 1 : j], words[j + 1 :]
-        yield top, words[:i] + words[i + 1 :], []
+        if top in commands:
+            # A command of its own as well, such as ``trust``: what stands after it are its words.
+            yield top, words[:i], words[i + 1 :]
+        else:
+            yield top, words[:i] + words[i + 1 :], []
 
 
 def top_level(commands: list[str]) -> list[str]:

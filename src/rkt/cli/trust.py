@@ -1,59 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rkt trust``: show the keys of a file, ask, and add them to the key store (spec cli §2.7, §6.4)."""
+"""``rkt trust``: show the keys of a file, a URL or a name's pages, ask, and add them (spec cli §2.7, §6.4)."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 from rkt.cli.command import BOOL, Command, Flag
-from rkt.cli.output import prefixed, printable, write
-from rkt.errors import ConfigError, FetchError, InvalidManifest, NotVerified, UsageError
+from rkt.cli.output import write
+from rkt.errors import ConfigError, InvalidManifest, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
-    from rkt.trust.keys import PublicKey
-
-#: What lines about keys start with on stderr.
-_PREFIX = "pubkey"
 
 
 def run(invocation: Invocation) -> int:
-    """Trust every key of the files named, for a prefix or for every name."""
-    from rkt.trust.keystore import Keystore
+    """Trust every key of the files named or discovered, for a prefix or for every name."""
+    from rkt.fetch.review import Conditions, get_keys, key_urls, offer
 
     prefix = _scope(invocation)
-    if invocation.settings.insecure.image:
+    settings = invocation.settings
+    insecure = settings.insecure
+    if insecure.image:
         raise ConfigError(
             "could not get the keystore: --insecure-options=image switches verification off",
             hint="leave that option out",
         )
-    if not invocation.words:
+    conditions = Conditions(
+        allow_http=invocation.values["insecure-allow-http"],
+        tls_insecure=insecure.tls and insecure.pubkey,
+        skip_review=invocation.values["skip-fingerprint-review"],
+    )
+    locations = invocation.words
+    if not locations:
         if prefix is None:
             raise UsageError(
                 "empty prefix: with --root a PUBKEY is needed", hint="rkt trust --root ./pubkey.asc"
             )
-        raise FetchError(
-            f'no PUBKEY given, and discovery of the keys of prefix "{prefix}" is not available yet',
-            hint=f"get the public key from its owner, then: rkt trust --prefix={prefix} ./pubkey.asc",
-        )
-    store = Keystore(invocation.settings)
-    # All files are read before the first key is trusted: a bad one stops the command before it has done half.
-    files = [(location, _keys(invocation, location)) for location in invocation.words]
+        locations = key_urls(prefix, settings, conditions)
+    # All are read before the first key is trusted: a bad one stops the command before it has done half.
+    files = [(location, get_keys(location, settings, conditions)) for location in locations]
     for location, keys in files:
-        _show(prefix, location, keys)
-        skip_review = invocation.values["skip-fingerprint-review"]
-        if not skip_review and not _accepted(len(keys)):
-            prefixed(_PREFIX, f'not trusting "{location}"')
-            continue
-        review = "without fingerprint review" if skip_review else "after fingerprint review"
-        prefixed(_PREFIX, f'Trusting "{location}" for prefix "{prefix or ""}" {review}.')
-        for key in keys:
-            path = store.store(key, prefix)
-            what = "Added root key" if prefix is None else f'Added key for prefix "{prefix}"'
-            prefixed(_PREFIX, f'{what} at "{path}"')
+        offer(prefix, location, keys, settings, conditions, write=_write)
     return 0
+
+
+def _write(text: str) -> None:
+    """Fingerprints, at once: a question follows."""
+    write(text)
+    sys.stdout.flush()
 
 
 def _scope(invocation: Invocation) -> str | None:
@@ -83,79 +78,20 @@ def _scope(invocation: Invocation) -> str | None:
         raise UsageError(f"invalid --prefix: {e.message}", hint=hint) from None
 
 
-def _keys(invocation: Invocation, location: str) -> list[PublicKey]:
-    """The keys of one PUBKEY, all of them suitable."""
-    import time
-
-    from rkt.trust.keys import group_fingerprint, load_keys
-
-    scheme, separator, _ = location.partition("://")
-    if separator:
-        if scheme not in {"http", "https"}:
-            raise UsageError(
-                f"cannot get key {location!r}: only local files and http or https URLs supported"
-            )
-        if scheme == "http" and not invocation.values["insecure-allow-http"]:
-            raise UsageError("--insecure-allow-http required for http URLs")
-        raise FetchError(
-            f"cannot get key {location!r}: keys are not downloaded yet",
-            hint="download it, compare its fingerprint with what its owner says, and name the file",
-        )
-    keys = load_keys(location)
-    now = int(time.time())
-    for key in keys:
-        if problem := key.problem(now):
-            raise NotVerified(
-                f'not trusting "{location}": key {group_fingerprint(key.fingerprint)} {problem}',
-                hint="ask the owner for a current key of theirs: Ed25519, or RSA of 2048 bits or more",
-            )
-    return keys
-
-
-def _show(prefix: str | None, location: str, keys: list[PublicKey]) -> None:
-    from rkt.trust.keys import group_fingerprint
-
-    scope = '"" (root: every image name)' if prefix is None else f'"{prefix}"'
-    prefixed(_PREFIX, f'prefix: {scope}\nkey: "{location}"')
-    for key in keys:
-        write(f"gpg key fingerprint is: {group_fingerprint(key.fingerprint)}\n")
-        for subkey in key.subkeys:
-            write(f"    Subkey fingerprint: {group_fingerprint(subkey.fingerprint)}\n")
-        for identity in key.identities:
-            # An identity is foreign text: it stays on its line.
-            write("\t" + printable(identity).replace("\n", "\\n").replace("\t", "\\t") + "\n")
-    sys.stdout.flush()
-
-
-def _accepted(count: int) -> bool:
-    """Ask on the terminal."""
-    if not (os.isatty(0) and os.isatty(2)):
-        raise NotVerified(
-            "error reviewing key: unable to ask user to review fingerprint due to lack of tty",
-            hint="run it on a terminal, or compare the fingerprints yourself and add --skip-fingerprint-review",
-        )
-    keys = "this key" if count == 1 else f"these {count} keys"
-    while True:
-        sys.stderr.write(f"Are you sure you want to trust {keys} (yes/no)? ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
-        if answer.strip() == "yes":
-            return True
-        if answer.strip() == "no" or not answer:
-            return False
-        sys.stderr.write("Please enter 'yes' or 'no'\n")
-
-
 COMMAND = Command(
     name="trust",
     summary="trust a key for image names",
-    usage="[--prefix=PREFIX | --root] PUBKEY…",
+    usage="[--prefix=PREFIX | --root] [PUBKEY…]",
     description=(
         "Adds OpenPGP public keys to the key store, so that images signed with them may be used. A key counts for the "
         "prefix itself and for names below it: one for example.com/app counts for example.com/app/web, but not for "
         "example.com/apple.\n\n"
+        "PUBKEY is a file, or an http or https URL. Without one, the pages of the prefix are asked where its keys are "
+        "(meta elements ac-discovery-pubkeys). Servers are reached, and their certificates checked, as rkt-fetch(1) says.\n\n"
         "Every key of each file is shown with its fingerprint. Compare it with what the owner says over another "
-        "channel before you answer yes. Weak, expired and revoked keys are refused."
+        "channel before you answer yes; with --trust-keys-from-https keys that come by https are accepted unasked. "
+        "Weak, expired and revoked keys are refused.\n\n"
+        "rkt trust list shows what is trusted, rkt trust rm takes it back. A file called list or rm is ./list, ./rm."
     ),
     flags=(
         Flag(name="prefix", metavar="PREFIX", help="trust the keys for names equal to or below this prefix"),
@@ -167,13 +103,17 @@ COMMAND = Command(
             help="do not ask; for scripts that know the file",
         ),
         Flag(
-            name="insecure-allow-http", kind=BOOL, default=False, help="allow http for the download of keys"
+            name="insecure-allow-http",
+            kind=BOOL,
+            default=False,
+            help="allow http for discovery and for the download of keys",
         ),
     ),
     run=run,
     completes="file",
     examples=(
         ("rkt trust --prefix=example.com/app ./pubkey.asc", "show the keys of the file, ask, and trust them"),
+        ("rkt trust --prefix=example.com/app", "ask https://example.com/app where the keys are"),
         ("rkt trust --root ./pubkey.asc", "trust a key for every image, such as your own"),
     ),
 )

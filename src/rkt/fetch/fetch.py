@@ -3,9 +3,10 @@
 
 ::
 
-    rkt-fetch    blob, signature and the name in the manifest, into staging      no privilege
+    rkt-fetch    blob, signature and the name in the manifest, into descriptors  no privilege
     root         hashes the blob; trust.policy judges blob, name and signature   refused: staging is removed, that is all
     rkt-unpack   layer, split and manifest, into staging                         no network, sees one directory
+                 (of a large download while it runs: fetch.ahead)
     root         compares hashes and name, commits                               store.cas
 
 This module moves things and compares them; it never judges (``trust``), and never reads foreign bytes itself.
@@ -13,16 +14,29 @@ This module moves things and compares them; it never judges (``trust``), and nev
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+import time
 
-from rkt import __version__
-from rkt.errors import CannotVerify, FetchError, ImageError, NotFound, RktError, UsageError
+from rkt.errors import (
+    CannotVerify,
+    FetchError,
+    ImageError,
+    InvalidManifest,
+    NotFound,
+    RktError,
+    SignatureMismatch,
+    UsageError,
+)
 from rkt.fetch import reference as references
+from rkt.fetch import remote
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
+from rkt.fetch.partial import WAITING, Partial, trim
 from rkt.fetch.report import Reporter
 from rkt.linux.files import read_bounded
 from rkt.privsep import libraries
+from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
 from rkt.store.record import RemoteRow
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.config.settings import Settings
+    from rkt.fetch.ahead import UnpackAhead
     from rkt.fetch.reference import Reference
     from rkt.store.record import ImageRecord
     from rkt.trust.verdict import Verdict
@@ -44,6 +59,7 @@ UPDATE = "update"
 NEVER = "never"
 POLICIES = (NEW, UPDATE, NEVER)
 
+_NOT_MODIFIED = "not-modified"
 _NOT_IN_STORE = (
     "either image was not found in the store or store was disabled "
     "and fetching from remote yielded nothing or it was disabled"
@@ -82,8 +98,8 @@ def fetch_image(
         report.debug(f"using image from file {parsed.location}")
         return _Fetch(parsed, settings, store, report, signature).from_file()
     if parsed.kind == references.NAME:
-        return _by_name(parsed, settings, store, report, pull_policy)
-    if pull_policy != UPDATE and (record := _from_row(parsed, store)) is not None:
+        return _by_name(parsed, settings, store, report, pull_policy, signature)
+    if pull_policy != UPDATE and (record := _from_row(parsed.text, store)) is not None:
         report.debug(f"using image from local store for url {reference}")
         store.touch(record.key)
         return record
@@ -95,11 +111,16 @@ def fetch_image(
             f'cannot fetch "{reference}": docker registries are not supported yet',
             hint="fetch an image by its file or its URL: rkt fetch https://HOST/PATH/IMAGE.aci",
         )
-    return _Fetch(parsed, settings, store, report, signature).from_url()
+    return _Fetch(parsed, settings, store, report, signature).from_url(parsed.location)
 
 
 def _by_name(
-    parsed: Reference, settings: Settings, store: Store, report: Reporter, pull_policy: str
+    parsed: Reference,
+    settings: Settings,
+    store: Store,
+    report: Reporter,
+    pull_policy: str,
+    signature: str | None,
 ) -> ImageRecord:
     wanted = parsed.name
     assert wanted is not None
@@ -114,14 +135,11 @@ def _by_name(
             f'unable to fetch image from image name "{parsed.text}": {_NOT_IN_STORE}',
             hint=f"rkt fetch {parsed.text}",
         )
-    raise NotFound(
-        f'cannot fetch "{parsed.text}": discovery by name is not available yet',
-        hint=f"fetch it by its file or its URL: rkt fetch ./IMAGE.aci, or rkt fetch https://{wanted.name}.aci",
-    )
+    return _Fetch(parsed, settings, store, report, signature).from_name()
 
 
-def _from_row(parsed: Reference, store: Store) -> ImageRecord | None:
-    row = store.remote_row(parsed.text)
+def _from_row(url: str, store: Store) -> ImageRecord | None:
+    row = store.remote_row(url)
     if row is None:
         return None
     try:
@@ -147,6 +165,10 @@ class _Fetch:
         self._report = report
         self._signature_path = signature
         self._label = "ACI"
+        self._url = ""
+        self._wanted = reference.name
+        self._start_ns = time.time_ns()
+        self._ahead: UnpackAhead | None = None
 
     def from_file(self) -> ImageRecord:
         """Import a local file."""
@@ -158,60 +180,238 @@ class _Fetch:
                 blob_fd = staging.create("blob")
                 try:
                     answer = self._run({"op": "copy"}, {"source": source_fd, "blob": blob_fd})
-                    return self._import(staging, blob_fd, answer, signature)
+                    return self._import(staging, blob_fd, f"{staging.path}/blob", answer, signature)
                 finally:
                     os.close(blob_fd)
         finally:
             os.close(source_fd)
 
-    def from_url(self) -> ImageRecord:
-        """Download and import."""
-        url = self._reference.location
+    def from_name(self) -> ImageRecord:
+        """Find out where the image is, and download it from there (spec cli §5.4)."""
+        wanted, insecure = self._wanted, self._settings.insecure
+        assert wanted is not None
+        self._report.debug(f"searching for app image {wanted.name}")
+        asked = AppcReference(wanted.name, {**references.host_labels(), **wanted.labels})
+        found = remote.discover(
+            asked,
+            self._settings,
+            what=remote.IMAGES,
+            allow_http=insecure.http,
+            tls_insecure=insecure.tls,
+        )
+        if not insecure.image:
+            from rkt.fetch.review import discover_keys
+
+            tell = functools.partial(self._report.message, source="pubkey")
+            discover_keys(wanted.name, self._settings, tell)
+        last: FetchError | None = None
+        for endpoint in found.endpoints or remote.simple_endpoints(asked):
+            if last is not None:
+                self._report.message(f"{_innermost(last)}, trying {endpoint.image}")
+            try:
+                return self.from_url(endpoint.image, endpoint.signature)
+            except FetchError as e:
+                last = e
+        if found.endpoints:
+            assert last is not None
+            raise last
+        for tried in reversed(found.tried):
+            page = FetchError(f"meta tag 'ac-discovery' not found on {tried.page}: {tried.cause}")
+            page.__cause__ = last
+            last = page
+        raise FetchError(
+            f'discovery failed for "{wanted.name}"',
+            hint=f"rkt fetch --debug {self._reference.text} says what was tried; a file or a URL needs no discovery",
+        ) from last
+
+    def from_url(self, url: str, signature_url: str = "") -> ImageRecord:
+        """Download and import, unless what came of this URL before is good still (spec cli §5.5).
+
+        Args:
+            url: of the image.
+            signature_url: of its signature; by default beside the image.
+        """
         insecure = self._settings.insecure
         if insecure.tls:
             self._report.message("warning: TLS verification has been disabled")
+        self._url = url
         self._report.debug(f'remote fetching from URL "{url}"')
-        signature_url = "" if insecure.image or self._signature_path else references.signature_url(url)
+        signature_url = signature_url or references.signature_url(url)
+        if (record := self._fresh(url)) is not None:
+            return record
         signature = self._local_signature(self._signature_path) if self._signature_path else None
+        if insecure.image or self._signature_path:
+            signature_url = ""
+        # Who made the signature can be told before the image is there when its name is known.
+        early = bool(signature_url) and self._wanted is not None
+        if early:
+            signature = self._early_signature(signature_url)
+        setup_data_dir(self._settings.data_dir)
+        waiting = functools.partial(self._report.message, WAITING)
+        with Partial(self._settings.data_dir, url, waiting=waiting) as partial:
+            row, record = self._kept(url)
+            if partial.waited and row and record and row.download_time * 10**9 >= self._start_ns - 10**9:
+                # Whoever was waited for brought it.
+                return record
+            try:
+                answer, record = self._transfer(
+                    url, signature_url, partial, signature, row if record else None, early=early
+                )
+            except (ImageError, InvalidManifest, SignatureMismatch):
+                partial.discard()
+                raise
+            # Before the lock goes: whoever waits for it looks for this row.
+            etag, max_age = answer.get("etag"), answer.get("max_age")
+            old_etag = row.etag if row is not None and answer.get("status") == _NOT_MODIFIED else ""
+            self._store.put_remote_row(
+                RemoteRow(
+                    url=url,
+                    key=record.key,
+                    download_time=int(time.time()),
+                    signature_url=signature_url,
+                    # A server need not repeat it when nothing changed.
+                    etag=etag if isinstance(etag, str) and etag else old_etag,
+                    max_age=max_age if isinstance(max_age, int) else 0,
+                )
+            )
+            partial.discard()
+        return record
+
+    def _transfer(
+        self,
+        url: str,
+        signature_url: str,
+        partial: Partial,
+        signature: bytes | None,
+        row: RemoteRow | None,
+        *,
+        early: bool,
+    ) -> tuple[dict[str, Any], ImageRecord]:
+        """Ask the server and import what it sends; ``row`` is of the version that is had already."""
+        asked_url = "" if early else signature_url
         request = {
             "op": "download",
             "url": url,
-            "signature_url": signature_url,
-            "tls_insecure": insecure.tls,
-            "user_agent": f"rkt/{__version__}",
+            "signature_url": asked_url,
+            "etag": "" if row is None else row.etag,
+            "tls_insecure": self._settings.insecure.tls,
+            "user_agent": remote.USER_AGENT,
+            "access": remote.describe(self._settings, url, asked_url),
         }
-        with self._staging() as staging:
-            blob_fd, signature_fd = staging.create("blob"), staging.create("signature")
+        with self._staging() as staging, self._unpack_ahead(staging, partial) as ahead:
+            fds = {"signature": staging.create("signature")}
             try:
+                fds["blob"], fds["validators"] = partial.open_for_worker()
                 try:
-                    answer = self._run(request, {"blob": blob_fd, "signature": signature_fd})
+                    answer = self._run(request, fds)
                 finally:
                     self._report.end()
-                if signature_url:
-                    signature = read_bounded(
-                        f"{staging.path}/signature", DEFAULT_TRANSFER_LIMITS.signature_bytes
-                    )
-                record = self._import(staging, blob_fd, answer, signature)
             finally:
-                os.close(blob_fd)
-                os.close(signature_fd)
-        etag, max_age = answer.get("etag"), answer.get("max_age")
-        self._store.put_remote_row(
-            RemoteRow(
-                url=url,
-                key=record.key,
-                download_time=record.import_time_ns // 10**9,
-                signature_url=signature_url,
-                etag=etag if isinstance(etag, str) else "",
-                max_age=max_age if isinstance(max_age, int) else 0,
-            )
-        )
+                for fd in fds.values():
+                    os.close(fd)
+            if answer.get("status") == _NOT_MODIFIED:
+                if row is None:
+                    raise FetchError(f'"{url}" was not modified, but nothing was had of it before')
+                self._store.touch(row.key)
+                return answer, self._store.get(row.key)
+            if early and signature is None:
+                signature = self._late_signature(signature_url)
+            elif asked_url:
+                signature = read_bounded(f"{staging.path}/signature", DEFAULT_TRANSFER_LIMITS.signature_bytes)
+            record = self._import(staging, partial.blob_fd, partial.path, answer, signature, ahead)
+        return answer, record
+
+    def _unpack_ahead(self, staging: Staging, partial: Partial) -> UnpackAhead:
+        from rkt.fetch.ahead import UnpackAhead
+
+        self._ahead = UnpackAhead(staging, partial.blob_fd, self._settings.installation)
+        return self._ahead
+
+    def _fresh(self, url: str) -> ImageRecord | None:
+        """What came of a URL, while its server said that it need not be asked again."""
+        row, record = self._kept(url)
+        if row is None or record is None or not _is_fresh(row, time.time()):
+            return None
+        self._report.debug(f"image for {url} isn't expired, not fetching.")
+        self._store.touch(record.key)
         return record
+
+    def _kept(self, url: str) -> tuple[RemoteRow | None, ImageRecord | None]:
+        """What came of a URL before, if it could be used today as if it were fetched now."""
+        row = self._store.remote_row(url)
+        if row is None or self._signature_path:
+            return row, None
+        from rkt.trust.policy import check_verdict
+
+        try:
+            record = self._store.get(row.key)
+            check_verdict(record.verdict, self._settings, opted_out=self._settings.insecure.image)
+            self._check_name(record.name)
+            self._check_labels(record.labels)
+        except RktError:
+            # Gone, damaged, no longer trusted, or another version: fetch it again, and judge anew.
+            return row, None
+        return row, record
+
+    def _early_signature(self, url: str) -> bytes | None:
+        """The signature, when it is there already and somebody who is trusted for the name claims to have made it."""
+        from rkt.trust.policy import check_signer
+
+        assert self._wanted is not None
+        self._report.debug(f"downloading signature from {url}")
+        signature = self._remote_signature(url, defer=True)
+        if signature is None:
+            self._report.message("server requested deferring the signature download")
+        else:
+            libraries.enable(self._settings.installation)
+            check_signer(self._wanted.name, signature, self._settings)
+        return signature
+
+    def _late_signature(self, url: str) -> bytes | None:
+        self._report.debug(f"downloading signature from {url}")
+        return self._remote_signature(url, defer=False)
+
+    def _remote_signature(self, url: str, *, defer: bool) -> bytes | None:
+        try:
+            return remote.read_document(
+                url,
+                self._settings,
+                limit_bytes=DEFAULT_TRANSFER_LIMITS.signature_bytes,
+                tls_insecure=self._settings.insecure.tls,
+                defer=defer,
+            )
+        except FetchError as e:
+            raise FetchError(
+                "error downloading the signature file",
+                hint="use --signature=FILE, or --insecure-options=image to do without a signature",
+            ) from e
+
+    def _check_name(self, name: str) -> None:
+        """What a name was asked for must call itself so, signed or not (spec cli §12.1)."""
+        if self._wanted is not None and name != self._wanted.name:
+            raise ImageError(
+                f'error when reading the app name: "{self._wanted.name}" expected but "{name}" found'
+            )
+
+    def _check_labels(self, labels: dict[str, str]) -> None:
+        if self._wanted is None:
+            return
+        for label in self._wanted.labels:
+            if label not in labels:
+                raise ImageError(f'requested label "{label}" not provided by the image manifest')
+        for label, value in {**references.host_labels(), **self._wanted.labels}.items():
+            # An image without os or arch is for every host.
+            if labels.get(label, value) != value:
+                raise ImageError(
+                    f'requested value for label "{label}": "{value}" differs from fetched aci label value: '
+                    f'"{labels[label]}"'
+                )
 
     def _staging(self) -> Staging:
         setup_data_dir(self._settings.data_dir)
         # What a fetch that was killed left is taken before more room is asked for; image gc reports what stays.
         sweep(self._settings.data_dir)
+        trim(self._settings.data_dir)
         return Staging(self._settings.data_dir)
 
     def _local_signature(self, default_path: str) -> bytes | None:
@@ -230,8 +430,10 @@ class _Fetch:
 
     def _run(self, request: dict[str, Any], fds: dict[str, int]) -> dict[str, Any]:
         from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE
+        from rkt.privsep.confine import FETCH_UID_BASE, missing
 
+        for text in missing():
+            self._report.debug(text)
         return run_worker(
             "fetch",
             {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
@@ -247,18 +449,29 @@ class _Fetch:
         if kind == "progress":
             done, total = event.get("done"), event.get("total")
             if isinstance(done, int):
-                self._report.progress(self._label, done, total if isinstance(total, int) else None)
+                self._report.progress(self._label, done, total if isinstance(total, int) else None, self._url)
         elif kind == "image":
-            self._report.debug(f"fetching image from {self._reference.location}")
+            self._report.debug(f"fetching image from {self._url}")
         elif kind == "signature":
-            self._report.debug(
-                f"downloading signature from {references.signature_url(self._reference.location)}"
-            )
+            self._report.debug(f"downloading signature from {event.get('url')}")
+        elif kind == "started":
+            kept, total = event.get("kept"), event.get("total")
+            if self._ahead is not None and isinstance(kept, int):
+                self._ahead.started(kept, total if isinstance(total, int) else None)
+            if isinstance(kept, int) and kept:
+                size = f" of {total}" if isinstance(total, int) else ""
+                self._report.debug(f"going on with an earlier download: {kept}{size} bytes are there")
         elif kind == "deferred":
             self._report.message("server requested deferring the signature download")
 
     def _import(
-        self, staging: Staging, blob_fd: int, answer: dict[str, Any], signature: bytes | None
+        self,
+        staging: Staging,
+        blob_fd: int,
+        blob_path: str,
+        answer: dict[str, Any],
+        signature: bytes | None,
+        ahead: UnpackAhead | None = None,
     ) -> ImageRecord:
         from rkt.store import importer
 
@@ -267,11 +480,12 @@ class _Fetch:
         manifest_sha256 = answer.get("manifest_sha256")
         if not isinstance(manifest_sha256, str) or len(manifest_sha256) != 64:
             raise ImageError("rkt-fetch reported no manifest")
+        self._check_name(name)
         # rkt-fetch is gone with all it may have started, and nobody else can reach the blob: three readers from here
         # on see the same bytes, and the hashes prove it.
         hashing = _Hashing(blob_fd)
         try:
-            verdict = self._judge(name, f"{staging.path}/blob", signature)
+            verdict = self._judge(name, blob_path, signature)
         finally:
             hashing.join()
         unpacked = importer.unpack(
@@ -280,9 +494,22 @@ class _Fetch:
             self._settings.installation,
             blob_sha256=hashing.result(),
             manifest_sha256=manifest_sha256,
+            filled=None if ahead is None else ahead.result(hashing.result()),
         )
-        os.unlink(f"{staging.path}/blob")
-        return importer.commit(self._store, staging, unpacked, verdict, origin=self._reference.text)
+        # What follows needs its room no more; the name stays, with the lock that others wait for.
+        os.ftruncate(blob_fd, 0)
+        self._check_labels(parse_image_manifest(unpacked.manifest).labels)
+        return importer.commit(
+            self._store,
+            staging,
+            unpacked,
+            verdict,
+            # What image verify --repair fetches again, from wherever it is called.
+            origin=self._reference.location
+            if self._reference.kind == references.FILE
+            else self._reference.text,
+            latest=self._wanted is not None and "version" not in self._wanted.labels,
+        )
 
     def _judge(self, name: ACIdentifier, blob_path: str, signature: bytes | None) -> Verdict:
         from rkt.trust.policy import judge
@@ -295,6 +522,17 @@ class _Fetch:
         else:
             self._report.message("warning: image signature verification has been disabled")
         return verdict
+
+
+def _is_fresh(row: RemoteRow, now: float) -> bool:
+    """Whether a server said that this need not be asked for again yet; a clock that went back says no."""
+    return row.max_age > 0 and 0 <= now - row.download_time < row.max_age
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
 
 
 class _Hashing:

@@ -17,6 +17,9 @@ class TransferLimits(Record):
         idle_seconds: without a single byte.
         slow_bytes_per_second: averaged over ``slow_window_seconds``; less is a stalled transfer.
         total_seconds: from the first connection to the last byte, signature and image together.
+        attempts: how often in a row a transfer may fail in a way that may pass.
+        retry_seconds: pause before the second attempt; doubled each time.
+        retry_progress_bytes: so many new bytes begin a new row of attempts.
     """
 
     image_bytes: int = 16 << 30
@@ -27,6 +30,9 @@ class TransferLimits(Record):
     slow_bytes_per_second: int = 64
     slow_window_seconds: float = 120.0
     total_seconds: float = 6 * 3600.0
+    attempts: int = 4
+    retry_seconds: float = 0.5
+    retry_progress_bytes: int = 1 << 20
 
 
 DEFAULT_TRANSFER_LIMITS = TransferLimits()

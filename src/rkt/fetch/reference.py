@@ -58,9 +58,35 @@ def parse_reference(text: str) -> Reference:
         return _file(text, _file_url_path(text, rest))
     if scheme == "docker":
         return Reference(kind=DOCKER, text=text, location=rest.removeprefix("//"))
+    if scheme == "cimd":
+        return _internal(text, rest)
     if not scheme and _is_path(text):
         return _file(text, os.path.abspath(text))
     return Reference(kind=NAME, text=text, name=AppcReference.parse(text))
+
+
+def _internal(text: str, rest: str) -> Reference:
+    """``cimd:TYPE:v=0:DATA``, as dependent programs and old stores write references."""
+    from urllib.parse import parse_qsl, unquote_plus
+
+    kind, _, tail = rest.partition(":")
+    version, colon, data = tail.partition(":")
+    if not kind or not colon or not data:
+        raise UsageError(f'malformed distribution uri: "{text}"')
+    if version != "v=0":
+        raise UsageError(f'malformed distribution version: "{version}"')
+    if kind == "docker":
+        return Reference(kind=DOCKER, text=text, location=data)
+    if kind == "aci-archive":
+        return parse_reference(unquote_plus(data)).replace(text=text)
+    if kind == "appc":
+        name, _, query = data.partition("?")
+        pairs = parse_qsl(query, keep_blank_values=True)
+        plain = ",".join([unquote_plus(name), *(f"{label}={value}" for label, value in pairs)])
+        if plain.count(",") != len(pairs):
+            raise UsageError(f'malformed distribution uri: "{text}"')
+        return Reference(kind=NAME, text=text, name=AppcReference.parse(plain))
+    raise UsageError(f'unknown distribution type: "{kind}"')
 
 
 def _is_path(text: str) -> bool:

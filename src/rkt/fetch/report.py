@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fetch tells people on stderr: messages, diagnostics, progress (spec cli §1.4, §5.7)."""
+"""What a fetch tells people, or programs, on stderr: messages, diagnostics, progress (spec cli §1.4, §5.7).
+
+For programs each line is one JSON object, whose ``event`` says what else is in it::
+
+    message    text
+    download   url, done_bytes, total_bytes (null when the server did not say)
+    image      reference, name, id
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -11,50 +19,72 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from rkt.config.settings import Settings
+    from rkt.store.record import ImageRecord
 
+#: How progress is shown: a bar on a terminal and else lines; lines; one JSON object per line; not at all.
+AUTO = "auto"
+PLAIN = "plain"
+JSON = "json"
+NONE = "none"
+STYLES = (AUTO, PLAIN, JSON, NONE)
 _LINE_SECONDS = 1.0
+_EVENT_SECONDS = 0.1
 
 
 class Reporter:
     """Words and a bar; replaced by tests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, style: str = AUTO) -> None:
+        """``style`` is one of ``STYLES``."""
         self._settings = settings
-        self._bar: _Bar | _Lines | None = None
+        self._style = style
+        self._meter: _Bar | _Lines | _Events | None = None
 
-    def message(self, text: str) -> None:
-        """For everybody."""
+    def message(self, text: str, *, source: str = "image") -> None:
+        """For everybody; ``source`` is what each line starts with."""
         self.end()
-        _write("".join(f"image: {line}\n" for line in text.splitlines()))
+        if self._style == JSON:
+            for line in text.splitlines():
+                _write_event({"event": "message", "text": line})
+        else:
+            _write("".join(f"{source}: {line}\n" for line in text.splitlines()))
 
     def debug(self, text: str) -> None:
         """With ``--debug`` only."""
         if self._settings.debug:
             self.message(text)
 
-    def progress(self, label: str, done: int, total: int | None) -> None:
-        """How far a transfer is: bytes so far, and the whole size where it is known."""
-        if self._bar is None:
-            self._bar = _make_bar(self._settings, label)
-        self._bar.update(done, total)
+    def progress(self, label: str, done: int, total: int | None, url: str = "") -> None:
+        """How far a transfer is: bytes so far, and the whole size where it is known; from where, for programs."""
+        if self._style == NONE:
+            return
+        if self._meter is None:
+            self._meter = self._make_meter(label, url)
+        self._meter.update(done, total)
 
     def end(self) -> None:
         """The transfer is over; harmless when there was none."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
 
+    def result(self, reference: str, image: ImageRecord) -> None:
+        """What a reference led to; people see the hash on standard output."""
+        if self._style == JSON:
+            _write_event({"event": "image", "reference": reference, "name": image.name, "id": image.image_id})
 
-def _make_bar(settings: Settings, label: str) -> _Bar | _Lines:
-    if sys.stderr is not None and sys.stderr.isatty():
-        from rkt.privsep import libraries
+    def _make_meter(self, label: str, url: str) -> _Bar | _Lines | _Events:
+        if self._style == JSON:
+            return _Events(url)
+        if self._style == AUTO and sys.stderr is not None and sys.stderr.isatty():
+            from rkt.privsep import libraries
 
-        libraries.enable(settings.installation)
-        try:
-            return _Bar(label)
-        except ImportError:
-            pass
-    return _Lines(label)
+            libraries.enable(self._settings.installation)
+            try:
+                return _Bar(label)
+            except ImportError:
+                pass
+        return _Lines(label)
 
 
 class _Bar:
@@ -108,6 +138,27 @@ class _Lines:
             self._shown = self._pending
 
 
+class _Events:
+    """For programs: a line of JSON ten times a second and at the end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._next = 0.0
+        self._pending: tuple[int, int | None] | None = None
+
+    def update(self, done: int, total: int | None) -> None:
+        self._pending = (done, total)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVENT_SECONDS
+            self.close()
+
+    def close(self) -> None:
+        if self._pending is not None:
+            done, total = self._pending
+            _write_event({"event": "download", "url": self._url, "done_bytes": done, "total_bytes": total})
+            self._pending = None
+
+
 def _figure(count: int) -> str:
     """Decimal units, three significant digits."""
     value = float(count)
@@ -117,6 +168,13 @@ def _figure(count: int) -> str:
             return f"{value:.{digits}f} {unit}"
         value /= 1000
     raise AssertionError(count)
+
+
+def _write_event(event: dict[str, object]) -> None:
+    # ASCII only: a foreign character can do nothing to a terminal (invariant LG3).
+    if sys.stderr is not None:
+        sys.stderr.write(json.dumps(event, separators=(",", ":")) + "\n")
+        sys.stderr.flush()
 
 
 def _write(text: str) -> None:

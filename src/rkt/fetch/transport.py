@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP and HTTPS downloads into a descriptor; runs in the unprivileged ``rkt-fetch`` worker.
 
-``urllib3`` does connections and framing. Redirects, decoding, retries and credentials are ours: it follows nothing,
-decodes nothing, repeats nothing, and reads neither proxies nor ``.netrc`` (invariant RG7). No request carries a header
-that belongs to one host only, so none can leak to another by a redirect (RG2).
+``urllib3`` does connections and framing. Redirects, decoding, retries, ranges and credentials are ours: it follows
+nothing, decodes nothing, repeats nothing, and reads neither proxies nor ``.netrc`` (invariant RG7). A credential is sent
+to exactly the origin it was given for, looked up anew for every hop (``fetch.access``), so none can leak to another by a
+redirect (RG2).
+
+A transfer that breaks is taken up again where it broke, a few times and ever more slowly, when what broke it may pass
+by itself: a lost connection, silence, an overloaded server. It goes on by ``Range`` and ``If-Range`` (``fetch.resume``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import ssl
 import time
@@ -21,17 +26,21 @@ from urllib3.exceptions import (
     HTTPError,
     IncompleteRead,
     LocationParseError,
+    ProtocolError,
     ReadTimeoutError,
 )
 from urllib3.util import parse_url
 
 from rkt.errors import FetchError
+from rkt.fetch.access import Access
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
+from rkt.fetch.resume import ResumableFile, read_validators
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from urllib3 import BaseHTTPResponse
 
@@ -42,7 +51,14 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 18
 _REDIRECTS = (301, 302, 303, 307, 308)
+_OK = 200
 _ACCEPTED = 202
+_PARTIAL = 206
+_NOT_MODIFIED = 304
+_RANGE_NOT_SATISFIABLE = 416
+#: Statuses of a server that may do better in a moment.
+_PASSING = (429, 500, 502, 503, 504)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 #: Where distributions keep the certificates when OpenSSL's own default is empty.
 _CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -52,19 +68,39 @@ _CA_FILES = (
 )
 
 
+class _PassingError(FetchError):
+    """A transfer that may succeed when it is tried again."""
+
+    def __init__(self, message: str, *, after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+
+
 class Downloaded(Record):
     """What came.
 
     Attributes:
-        size_bytes: number of bytes written.
+        size_bytes: size of the whole file.
         deferred: the server answered 202: ask again later; nothing was written.
-        etag, cache_control: headers of the final answer, empty when absent.
+        not_modified: the server still has the version that was asked about; nothing was written.
+        etag, cache_control, last_modified: headers of the final answer, empty when absent.
+        url: what was answered at last, after all redirects.
+        kept_bytes: how many bytes were there before and did not have to come again.
     """
 
     size_bytes: int
     deferred: bool = False
+    not_modified: bool = False
     etag: str = ""
     cache_control: str = ""
+    last_modified: str = ""
+    url: str = ""
+    kept_bytes: int = 0
+
+    @property
+    def max_age(self) -> int:
+        """Seconds for which the server wants not to be asked again."""
+        return parse_max_age(self.cache_control)
 
 
 def make_tls_context(*, insecure: bool) -> ssl.SSLContext:
@@ -98,73 +134,166 @@ class Client:
         user_agent: str,
         limits: TransferLimits = DEFAULT_TRANSFER_LIMITS,
         requests: Callable[[str], None] = lambda _: None,
+        access: dict[str, Any] | None = None,
     ) -> None:
+        """``access`` is what ``fetch.access.describe`` made of the configuration."""
         self._limits = limits
-        self._requests = requests
+        self.requests = requests
         self._deadline = time.monotonic() + limits.total_seconds
-        if context.verify_mode == ssl.CERT_NONE:
-            urllib3.disable_warnings()
-        self._pool = urllib3.PoolManager(
+        # identity: what is hashed and verified are the bytes as they lie on the server.
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._access = Access(
+            access or {},
+            context,
             num_pools=4,
-            ssl_context=context,
-            # identity: what is hashed and verified are the bytes as they lie on the server.
-            headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
             timeout=urllib3.Timeout(connect=limits.connect_seconds, read=limits.idle_seconds),
             retries=False,
         )
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.clear()
+        self._access.close()
+
+    def get(self, url: str, *, limit_bytes: int) -> bytes:
+        """Content of a small page, tried once.
+
+        Raises:
+            FetchError: as ``download``.
+        """
+        response, _ = self._follow(url, {})
+        try:
+            if response.status != _OK:
+                raise _bad_status(url, response)
+            kept = bytearray()
+            for data in self._pieces(url, response, 0, limit_bytes):
+                kept += data
+            return bytes(kept)
+        except (HTTPError, OSError) as e:
+            raise FetchError(f'cannot fetch "{url}": {_reason(e)}') from e
+        finally:
+            response.close()
 
     def download(
-        self, url: str, fd: int, *, limit_bytes: int, defer: bool = False, progress: Progress | None = None
+        self,
+        url: str,
+        fd: int,
+        *,
+        limit_bytes: int,
+        validators_fd: int = -1,
+        known_etag: str = "",
+        defer: bool = False,
+        started: Progress | None = None,
+        progress: Progress | None = None,
     ) -> Downloaded:
-        """GET a URL into an empty file.
+        """GET a URL into a file, going on with what is in it where that is right.
 
         Args:
             url: http or https.
-            fd: written from its current offset.
+            fd: regular file, empty or with what an earlier attempt left.
             limit_bytes: a larger body is refused, at the first byte when the server says its size.
+            validators_fd: regular file that keeps for a later attempt what the bytes so far belong to.
+            known_etag: of the version that is had already; when the server still has it, nothing is transferred.
             defer: accept 202, which says that the server will have it later (spec cli §6.5).
+            started: called before each body, with the number of bytes that are kept.
             progress: called for each piece.
         Raises:
-            FetchError: no answer, a wrong one, too much, too slow.
+            FetchError: no answer, a wrong one, too much, too slow; what came so far is kept in the file.
             OSError: the file cannot be written.
         """
-        response = self._follow(url)
+        file = ResumableFile(fd, validators_fd, url)
+        furthest = file.size_bytes
+        failures = 0
+        while True:
+            try:
+                answer = self._attempt(
+                    url, file, limit_bytes, known_etag, defer=defer, started=started, progress=progress
+                )
+                if answer is not None:
+                    return answer
+            except _PassingError as e:
+                # Only bytes that nobody has had before count as getting on; the time of all is bounded as well.
+                if file.size_bytes >= furthest + self._limits.retry_progress_bytes:
+                    failures = 0
+                furthest = max(furthest, file.size_bytes)
+                failures += 1
+                pause = max(self._limits.retry_seconds * 2 ** (failures - 1), e.after_seconds)
+                if failures >= self._limits.attempts or time.monotonic() + pause > self._deadline:
+                    raise FetchError(e.message) from e.__cause__
+                time.sleep(pause)
+
+    def _attempt(
+        self,
+        url: str,
+        file: ResumableFile,
+        limit_bytes: int,
+        known_etag: str,
+        *,
+        defer: bool,
+        started: Progress | None,
+        progress: Progress | None,
+    ) -> Downloaded | None:
+        """One request; None when it has to be made again, from the beginning."""
+        offset = file.offset()
+        headers = {"If-None-Match": known_etag} if known_etag else {}
+        if offset:
+            assert file.validators is not None
+            headers |= {"Range": f"bytes={offset}-", "If-Range": file.validators.if_range}
+        response, final_url = self._follow(url, headers)
         try:
             if defer and response.status == _ACCEPTED:
                 return Downloaded(size_bytes=0, deferred=True)
-            if response.status != 200:
-                raise FetchError(f'cannot fetch "{url}": bad HTTP status code: {response.status}')
-            size = self._body(url, response, fd, limit_bytes, progress)
-            return Downloaded(
-                size_bytes=size,
-                etag=response.headers.get("ETag", ""),
-                cache_control=response.headers.get("Cache-Control", ""),
-            )
-        except HTTPError as e:
-            raise FetchError(f'cannot fetch "{url}": {_reason(e)}') from e
+            if response.status == _NOT_MODIFIED and known_etag:
+                return _downloaded(response, final_url, 0, not_modified=True)
+            if offset and response.status in {_PARTIAL, _RANGE_NOT_SATISFIABLE}:
+                if response.status == _RANGE_NOT_SATISFIABLE or not _continues(response, file, offset):
+                    file.restart(None)
+                    return None
+                file.go_on(offset)
+            elif response.status == _OK:
+                offset = 0
+                file.restart(read_validators(response.headers, url, _content_length(response)))
+            else:
+                raise _bad_status(url, response)
+            length = _content_length(response)
+            total = None if length is None else offset + length
+            if total is not None and total <= limit_bytes:
+                _check_free_space(file, total - offset)
+            if started is not None:
+                started(offset, total)
+            for data in self._pieces(url, response, offset, limit_bytes):
+                file.write(data)
+                if progress is not None:
+                    progress(file.size_bytes, total)
+            known = file.validators
+            if known is not None and 0 <= known.size_bytes != file.size_bytes:
+                raise _PassingError(f'cannot fetch "{url}": the transfer ended early')
+            return _downloaded(response, final_url, file.size_bytes, kept_bytes=offset)
+        except (HTTPError, TimeoutError, ConnectionError) as e:
+            raise _failure(url, e) from e
         finally:
             # Not given back to the pool: a body that was not read to its end is nobody's connection any more.
             response.close()
 
-    def _follow(self, url: str) -> BaseHTTPResponse:
+    def _follow(self, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, str]:
+        """The answer and the URL that gave it."""
         current = check_url(url)
         for _ in range(self._limits.redirects + 1):
-            self._requests(current)
+            self.requests(current)
             self._check_deadline(url)
             try:
                 with _alarm(self._limits.connect_seconds + self._limits.idle_seconds, current):
-                    response = self._pool.request(
-                        "GET", current, redirect=False, preload_content=False, decode_content=False
+                    response = self._access.pool(current).request(
+                        "GET",
+                        current,
+                        preload_content=False,
+                        redirect=False,
+                        headers={**self._headers, **headers, **self._access.headers(current, url)},
                     )
             except (HTTPError, ValueError) as e:
-                raise FetchError(f'cannot fetch "{current}": {_reason(e)}') from e
+                raise _failure(current, e) from e
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
-                return response
+                return response, current
             response.close()
             try:
                 target = check_url(urljoin(current, location))
@@ -175,25 +304,21 @@ class Client:
             current = target
         raise FetchError(f'cannot fetch "{url}": too many redirects')
 
-    def _body(
-        self, url: str, response: BaseHTTPResponse, fd: int, limit_bytes: int, progress: Progress | None
-    ) -> int:
-        total = _content_length(response)
-        if total is not None:
-            if total > limit_bytes:
-                raise FetchError(f'"{url}" is too large: {total} bytes, at most {limit_bytes} are accepted')
-            _check_free_space(fd, total)
-        size = window_bytes = 0
+    def _pieces(self, url: str, response: BaseHTTPResponse, offset: int, limit_bytes: int) -> Iterator[bytes]:
+        """The body, with bounds on size and time."""
+        length = _content_length(response)
+        if length is not None and offset + length > limit_bytes:
+            raise FetchError(
+                f'"{url}" is too large: {offset + length} bytes, at most {limit_bytes} are accepted'
+            )
+        size = offset
+        window_bytes = 0
         window_start = time.monotonic()
         while data := response.read1(_CHUNK_BYTES, decode_content=False):
             size += len(data)
             if size > limit_bytes:
                 raise FetchError(f'"{url}" is too large: more than {limit_bytes} bytes')
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            if progress is not None:
-                progress(size, total)
+            yield data
             self._check_deadline(url)
             window_bytes += len(data)
             elapsed = time.monotonic() - window_start
@@ -204,13 +329,68 @@ class Client:
                     )
                 window_start += elapsed
                 window_bytes = 0
-        return size
 
     def _check_deadline(self, url: str) -> None:
         if time.monotonic() > self._deadline:
             raise FetchError(
                 f'cannot fetch "{url}": not done within {self._limits.total_seconds:.0f} seconds'
             )
+
+
+def _downloaded(
+    response: BaseHTTPResponse, url: str, size_bytes: int, *, not_modified: bool = False, kept_bytes: int = 0
+) -> Downloaded:
+    return Downloaded(
+        size_bytes=size_bytes,
+        not_modified=not_modified,
+        etag=response.headers.get("ETag", ""),
+        cache_control=response.headers.get("Cache-Control", ""),
+        last_modified=response.headers.get("Last-Modified", ""),
+        url=url,
+        kept_bytes=kept_bytes,
+    )
+
+
+def _continues(response: BaseHTTPResponse, file: ResumableFile, offset: int) -> bool:
+    """Whether an answer with status 206 is what was asked for: the rest of the same version, to the last byte."""
+    known = file.validators
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if known is None or match is None:
+        return False
+    first, last = int(match[1]), int(match[2])
+    total = last + 1 if match[3] == "*" else int(match[3])
+    length = _content_length(response)
+    return (
+        first == offset
+        and last + 1 == total
+        and known.size_bytes in {-1, total}
+        and length in {None, total - offset}
+        and (not known.etag or response.headers.get("ETag", known.etag) == known.etag)
+    )
+
+
+def _bad_status(url: str, response: BaseHTTPResponse) -> FetchError:
+    message = f'cannot fetch "{url}": bad HTTP status code: {response.status}'
+    if response.status not in _PASSING:
+        return FetchError(message)
+    after = response.headers.get("Retry-After", "")
+    return _PassingError(
+        message, after_seconds=float(after) if after.isascii() and after.isdigit() and len(after) < 5 else 0.0
+    )
+
+
+def _failure(url: str, error: Exception) -> FetchError:
+    """The error for a request or a body that broke: passing, unless trying again could not help."""
+    message = f'cannot fetch "{url}": {_reason(error)}'
+    passing = (TimeoutError, ReadTimeoutError, ConnectTimeoutError, IncompleteRead, ProtocolError)
+    chain = _chain(error)
+    # First: the library wraps them in errors that look passing.
+    if any(isinstance(cause, ssl.SSLCertVerificationError | ConnectionRefusedError) for cause in chain):
+        return FetchError(message)
+    for cause in chain:
+        if isinstance(cause, (*passing, ConnectionResetError, BrokenPipeError)):
+            return _PassingError(message)
+    return FetchError(message)
 
 
 def check_url(url: str) -> str:
@@ -256,10 +436,11 @@ def _content_length(response: BaseHTTPResponse) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def _check_free_space(fd: int, size_bytes: int) -> None:
-    status = os.fstatvfs(fd)
+def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
+    status = os.fstatvfs(file.fd)
     free = status.f_bavail * status.f_frsize
-    if size_bytes > free:
+    # A file in memory has no file system that could be full.
+    if status.f_blocks and size_bytes > free:
         raise FetchError(f"not enough space: {size_bytes} bytes are needed, {free} are free")
 
 
@@ -281,9 +462,7 @@ def _alarm(seconds: float, url: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """The innermost words, without the library's object names."""
-    chain: list[BaseException] = [error]
-    while (inner := _inner(chain[-1])) is not None and inner not in chain:
-        chain.append(inner)
+    chain = _chain(error)
     for cause in reversed(chain):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the server's certificate is not valid: {cause.verify_message}"
@@ -298,6 +477,14 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
     return str(chain[-1])
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what caused it, the cause last."""
+    chain = [error]
+    while (inner := _inner(chain[-1])) is not None and inner not in chain:
+        chain.append(inner)
+    return chain
 
 
 def _inner(error: BaseException) -> BaseException | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.fetch.transport import Client
-    from rkt.privsep.worker import Emit
+    from rkt.privsep.worker import Emit, Work
 
 _CHUNK_BYTES = 1 << 20
 _PROGRESS_SECONDS = 0.1
@@ -30,12 +30,20 @@ _PROGRESS_SECONDS = 0.1
 _CODECS = ("ascii", "latin-1", "idna", "utf-8")
 
 
-def prepare(request: dict[str, Any]) -> Copy | Download:
-    """Take a request: ``{"op": "copy"}`` or ``{"op": "download", "url", "signature_url", …}``."""
+def prepare(request: dict[str, Any]) -> Work:
+    """Take a request: ``{"op": "copy"}``, ``{"op": "download", "url", "signature_url", …}``, or one of ``discovery``."""
     for codec in _CODECS:
         "".encode(codec)
     if request["op"] == "copy":
         return Copy(request)
+    if request["op"] == "discover":
+        from rkt.fetch.discovery import Discover
+
+        return Discover(request)
+    if request["op"] == "document":
+        from rkt.fetch.discovery import Document
+
+        return Document(request)
     return Download(request)
 
 
@@ -67,20 +75,24 @@ class Copy:
 
 
 class Download:
-    """A URL to ``blob``, and its signature's to ``signature`` before that."""
+    """A URL to ``blob``, and its signature's to ``signature`` before that.
+
+    The request: ``url``; ``signature_url``, may be empty; ``user_agent``; ``tls_insecure``; and what may be left out:
+    ``etag`` of the version that is had already; ``access`` (``fetch.access.describe``). The descriptor ``validators`` may be missing: then nothing continues.
+
+    The result: ``status``, ``fetched`` or ``not-modified``; ``etag``, ``last_modified``, ``max_age``, ``url`` of the final
+    answer; and where there is an image its ``size_bytes``, ``kept_bytes``, ``name``, ``manifest_sha256``.
+    """
 
     def __init__(self, request: dict[str, Any]) -> None:
-        from rkt.fetch import transport
-
-        self._transport = transport
         self._uid = int(request["uid"])
         self._url: str = request["url"]
         self._signature_url: str = request["signature_url"]
-        self._user_agent: str = request["user_agent"]
-        self._context = transport.make_tls_context(insecure=request["tls_insecure"])
+        self._etag: str = request.get("etag", "")
+        self._client = make_client(request)
 
     def confine(self, fds: dict[str, int]) -> None:
-        """Keep ``blob`` and ``signature``; the network, and the host's files for reading."""
+        """Keep ``blob``, ``validators`` and ``signature``; the network, and the host's files for reading."""
         # glibc loads its resolver plug-ins on first use; from here on they come from where they always are.
         confine.begin(b"rkt-fetch", network=True)
         limit = DEFAULT_TRANSFER_LIMITS.image_bytes
@@ -88,11 +100,8 @@ class Download:
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
         """Download signature and image, and peek."""
-        client = self._transport.Client(
-            self._context,
-            user_agent=self._user_agent,
-            requests=lambda url: emit({"kind": "request", "url": url}),
-        )
+        client = self._client
+        client.requests = lambda url: emit({"kind": "request", "url": url})
         deferred = self._signature_url and not self._signature(client, fds["signature"], emit, defer=True)
         emit({"kind": "image"})
         progress = _Progress(emit)
@@ -100,18 +109,25 @@ class Download:
             self._url,
             fds["blob"],
             limit_bytes=DEFAULT_TRANSFER_LIMITS.image_bytes,
+            validators_fd=fds.get("validators", -1),
+            known_etag=self._etag,
+            started=lambda kept, total: emit({"kind": "started", "kept": kept, "total": total}),
             progress=progress.report,
         )
-        progress.report_last(image.size_bytes)
-        if deferred:
-            self._signature(client, fds["signature"], emit, defer=False)
-        client.close()
-        return {
-            "size_bytes": image.size_bytes,
+        answer = {
+            "status": "not-modified" if image.not_modified else "fetched",
             "etag": image.etag[:1024],
-            "max_age": self._transport.parse_max_age(image.cache_control),
-            **_peek(fds["blob"]),
+            "last_modified": image.last_modified[:1024],
+            "max_age": image.max_age,
+            "url": image.url,
         }
+        if not image.not_modified:
+            progress.report_last(image.size_bytes)
+            if deferred:
+                self._signature(client, fds["signature"], emit, defer=False)
+            answer |= {"size_bytes": image.size_bytes, "kept_bytes": image.kept_bytes, **_peek(fds["blob"])}
+        client.close()
+        return answer
 
     def _signature(self, client: Client, fd: int, emit: Emit, *, defer: bool) -> bool:
         """Whether the signature is there; not when the server asks to come back for it."""
@@ -136,6 +152,17 @@ class Download:
         if answer.deferred:
             emit({"kind": "deferred"})
         return not answer.deferred
+
+
+def make_client(request: dict[str, Any]) -> Client:
+    """A client as the request wants it: ``user_agent``, ``tls_insecure``, ``access``; reads certificates."""
+    from rkt.fetch import transport
+
+    return transport.Client(
+        transport.make_tls_context(insecure=request["tls_insecure"]),
+        user_agent=request["user_agent"],
+        access=request.get("access"),
+    )
 
 
 class _Progress:

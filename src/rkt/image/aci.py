@@ -28,6 +28,7 @@ MANIFEST = b"manifest"
 ROOTFS = b"rootfs"
 #: The longest symbolic link a file system keeps, in bytes (PATH_MAX less the NUL).
 _MAX_LINK_BYTES = 4095
+_SHOWN_BYTES = 64
 
 
 def split_path(path: bytes, limits: Limits) -> Path:
@@ -40,21 +41,28 @@ def split_path(path: bytes, limits: Limits) -> Path:
         raise ImageError(f"absolute path {show(path)!r} in the image")
     if len(path) > limits.path_bytes:
         raise ImageError(
-            f"a path of {len(path)} bytes in the image, at most {limits.path_bytes} are accepted"
+            f"a path of {len(path)} bytes in the image, at most {limits.path_bytes} are accepted: {_start(path)}"
         )
     components = tuple([c for c in path.split(b"/") if c and c != b"."])
     if len(components) > limits.depth:
         raise ImageError(
-            f"a path of {len(components)} components in the image, at most {limits.depth} are accepted"
+            f"a path of {len(components)} components in the image, "
+            f"at most {limits.depth} are accepted: {_start(path)}"
         )
     for component in components:
         if component == b"..":
             raise ImageError(f"path {show(path)!r} in the image climbs out of its directory")
         if len(component) > limits.name_bytes:
             raise ImageError(
-                f"a name of {len(component)} bytes in the image, at most {limits.name_bytes} are accepted"
+                f"a name of {len(component)} bytes in the image, "
+                f"at most {limits.name_bytes} are accepted: {_start(path)}"
             )
     return components
+
+
+def _start(path: bytes) -> str:
+    """How a path that is too long begins, for a message."""
+    return repr(show(path[:_SHOWN_BYTES]) + "…")
 
 
 class Layout:

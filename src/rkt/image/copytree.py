@@ -13,11 +13,13 @@ import stat
 
 from rkt.errors import ImageError
 from rkt.image.tarformat import show
+from rkt.image.walk import DirectoryStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from rkt.image.render import Selection
     from rkt.image.walk import Path
 
 #: <linux/fs.h>
@@ -30,6 +32,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_REFLINK = frozenset(
     (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EBADF)
 )
+#: Too many names of one file, another file system, or one that knows no hard links.
+_NO_LINK = frozenset((errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP))
 
 
 class _Frame:
@@ -46,8 +50,9 @@ class _Frame:
 
 
 class _Copier:
-    def __init__(self, keep: frozenset[Path] | None) -> None:
-        self._keep = keep
+    def __init__(self, selection: Selection | None, *, link: bool) -> None:
+        self._selection = selection
+        self._link_files = link
         self._owners = os.geteuid() == 0
         self._reflink = True
         # (device, inode) of a file with several names -> path of its first copy, from the target's root
@@ -68,7 +73,8 @@ class _Copier:
                     self._entry(frame, name, path)
                     continue
                 # Making files in a directory changes its time, so its metadata comes last.
-                self._metadata(frame.source_fd, frame.target_fd, frame.status)
+                if self._selection is None or frame.path in self._selection.owned:
+                    self._metadata(frame.source_fd, frame.target_fd, frame.status)
                 self._pop()
         except OSError as e:
             raise ImageError(f"cannot copy {show(b'/'.join(path)) or '.'!r}: {e.strerror or e}") from e
@@ -84,17 +90,27 @@ class _Copier:
     def _entry(self, frame: _Frame, name: bytes, path: Path) -> None:
         status = os.stat(name, dir_fd=frame.source_fd, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
+        selection = self._selection
         if kind == stat.S_IFDIR:
+            if selection is not None and path not in selection.directories:
+                return
             source_fd = os.open(name, _OPEN_DIRECTORY, dir_fd=frame.source_fd)
             try:
-                os.mkdir(name, 0o700, dir_fd=frame.target_fd)
+                try:
+                    os.mkdir(name, 0o700, dir_fd=frame.target_fd)
+                except FileExistsError:
+                    if selection is None:
+                        raise
+                    # a layer below has it too
                 target_fd = os.open(name, _OPEN_DIRECTORY, dir_fd=frame.target_fd)
             except BaseException:
                 os.close(source_fd)
                 raise
             self._stack.append(_Frame(path, source_fd, target_fd))
             return
-        if self._keep is not None and path not in self._keep:
+        if selection is not None and path not in selection.files:
+            return
+        if self._link_files and self._share(frame, name):
             return
         if status.st_nlink > 1 and self._link(frame, name, path, status):
             return
@@ -109,6 +125,16 @@ class _Copier:
             os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=frame.target_fd)
         else:
             raise OSError(errno.EINVAL, "neither file, directory, link nor named pipe")
+
+    def _share(self, frame: _Frame, name: bytes) -> bool:
+        """Give the layer's own file another name; whether the file system lets us."""
+        try:
+            os.link(name, name, src_dir_fd=frame.source_fd, dst_dir_fd=frame.target_fd, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in _NO_LINK:
+                raise
+            return False
+        return True
 
     def _link(self, frame: _Frame, name: bytes, path: Path, status: os.stat_result) -> bool:
         """Link to the first copy of a file with several names; whether there was one."""
@@ -170,15 +196,61 @@ class _Copier:
         os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 
 
-def copy_tree(source_fd: int, target_fd: int, *, keep: frozenset[Path] | None = None) -> None:
-    """Copy what is in one directory to another one, which is empty and gets the first one's mode, owner and time.
+def copy_tree(
+    source_fd: int, target_fd: int, *, selection: Selection | None = None, link: bool = False
+) -> None:
+    """Copy what is in one directory to another one.
 
     Args:
         source_fd: directory to read.
-        target_fd: directory to fill.
-        keep: paths of the entries other than directories that are copied; ``None`` for all.
+        target_fd: directory to fill. Without a selection it is empty, and gets the first one's mode, owner and time.
+        selection: what to copy; ``None`` for all. Directories may then be there already.
+        link: give files of the source a second name where that can be done; for trees that nobody writes to.
 
     Raises:
         ImageError: a file cannot be copied; its name is in the message. The target is left as far as it got.
     """
-    _Copier(keep).run(source_fd, target_fd)
+    _Copier(selection, link=link).run(source_fd, target_fd)
+
+
+def copy_layers(
+    source_fds: Sequence[int], selections: Sequence[Selection], target_fd: int, *, link: bool = False
+) -> None:
+    """Copy several layers over each other.
+
+    Args:
+        source_fds: their root directories, the topmost first.
+        selections: of each, as ``render.select`` says.
+        target_fd: empty directory to fill.
+        link: as for ``copy_tree``.
+    Raises:
+        ImageError: as for ``copy_tree``.
+    """
+    # From below: the part that a directory's time is taken from is the last that puts something into it.
+    for source_fd, selection in zip(reversed(source_fds), reversed(selections), strict=True):
+        copy_tree(source_fd, target_fd, selection=selection, link=link)
+
+
+def list_tree(root_fd: int) -> Iterator[tuple[Path, bool]]:
+    """Every path below a directory with whether it is a directory; the root itself first, as the empty path.
+
+    Raises:
+        OSError: something cannot be read.
+    """
+    yield (), True
+    with DirectoryStack(root_fd) as directories:
+        pending: list[Path] = [()]
+        while pending:
+            path = pending.pop()
+            fd = os.open(b".", _OPEN_DIRECTORY, dir_fd=directories.enter(path))
+            try:
+                with os.scandir(fd) as entries:
+                    found = [
+                        (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
+                    ]
+            finally:
+                os.close(fd)
+            for name, is_directory in sorted(found):
+                yield (*path, name), is_directory
+                if is_directory:
+                    pending.append((*path, name))

@@ -14,9 +14,9 @@ from rkt.store.locks import image_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rkt.image.verify import Difference
-    from rkt.image.walk import Path
-    from rkt.schema.appc import ImageManifest
     from rkt.store.cas import Store
     from rkt.store.record import ImageRecord
     from rkt.values import ImageKey
@@ -79,13 +79,7 @@ def verify_image(store: Store, key: ImageKey) -> list[Difference]:
 
 
 def extract_image(
-    store: Store,
-    key: ImageKey,
-    output_path: str,
-    *,
-    rootfs_only: bool,
-    overwrite: bool,
-    manifest: ImageManifest | None = None,
+    store: Store, key: ImageKey, output_path: str, *, rootfs_only: bool, overwrite: bool
 ) -> None:
     """Copy an image's tree to a directory.
 
@@ -95,69 +89,95 @@ def extract_image(
         output_path: directory to make.
         rootfs_only: the directory becomes the root file system itself instead of holding ``manifest`` and ``rootfs``.
         overwrite: remove what is there first.
-        manifest: when given, render: its path white list selects what of the root file system is copied.
 
     Raises:
         UsageError: the output exists, or is ``/``.
         ImageError: a file cannot be copied; the output is removed again.
     """
-    keep = None if manifest is None else _whitelist(manifest)
     with image_lock(store.data_dir, key, exclusive=False):
+        manifest = None if rootfs_only else store.manifest_bytes(key)
         tree_fd = _open_layer(store, store.get(key))
         try:
             rootfs_fd = _open_rootfs(tree_fd, key)
             try:
-                _make_output(output_path, store.data_dir, overwrite=overwrite)
-                try:
-                    _fill(store, key, output_path, rootfs_fd, keep, rootfs_only=rootfs_only)
-                except BaseException:
-                    remove_tree(output_path)
-                    raise
+                _write_output(
+                    store,
+                    output_path,
+                    lambda target_fd: copy_tree(rootfs_fd, target_fd),
+                    manifest=manifest,
+                    overwrite=overwrite,
+                )
             finally:
                 os.close(rootfs_fd)
         finally:
             os.close(tree_fd)
 
 
-def _fill(
-    store: Store,
-    key: ImageKey,
-    output_path: str,
-    rootfs_fd: int,
-    keep: frozenset[Path] | None,
-    *,
-    rootfs_only: bool,
+def render_image(
+    store: Store, key: ImageKey, output_path: str, *, rootfs_only: bool, overwrite: bool
 ) -> None:
-    output_fd = os.open(output_path, _OPEN_DIRECTORY)
+    """Likewise with all that the image depends on, and as far as white lists leave it (spec cli §5.10).
+
+    Raises:
+        NotFound: a dependency is not in the store.
+        UsageError: the output exists, or is ``/``.
+        ImageError: the dependencies cannot be used, an image has changed in the store, or a file cannot be copied.
+    """
+    from rkt.store.composition import merge, resolve
+    from rkt.store.locks import prepare_lock
+
+    parts = resolve(store, key)
+    for part in {part.key for part in parts}:
+        if differences := verify_image(store, part):
+            raise ImageError(
+                f"image hash does not match expected: {part.medium} has changed in the store ({differences[0]})",
+                hint=f"rkt image verify --repair {part.medium}",
+            )
+    # Held shared, it keeps all layers from vanishing.
+    with prepare_lock(store.data_dir):
+        _write_output(
+            store,
+            output_path,
+            lambda target_fd: merge(store, parts, target_fd),
+            manifest=None if rootfs_only else store.manifest_bytes(key),
+            overwrite=overwrite,
+        )
+
+
+def _write_output(
+    store: Store,
+    output_path: str,
+    fill: Callable[[int], None],
+    *,
+    manifest: bytes | None,
+    overwrite: bool,
+) -> None:
+    """Make the output directory; without a manifest it is the root file system itself."""
+    _make_output(output_path, store.data_dir, overwrite=overwrite)
     try:
-        if rootfs_only:
-            copy_tree(rootfs_fd, output_fd, keep=keep)
-            return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open("manifest", flags, 0o644, dir_fd=output_fd)
+        output_fd = os.open(output_path, _OPEN_DIRECTORY)
         try:
-            os.fchmod(fd, 0o644)
-            write_all(fd, store.manifest_bytes(key))
+            if manifest is None:
+                fill(output_fd)
+                return
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open("manifest", flags, 0o644, dir_fd=output_fd)
+            try:
+                os.fchmod(fd, 0o644)
+                write_all(fd, manifest)
+            finally:
+                os.close(fd)
+            os.mkdir("rootfs", 0o700, dir_fd=output_fd)
+            target_fd = os.open("rootfs", _OPEN_DIRECTORY, dir_fd=output_fd)
+            try:
+                fill(target_fd)
+            finally:
+                os.close(target_fd)
         finally:
-            os.close(fd)
-        os.mkdir("rootfs", 0o700, dir_fd=output_fd)
-        target_fd = os.open("rootfs", _OPEN_DIRECTORY, dir_fd=output_fd)
-        try:
-            copy_tree(rootfs_fd, target_fd, keep=keep)
-        finally:
-            os.close(target_fd)
-    finally:
-        os.close(output_fd)
-
-
-def _whitelist(manifest: ImageManifest) -> frozenset[Path] | None:
-    """Paths below the root that the manifest keeps; directories stay (spec cli §5.10 rule 1)."""
-    if not manifest.path_whitelist:
-        return None
-    return frozenset(
-        tuple(os.fsencode(component) for component in path.split("/") if component not in {"", "."})
-        for path in manifest.path_whitelist
-    )
+            os.close(output_fd)
+    except BaseException:
+        remove_tree(output_path)
+        raise
 
 
 def _make_output(path: str, data_dir: str, *, overwrite: bool) -> None:

@@ -205,37 +205,47 @@ def members(source: Source, limits: Limits) -> Iterator[Member]:
         if count > limits.entries:
             raise ImageError(f"the tar has more than {limits.entries} headers")
         kind = block[156:157]
-        _check_header(block)
-        if kind in {_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK}:
-            size = _number(block, 124, 12, "size")
-            if size > limits.header_bytes:
-                raise ImageError(
-                    f"an extension header of {size} bytes, at most {limits.header_bytes} are accepted"
-                )
-            payload = _take(source, size, "an extension header")
-            _take(source, padding(size), "an extension header")
-            if kind == _PAX_GLOBAL:
-                _check_global(parse_pax(payload))
-            elif kind == _PAX:
-                if pax is not None or long_name is not None or long_link is not None:
-                    raise ImageError("two extension headers for one member")
-                pax = parse_pax(payload)
-            elif pax is not None:
-                raise ImageError("PAX and GNU extension headers for one member")
-            elif kind == _GNU_LONG_NAME:
-                if long_name is not None:
-                    raise ImageError("two GNU long names for one member")
-                long_name = _gnu_text(payload)
-            else:
-                if long_link is not None:
-                    raise ImageError("two GNU long link names for one member")
-                long_link = _gnu_text(payload)
-            continue
-        member = _member(block, kind, pax, long_name, long_link)
+        try:
+            _check_header(block)
+            if kind in {_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK}:
+                payload = _extension(source, block, limits)
+                if kind == _PAX_GLOBAL:
+                    _check_global(parse_pax(payload))
+                elif kind == _PAX:
+                    if pax is not None or long_name is not None or long_link is not None:
+                        raise ImageError("two extension headers for one member")
+                    pax = parse_pax(payload)
+                elif pax is not None:
+                    raise ImageError("PAX and GNU extension headers for one member")
+                elif kind == _GNU_LONG_NAME:
+                    if long_name is not None:
+                        raise ImageError("two GNU long names for one member")
+                    long_name = _gnu_text(payload)
+                else:
+                    if long_link is not None:
+                        raise ImageError("two GNU long link names for one member")
+                    long_link = _gnu_text(payload)
+                continue
+            member = _member(block, kind, pax, long_name, long_link)
+        except ImageError as e:
+            name = repr(show(_text(block, 0, 100)))
+            if name in e.message:
+                raise
+            raise ImageError(f"{e.message} (header {count} of the tar, {name})") from e.__cause__
         pax = long_name = long_link = None
         yield member
         if member.size:
             _take(source, padding(member.size), show(member.path))
+
+
+def _extension(source: Source, block: bytes, limits: Limits) -> bytes:
+    """Payload of an extension header."""
+    size = _number(block, 124, 12, "size")
+    if size > limits.header_bytes:
+        raise ImageError(f"an extension header of {size} bytes, at most {limits.header_bytes} are accepted")
+    payload = _take(source, size, "an extension header")
+    _take(source, padding(size), "an extension header")
+    return payload
 
 
 def _drain(source: Source) -> None:

@@ -139,6 +139,9 @@ SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
+SYS_LANDLOCK_CREATE_RULESET = 444
+SYS_LANDLOCK_ADD_RULE = 445
+SYS_LANDLOCK_RESTRICT_SELF = 446
 _MACHINE = os.uname().machine
 _SYSCALLS = {
     # By machine, in the order of the names they are assigned to below.
@@ -154,6 +157,10 @@ SYS_PIVOT_ROOT, SYS_CAPGET, SYS_CAPSET, SYS_SECCOMP, SYS_KEYCTL, SYS_BPF = _SYSC
 
 # <linux/seccomp.h>
 SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2
+# <linux/landlock.h>
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
 # <linux/keyctl.h>
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -163,6 +170,9 @@ _MOUNT_ATTR = struct.Struct("QQQQ")
 _CLONE_ARGS = struct.Struct("11Q")
 _SOCK_FILTER_BYTES = 8
 _SOCK_FPROG = struct.Struct("HP")
+_LANDLOCK_RULESET_ATTR = struct.Struct("3Q")
+#: Packed, as the header says.
+_LANDLOCK_PATH_BENEATH_ATTR = struct.Struct("=Qi")
 _CAP_HEADER = struct.Struct("Ii")
 _CAP_DATA = struct.Struct("6I")
 #: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
@@ -381,6 +391,46 @@ def seccomp_load(program: bytes, flags: int = 0) -> None:
     prog = _SOCK_FPROG.pack(len(program) // _SOCK_FILTER_BYTES, address_of(buffer))
     if _syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, prog) != 0:
         raise _fail("seccomp")
+
+
+def seccomp_action_available(action: int) -> bool:
+    """Whether the kernel has system call filters that can answer with an action."""
+    # A local name, so it outlives the call.
+    buffer = bytearray(action.to_bytes(4, sys.byteorder))
+    return _syscall(SYS_SECCOMP, SECCOMP_GET_ACTION_AVAIL, 0, address_of(buffer)) == 0
+
+
+def landlock_abi() -> int:
+    """landlock_create_ruleset(2), asked for the version of the interface."""
+    version = _syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    if version < 0:
+        raise _fail("landlock_create_ruleset")
+    return version
+
+
+def landlock_create_ruleset(files: int, network: int = 0, scoped: int = 0) -> int:
+    """landlock_create_ruleset(2), always close-on-exec; returns a descriptor that the caller owns.
+
+    Older kernels know fewer fields; they take a longer structure as long as what they do not know is 0.
+    """
+    attributes = _LANDLOCK_RULESET_ATTR.pack(files, network, scoped)
+    fd = _syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    if fd < 0:
+        raise _fail("landlock_create_ruleset", hex(files))
+    return fd
+
+
+def landlock_add_path(ruleset_fd: int, parent_fd: int, rights: int) -> None:
+    """landlock_add_rule(2): allow rights in and below what ``parent_fd`` stands for."""
+    attributes = _LANDLOCK_PATH_BENEATH_ATTR.pack(rights, parent_fd)
+    if _syscall(SYS_LANDLOCK_ADD_RULE, ruleset_fd, LANDLOCK_RULE_PATH_BENEATH, attributes, 0) != 0:
+        raise _fail("landlock_add_rule", hex(rights))
+
+
+def landlock_restrict_self(ruleset_fd: int) -> None:
+    """landlock_restrict_self(2) on the calling thread."""
+    if _syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset_fd, 0) != 0:
+        raise _fail("landlock_restrict_self")
 
 
 def join_new_session_keyring() -> None:

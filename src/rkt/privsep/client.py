@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ _ERRORS: dict[str, type[RktError]] = {
     error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError)
 }
 _END_SECONDS = 10.0
+_MAX_STATUS = 255 - 64
 
 
 def run_worker(
@@ -155,4 +157,8 @@ def _raise(kind: str, error: Any) -> None:
 
 
 def _describe(status: int) -> str:
-    return f"killed by signal {-status}" if status < 0 else f"status {status}"
+    # The process that waited for the worker ends as it did, in the eight bits that an exit status has.
+    number = -status if status < 0 else 256 - status if status > _MAX_STATUS else 0
+    if number == signal.SIGSYS:
+        return "killed: it made a system call that it must not make"
+    return f"killed by signal {number}" if number else f"status {status}"

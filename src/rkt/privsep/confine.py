@@ -12,12 +12,17 @@ network            the host's for URLs, else an empty one      an empty one
 files              URLs: the host's, read-only, without        the directory that it fills is its whole world
                    ``/proc``; else an empty one
 can write to       the descriptors it was given                that directory and the descriptors it was given
+Landlock           URLs: reads what TLS and name resolution    fills that directory: no devices, no sockets, nothing
+                   need; opens no listening port; else         to execute; opens no port
+                   no file and no port
+system calls       a list, ``linux/seccomp_workers.py``        another, without sockets
 limits             file size, memory, descriptors, processes   file size, memory, descriptors
 =================  ==========================================  ======================================================
 
 Everything has been imported before; nothing can be imported, or needs to be, afterwards. A step that the kernel refuses
-ends the worker. Each is process 1 of its pid namespace: when it ends, whatever it may have started is gone too, so
-that nobody is left to change a file that is about to be verified.
+ends the worker. Two things a kernel may lack: Landlock, from 5.13 on, which repeats what mounts and users say, and system
+call filters; ``missing`` tells which. Each is process 1 of its pid namespace: when it ends, whatever it may have started
+is gone too, so that nobody is left to change a file that is about to be verified.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ import resource
 import select
 import signal
 
-from rkt.linux import capabilities, libc, mount
+from rkt.errors import HostError
+from rkt.linux import capabilities, landlock, libc, mount
 
 _UNPACK_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP")
 #: First of the 65536 user ids of ``rkt-fetch``: ``rk`` in ASCII; far from users, services and subordinate ids.
@@ -36,6 +42,35 @@ FETCH_UID_BASE = 0x726B0000
 _MEMORY_BYTES = 1 << 30
 _OPEN_FILES = 256
 _PROCESSES = 16
+_SECCOMP_RET_KILL_PROCESS = 0x80000000
+#: Read by TLS and by the resolver of the C library: its plug-ins, its settings and where those may really be,
+#: certificates and what links to them. Sockets of name services are found by path too.
+_RESOLVER_PATHS = (
+    b"/etc/ca-certificates",
+    b"/etc/crypto-policies",
+    b"/etc/gai.conf",
+    b"/etc/host.conf",
+    b"/etc/hosts",
+    b"/etc/ld.so.cache",
+    b"/etc/nsswitch.conf",
+    b"/etc/pki",
+    b"/etc/resolv.conf",
+    b"/etc/services",
+    b"/etc/ssl",
+    b"/lib",
+    b"/lib64",
+    b"/run/NetworkManager",
+    b"/run/nscd",
+    b"/run/resolvconf",
+    b"/run/systemd/resolve",
+    b"/usr/lib",
+    b"/usr/lib64",
+    b"/usr/local/share/ca-certificates",
+    b"/usr/share/ca-certificates",
+    b"/usr/share/pki",
+    b"/usr/share/zoneinfo",
+    b"/var/lib/ca-certificates",
+)
 #: Read end of a pipe whose write end the waiting process holds: the parent's pid says nothing across pid namespaces.
 _parent_fd = -1
 
@@ -78,6 +113,7 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
         OSError: the kernel refuses.
     """
     last = capabilities.last_capability()
+    program = _compile("download" if network else "copy")
     if network:
         mount.attach(mount.create(b"tmpfs", attributes=mount.READ_ONLY), b"/proc")
         mount.restrict(b"/", mount.READ_ONLY | mount.UNTRUSTED)
@@ -98,6 +134,11 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
     die_with_parent()
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    if network:
+        landlock.restrict([(path, landlock.READ) for path in _RESOLVER_PATHS], network=landlock.BIND_TCP)
+    else:
+        landlock.restrict([])
+    _load(program)
 
 
 def take_directory(target_fd: int) -> int:
@@ -128,6 +169,7 @@ def confine_unpack(tree_fd: int, *, file_size_bytes: int) -> int:
         OSError: the kernel refuses.
     """
     last = capabilities.last_capability()
+    program = _compile("unpack")
     # Onto /proc, because every host has it.
     mount.attach(tree_fd, b"/proc")
     _become_root(b"/proc")
@@ -141,7 +183,45 @@ def confine_unpack(tree_fd: int, *, file_size_bytes: int) -> int:
     capabilities.limit(keep)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    return os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if landlock.abi() >= landlock.REFER_ABI:
+        landlock.restrict([(b"/", landlock.FILL)])
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _load(program)
+    return root_fd
+
+
+def missing() -> list[str]:
+    """What this kernel cannot do of the table above, in words for ``--debug``."""
+    found = []
+    version = landlock.abi()
+    if version == 0:
+        found.append(
+            "this kernel has no Landlock: workers are confined by users, mounts and capabilities alone"
+        )
+    elif version < landlock.REFER_ABI:
+        found.append("Landlock of this kernel is too old for rkt-unpack, which goes without")
+    if not libc.seccomp_action_available(_SECCOMP_RET_KILL_PROCESS):
+        found.append("this kernel has no system call filters: workers go without")
+    return found
+
+
+def _compile(kind: str) -> bytes:
+    """The system call filter, made while libraries can still be opened; empty when the kernel takes none."""
+    if not libc.seccomp_action_available(_SECCOMP_RET_KILL_PROCESS):
+        return b""
+    from rkt.linux import seccomp_workers
+
+    try:
+        return seccomp_workers.compile_worker(kind)
+    except OSError as e:
+        raise HostError(
+            f"the system call filter of a worker cannot be made: {e}", hint="apt-get install libseccomp2"
+        ) from e
+
+
+def _load(program: bytes) -> None:
+    if program:
+        libc.seccomp_load(program)
 
 
 def _become_root(point: bytes) -> None:

@@ -89,6 +89,9 @@ def _chain(error: RktError) -> str:
     texts = [error.message]
     cause = error.__cause__
     while cause is not None:
-        texts.append(str(cause))
+        text = (isinstance(cause, OSError) and cause.strerror) or str(cause)
+        # The library's errors name its own objects; whoever raised the outer error has said what they mean.
+        if not type(cause).__module__.startswith("urllib3") and not any(text in said for said in texts):
+            texts.append(text)
         cause = cause.__cause__
     return ": ".join(texts)

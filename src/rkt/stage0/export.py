@@ -21,7 +21,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def export(settings: Settings, pod: Pod, app: str, output_path: str, *, overwrite: bool) -> None:
-    """Write the ACI, compressed by gzip, with the image's own manifest.
+    """Write the ACI, compressed by gzip, with the image's own manifest, but that it depends on nothing any more.
 
     Args:
         settings: of the running command.
@@ -53,12 +53,23 @@ def export(settings: Settings, pod: Pod, app: str, output_path: str, *, overwrit
             output_path, overwrite=overwrite, exists="target file exists (try --overwrite)"
         ) as output:
             options = Options(compression=GZIP, timestamp_seconds=None)
-            created = create_aci(output.fd, manifest, options, rootfs_fd=root_fd)
+            created = create_aci(output.fd, _flat(manifest), options, rootfs_fd=root_fd)
             output.commit()
     finally:
         os.close(root_fd)
     for notice in created.notices:
         tell(settings, notice)
+
+
+def _flat(manifest: bytes) -> bytes:
+    """The manifest of an image that holds what its dependencies brought, and of whose files none is to be left out."""
+    from rkt.schema import jsontext
+    from rkt.schema.appc import parse_image_manifest
+
+    parsed = parse_image_manifest(manifest)
+    if not parsed.dependencies and not parsed.path_whitelist:
+        return manifest
+    return jsontext.dump(parsed.replace(dependencies=[], path_whitelist=[]).to_json()).encode()
 
 
 def _keep(pod: Pod) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rkt.errors import NotFound
 from rkt.fetch.reference import host_labels, parse_reference
+from rkt.schema.record import Record
 from rkt.stage0.messages import diagnose
 from rkt.store.cas import Store
 from rkt.values import AppcReference, is_image_hash
@@ -16,7 +17,10 @@ from rkt.values import AppcReference, is_image_hash
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
+    from rkt.image.render import Part
+    from rkt.schema.appc import ImageManifest
     from rkt.store.record import ImageRecord
+    from rkt.values import ImageKey, TreeID
 
 POLICY_NEW = "new"
 POLICY_UPDATE = "update"
@@ -65,3 +69,76 @@ def find_image(
     from rkt.fetch.fetch import fetch_image
 
     return fetch_image(reference, settings, signature=signature, pull_policy=pull_policy)
+
+
+class Composed(Record):
+    """What a root file system is made of.
+
+    Attributes:
+        layers: keys of the layers, the topmost first; or the ID of the one tree rendered of them.
+        parts: as ``rkt.image.render.flatten`` lists them; empty when the image stands alone.
+        dependencies: the other images.
+    """
+
+    layers: list[ImageKey | TreeID]
+    parts: list[Part] = []
+    dependencies: list[ImageRecord] = []
+
+
+def compose(
+    image: ImageRecord,
+    manifest: ImageManifest,
+    settings: Settings,
+    store: Store,
+    *,
+    pull_policy: str = POLICY_NEW,
+    single: bool = False,
+) -> Composed:
+    """Find an image's dependencies, fetching those that the policy allows to, and render a tree where layers will not do.
+
+    Args:
+        image: in the store.
+        manifest: its manifest.
+        settings: of the running command.
+        store: where it is.
+        pull_policy: for its dependencies.
+        single: whether one directory must hold the whole.
+    Raises:
+        NotFound, NotVerified, FetchError, ImageError: a dependency cannot be had, or may not be used.
+    """
+    if not manifest.dependencies and not manifest.path_whitelist:
+        return Composed(layers=list(image.layers))
+    from rkt.image.render import is_filtered
+    from rkt.store.composition import resolve
+    from rkt.trust.policy import check_verdict
+
+    if manifest.dependencies and pull_policy == POLICY_UPDATE:
+        _fetch_dependencies(image, settings, pull_policy)
+    try:
+        parts = resolve(store, image.key)
+    except NotFound:
+        if pull_policy == POLICY_NEVER:
+            raise
+        _fetch_dependencies(image, settings, pull_policy)
+        parts = resolve(store, image.key)
+    keys = list(dict.fromkeys(part.key for part in parts))
+    dependencies = [store.get(key) for key in keys if key != image.key]
+    for dependency in dependencies:
+        # Each by itself: a signature says nothing of what its image asks for.
+        check_verdict(dependency.verdict, settings, opted_out=settings.insecure.image)
+        store.touch(dependency.key)
+    layers: list[ImageKey | TreeID] = list(keys)
+    if is_filtered(parts) or (single and len(keys) > 1):
+        from rkt.store.locks import prepare_lock
+        from rkt.store.trees import ensure_tree
+
+        # Else image gc could take the tree that somebody else is making at the moment we find it made.
+        with prepare_lock(settings.data_dir):
+            layers = [ensure_tree(store, parts)]
+    return Composed(layers=layers, parts=parts, dependencies=dependencies)
+
+
+def _fetch_dependencies(image: ImageRecord, settings: Settings, pull_policy: str) -> None:
+    from rkt.fetch.dependencies import fetch_dependencies
+
+    fetch_dependencies(image, settings, pull_policy=pull_policy)

@@ -18,7 +18,7 @@ from rkt.schema.appc import parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
-from rkt.stage0.images import find_image
+from rkt.stage0.images import POLICY_NEVER, Composed, compose, find_image
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rkt.store.record import ImageRecord
 
 VERDICT = "verdict"
+#: Directory of the verdicts of what an image depends on, by key.
+DEPENDENCIES = "dependencies"
 STAGE1_VERDICT = "stage1/verdict"
 _VERDICT_FORMAT = "rkt.verdict"
 _VERDICT_VERSION = 1
@@ -49,6 +51,7 @@ class _App(Record):
     name: str
     image: ImageRecord
     manifest: bytes
+    composed: Composed
 
 
 class _Plan(Record):
@@ -56,6 +59,7 @@ class _Plan(Record):
 
     stage1: ImageRecord
     stage1_manifest: bytes
+    stage1_composed: Composed
     apps: list[_App]
     manifest: bytes
     overlay: bool
@@ -119,6 +123,8 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     program = Program(stage1_manifest)
     for annotation in (contract.ANNOTATION_RUN, contract.ANNOTATION_GC):
         program.entrypoint(annotation)
+    # Its programs are started from the store, so one directory must have them all.
+    stage1_composed = compose(stage1, parse_image_manifest(stage1_manifest), settings, store, single=True)
     if request.pod_manifest_path is not None:
         manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
     else:
@@ -128,7 +134,12 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         tell(settings, f'disabling overlay support: "{reason}"')
         overlay = False
     return _Plan(
-        stage1=stage1, stage1_manifest=stage1_manifest, apps=apps, manifest=manifest, overlay=overlay
+        stage1=stage1,
+        stage1_manifest=stage1_manifest,
+        stage1_composed=stage1_composed,
+        apps=apps,
+        manifest=manifest,
+        overlay=overlay,
     )
 
 
@@ -136,6 +147,7 @@ def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple
     if not request.apps:
         raise UsageError("must provide at least one image or specify the pod manifest")
     images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
+    composed: list[Composed] = []
     manifests: list[bytes] = []
     for app in request.apps:
         image = find_image(
@@ -147,7 +159,9 @@ def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple
         )
         check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
         data = store.manifest_bytes(image.key)
-        images.append((app, image, parse_image_manifest(data)))
+        image_manifest = parse_image_manifest(data)
+        images.append((app, image, image_manifest))
+        composed.append(compose(image, image_manifest, settings, store, pull_policy=request.pull_policy))
         manifests.append(data)
         store.touch(image.key)
     notices: list[str] = []
@@ -156,8 +170,8 @@ def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple
         tell(settings, notice)
     # The manifest's apps are in the order of the images.
     apps = [
-        _App(name=app.name, image=image, manifest=data)
-        for app, (_, image, _), data in zip(manifest.apps, images, manifests, strict=True)
+        _App(name=app.name, image=image, manifest=data, composed=made)
+        for app, (_, image, _), data, made in zip(manifest.apps, images, manifests, composed, strict=True)
     ]
     return jsontext.dump(manifest.to_json()).encode(), apps
 
@@ -177,8 +191,11 @@ def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, 
         image = store.get(store.resolve_id(app.image_id))
         check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
         image_bytes = store.manifest_bytes(image.key)
-        images.append(parse_image_manifest(image_bytes))
-        apps.append(_App(name=app.name, image=image, manifest=image_bytes))
+        image_manifest = parse_image_manifest(image_bytes)
+        images.append(image_manifest)
+        # By hash, so nothing is fetched, as for the images themselves.
+        composed = compose(image, image_manifest, settings, store, pull_policy=POLICY_NEVER)
+        apps.append(_App(name=app.name, image=image, manifest=image_bytes, composed=composed))
         store.touch(image.key)
     check_pod_manifest(manifest, images)
     return data, apps
@@ -201,9 +218,11 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
         _refer(pod, plan, store)
     pod.write(contract.STAGE1_MANIFEST, plan.stage1_manifest)
     pod.write(STAGE1_VERDICT, _seal_verdict(plan.stage1.verdict))
+    _write_dependencies(pod, "stage1", plan.stage1_composed)
     for app in plan.apps:
         pod.write(f"appsinfo/{app.name}/manifest", app.manifest)
         pod.write(f"appsinfo/{app.name}/{VERDICT}", _seal_verdict(app.image.verdict))
+        _write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
     if plan.overlay:
         _lay_out_overlays(pod, plan, store)
     else:
@@ -231,11 +250,22 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
 
 def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
     """Name the images in the pod directory, then look whether they are still there: now they stay."""
-    roots.record_layers(pod, None, plan.stage1.key, plan.stage1.layers)
+    roots.record_layers(pod, None, plan.stage1.key, plan.stage1_composed.layers)
     for app in plan.apps:
         pod.make_directory(f"appsinfo/{app.name}")
-        roots.record_layers(pod, app.name, app.image.key, app.image.layers)
-    for image in (plan.stage1, *(app.image for app in plan.apps)):
+        roots.record_layers(pod, app.name, app.image.key, app.composed.layers)
+    images = [plan.stage1, *(app.image for app in plan.apps)]
+    for composed in (plan.stage1_composed, *(app.composed for app in plan.apps)):
+        if not composed.parts:
+            continue
+        if composed.layers[0].startswith("deps-"):
+            from rkt.store.trees import ensure_tree
+
+            # Already there, unless it was collected a moment ago.
+            ensure_tree(store, composed.parts)
+        else:
+            images += composed.dependencies
+    for image in images:
         if not store.contains(image.key):
             raise NotFound(
                 f"image {image.key.medium} was removed while the pod was being prepared",
@@ -246,41 +276,51 @@ def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
 def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store) -> None:
     roots.lay_out_overlays(pod)
     stage1 = plan.stage1
-    roots.lay_out_overlay(pod, store, None, stage1.key, stage1.layers)
+    roots.lay_out_overlay(pod, store, None, stage1.key, plan.stage1_composed.layers)
     for app in plan.apps:
         if app.image.key == stage1.key:
             raise PodError(f'app "{app.name}": the stage1 image cannot be an app of its own pod')
-        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.image.layers)
+        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers)
     base = roots.upper_path(stage1.key, None)
     roots.lay_out_stage1(pod, base, [(app.name, app.manifest) for app in plan.apps])
 
 
 def _copy_roots(pod: Pod, plan: _Plan, store: Store) -> None:
-    _copy_root(store, plan.stage1, f"{pod.path}/{contract.STAGE1_ROOTFS}")
+    _copy_root(store, plan.stage1, plan.stage1_composed, f"{pod.path}/{contract.STAGE1_ROOTFS}")
     roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
     for app in plan.apps:
-        _copy_root(store, app.image, f"{pod.path}/{roots.app_root(app.name)}")
+        _copy_root(store, app.image, app.composed, f"{pod.path}/{roots.app_root(app.name)}")
 
 
-def _copy_root(store: Store, image: ImageRecord, target: str) -> None:
+def _copy_root(store: Store, image: ImageRecord, composed: Composed, target: str) -> None:
     from rkt.image.copytree import copy_tree
 
-    if len(image.layers) != 1:
-        raise HostError(
-            f"image {image.full_name} has several layers, which needs overlays", hint="no --no-overlay"
-        )
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    source_fd = os.open(f"{store.layer_path(image.layers[0])}/rootfs", flags)
     try:
         target_fd = os.open(target, flags)
         try:
-            copy_tree(source_fd, target_fd)
+            if len(composed.layers) > 1:
+                from rkt.store.composition import merge
+
+                merge(store, composed.parts, target_fd)
+                return
+            source_fd = os.open(f"{store.layer_path(composed.layers[0])}/rootfs", flags)
+            try:
+                copy_tree(source_fd, target_fd)
+            finally:
+                os.close(source_fd)
         finally:
             os.close(target_fd)
     except OSError as e:
         raise HostError(f"cannot copy image {image.full_name}: {e.strerror} ({e.filename})") from e
-    finally:
-        os.close(source_fd)
+
+
+def _write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
+    if not composed.dependencies:
+        return
+    pod.make_directory(f"{directory}/{DEPENDENCIES}")
+    for image in composed.dependencies:
+        pod.write(f"{directory}/{DEPENDENCIES}/{image.key}", _seal_verdict(image.verdict))
 
 
 def _discard(pod: Pod, cause: BaseException) -> None:
@@ -307,7 +347,12 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
     """
     opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
     apps = status.app_names(pod)
-    for path in (STAGE1_VERDICT, *(f"appsinfo/{app}/{VERDICT}" for app in apps)):
+    paths = [STAGE1_VERDICT, *(f"appsinfo/{app}/{VERDICT}" for app in apps)]
+    for directory in ("stage1", *(f"appsinfo/{app}" for app in apps)):
+        if pod.has(f"{directory}/{DEPENDENCIES}"):
+            names = sorted(os.listdir(f"{pod.path}/{directory}/{DEPENDENCIES}"))
+            paths += [f"{directory}/{DEPENDENCIES}/{name}" for name in names]
+    for path in paths:
         data = pod.read(path)
         if data is None:
             raise PodError(

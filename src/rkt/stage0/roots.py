@@ -12,7 +12,7 @@
         └── work/APP/
     $POD/stage1/rootfs/               where stage1's overlay is mounted, in the pod's mount namespace; or the copy
     $POD/stage1/rootfs/opt/stage2/APP/rootfs/     likewise for each app
-    $POD/appsinfo/APP/{treeStoreID,layers}        layers: only when the image has more than the one of its own key
+    $POD/appsinfo/APP/{treeStoreID,layers}        layers: only when the root is not just the layer of the image's own key
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from rkt.values import ImageKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rkt.pod.lifecycle import Pod
     from rkt.store.cas import Store
+    from rkt.values import TreeID
 
 OVERLAY = "overlay"
 LAYERS = "layers"
@@ -72,10 +75,10 @@ def _info(app: str | None, name: str, stage1_name: str) -> str:
     return stage1_name if app is None else f"appsinfo/{app}/{name}"
 
 
-def record_layers(pod: Pod, app: str | None, key: ImageKey, layers: list[ImageKey]) -> None:
+def record_layers(pod: Pod, app: str | None, key: ImageKey, layers: Sequence[ImageKey | TreeID]) -> None:
     """Note which layers a root is made of; from then on the store keeps them. ``None`` stands for stage1."""
     pod.write(_info(app, "treeStoreID", contract.STAGE1_TREE_ID), key.encode())
-    if layers != [key]:
+    if list(layers) != [key]:
         pod.write(_info(app, LAYERS, _STAGE1_LAYERS), "".join(f"{layer}\n" for layer in layers).encode())
 
 
@@ -91,10 +94,14 @@ def tree_key(pod: Pod, app: str | None) -> ImageKey:
     return ImageKey.parse(text)
 
 
-def layer_keys(pod: Pod, app: str | None) -> list[ImageKey]:
-    """Layers of a root, the topmost first."""
+def layer_keys(pod: Pod, app: str | None) -> list[ImageKey | TreeID]:
+    """Layers of a root, the topmost first; or the one tree that was rendered of them."""
     text = pod.read_text(_info(app, LAYERS, _STAGE1_LAYERS))
-    return [ImageKey.parse(line) for line in text.split("\n")] if text else [tree_key(pod, app)]
+    if not text:
+        return [tree_key(pod, app)]
+    from rkt.store.refs import parse_layer
+
+    return [parse_layer(line) for line in text.split("\n")]
 
 
 def upper_path(key: ImageKey, app: str | None) -> str:
@@ -119,7 +126,9 @@ def lay_out_overlays(pod: Pod) -> None:
     os.chmod(OVERLAY, DIRECTORY_MODE, dir_fd=pod.fd)
 
 
-def lay_out_overlay(pod: Pod, store: Store, app: str | None, key: ImageKey, layers: list[ImageKey]) -> None:
+def lay_out_overlay(
+    pod: Pod, store: Store, app: str | None, key: ImageKey, layers: Sequence[ImageKey | TreeID]
+) -> None:
     """Directories for one root's changes; the new root directory looks as the image's own."""
     fd = pod.fd
     top = f"{OVERLAY}/{key}"

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rkt.values import ACIdentifier
+    from rkt.values import ACIdentifier, TreeID
 
 #: Largest manifest, in bytes (invariant UN14).
 MAX_MANIFEST_BYTES = 4 << 20
@@ -160,21 +160,21 @@ class Store:
             )
         return data
 
-    def layer_path(self, key: ImageKey) -> str:
-        """Absolute path of a layer directory.
+    def layer_path(self, key: ImageKey | TreeID) -> str:
+        """Absolute path of a layer directory, or of a rendered tree.
 
         Raises:
             StoreError: the directory is missing, or others than root could have changed it (invariant HH1).
         """
-        parent = f"{self._cas}/layer"
+        is_tree = key.startswith("deps-")
+        parent = f"{self._cas}/{'tree' if is_tree else 'layer'}"
         path = f"{parent}/{key}"
         try:
             status = os.stat(parent)
             os.stat(path)
         except FileNotFoundError:
-            raise StoreError(
-                f"layer {path} is missing", hint=f"rkt image rm {key.medium}, then fetch it again"
-            ) from None
+            hint = "prepare the pod again" if is_tree else f"rkt image rm {key[:39]}, then fetch it again"
+            raise StoreError(f"layer {path} is missing", hint=hint) from None
         except OSError as e:
             raise StoreError(f"cannot use layer {path}: {e.strerror}", hint="run the command as root") from e
         if status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
@@ -307,7 +307,7 @@ class Store:
                 record = None
             self._records.pop(key, None)
             try:
-                os.unlink(f"{self._cas}/record/{key}")
+                _unlink_record(f"{self._cas}/record/{key}")
                 sync_directory(f"{self._cas}/record")
             except FileNotFoundError:
                 raise NotFound(f"image {key} is not in the store", hint="rkt image list") from None
@@ -329,16 +329,18 @@ class Store:
                     hint="rkt image gc",
                 ) from e
 
+    def remove_tree(self, identity: str) -> None:
+        """Remove a rendered tree; the caller knows that no pod refers to it. Absent is fine."""
+        from rkt.store.staging import discard
+
+        discard(self.data_dir, f"{self._cas}/tree/{identity}")
+
     def remove_layer(self, key: ImageKey) -> None:
         """Remove a layer and its split; the caller knows that nothing refers to it. Absent is fine."""
-        from rkt.store.staging import Staging
+        from rkt.store.staging import discard
 
-        with Staging(self.data_dir) as staging:
-            try:
-                os.rename(f"{self._cas}/layer/{key}", f"{staging.path}/layer")
-            except FileNotFoundError:
-                pass
-            _unlink(self.split_path(key))
+        _unlink(self.split_path(key))
+        discard(self.data_dir, f"{self._cas}/layer/{key}")
 
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
         """Take an image out of the name index; without a name, look for it under every name."""
@@ -452,6 +454,16 @@ def _give(path: str, mode: int, gid: int) -> None:
     os.chmod(path, mode, follow_symlinks=True)
     if gid != -1:
         os.chown(path, -1, gid)
+
+
+def _unlink_record(path: str) -> None:
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        # Whatever somebody or a broken file system put there, the image can be removed.
+        from rkt.linux.files import remove_tree
+
+        remove_tree(path)
 
 
 def _unlink(path: str) -> None:

@@ -28,12 +28,12 @@ class Outcome(Record):
     """What a collection did.
 
     Attributes:
-        layers: keys of the layers that were removed because nothing referred to them.
+        layers: keys of the layers, and IDs of the trees, that were removed because nothing referred to them.
         images: keys of the images that were removed because they were not used for long.
         problems: what could not be done, one line each.
     """
 
-    layers: list[ImageKey] = []
+    layers: list[str] = []
     images: list[ImageKey] = []
     problems: list[str] = []
 
@@ -59,19 +59,26 @@ def sweep(data_dir: str) -> list[str]:
     return problems
 
 
-def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKey] = ()) -> Outcome:
-    """What ``rkt image gc`` does: layers nobody refers to, then images not used for long.
+def collect(
+    store: Store, *, unused_since_ns: int, protected: Collection[ImageKey] = (), dry_run: bool = False
+) -> Outcome:
+    """What ``rkt image gc`` does: layers and trees nobody refers to, then images not used for long.
 
     Args:
         store: the store.
         unused_since_ns: images last used before this time go, nanoseconds since the epoch.
         protected: images that stay whatever their age.
+        dry_run: only find out, change nothing.
     """
-    problems = staging.sweep(store.data_dir)
+    from rkt.fetch import partial
+
+    problems = [] if dry_run else staging.sweep(store.data_dir) + partial.trim(store.data_dir)
     with prepare_lock(store.data_dir, exclusive=True):
-        first = _remove_layers(store)
-        problems += first.problems
-        _remove_stray_files(store)
+        first = _remove_layers(store, dry_run=dry_run)
+        trees = _remove_trees(store, dry_run=dry_run)
+        problems += first.problems + trees.problems
+        if not dry_run:
+            _remove_stray_files(store)
         layer_users = referenced_keys(store.data_dir, LAYER_STATES)
         keep = referenced_keys(store.data_dir, IMAGE_STATES) | set(protected)
         images: list[ImageKey] = []
@@ -80,14 +87,15 @@ def collect(store: Store, *, unused_since_ns: int, protected: Collection[ImageKe
             if record.key in keep or store.last_used_ns(record.key) >= unused_since_ns:
                 continue
             try:
-                store.remove(record.key, in_use=record.key in layer_users)
+                if not dry_run:
+                    store.remove(record.key, in_use=record.key in layer_users)
                 images.append(record.key)
             except NotFound:
                 continue
             except RktError as e:
                 problems.append(e.message)
         problems += [f"{e.message} ({e.hint})" for e in damaged]
-    return Outcome(layers=first.layers, images=images, problems=problems)
+    return Outcome(layers=first.layers + trees.layers, images=images, problems=problems)
 
 
 def remove_image(store: Store, key: ImageKey) -> bool:
@@ -119,7 +127,7 @@ def _unowned(store: Store) -> set[str]:
     return names - owned
 
 
-def _remove_layers(store: Store) -> Outcome:
+def _remove_layers(store: Store, *, dry_run: bool = False) -> Outcome:
     """Remove layers that neither an image nor a pod refers to; under the exclusive prepare lock."""
     candidates = set()
     for directory in ("layer", "split"):
@@ -139,10 +147,27 @@ def _remove_layers(store: Store) -> Outcome:
     outcome = Outcome()
     for key in sorted(candidates):
         try:
-            store.remove_layer(key)
+            if not dry_run:
+                store.remove_layer(key)
             outcome.layers.append(key)
         except (OSError, RktError) as e:
             outcome.problems.append(f"cannot remove layer {key}: {e}")
+    return outcome
+
+
+def _remove_trees(store: Store, *, dry_run: bool) -> Outcome:
+    """Remove rendered trees that no pod refers to; under the exclusive prepare lock."""
+    needed = referenced_keys(store.data_dir, LAYER_STATES)
+    outcome = Outcome()
+    for name in sorted(_entries(f"{store.data_dir}/cas/tree")):
+        if name in needed:
+            continue
+        try:
+            if not dry_run:
+                store.remove_tree(name)
+            outcome.layers.append(name)
+        except (OSError, RktError) as e:
+            outcome.problems.append(f"cannot remove tree {name}: {e}")
     return outcome
 
 

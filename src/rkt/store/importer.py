@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a judged blob to an image of the store: ``rkt-unpack`` fills staging, root compares, the store commits.
 
-Nothing is unpacked before there is a verdict, and nothing is committed that differs from what the verdict is about.
+Nothing is committed before there is a verdict, and nothing that differs from what the verdict is about. A large image is
+unpacked while it is downloaded (``fetch.ahead``), which only ever fills staging.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 
 from rkt.errors import ImageError, InvalidManifest
 from rkt.image.limits import DEFAULT_LIMITS
-from rkt.linux.files import read_bounded
+from rkt.linux.files import read_bounded, remove_tree
 from rkt.privsep.client import run_worker
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import MAX_MANIFEST_BYTES
@@ -50,19 +51,28 @@ class Unpacked:
         self.tree_size_bytes = tree_size_bytes
 
 
-def unpack(
-    staging: Staging, blob_fd: int, installation: Installation, *, blob_sha256: str, manifest_sha256: str = ""
-) -> Unpacked:
-    """Let ``rkt-unpack`` make ``layer/``, ``split`` and ``manifest`` in staging.
+class Filled:
+    """What ``rkt-unpack`` left in staging, and what it said about it; nothing is compared yet."""
+
+    __slots__ = ("manifest", "result")
+
+    def __init__(self, result: dict[str, Any], manifest: bytes) -> None:
+        self.result = result
+        self.manifest = manifest
+
+
+def fill(
+    staging: Staging, blob_fd: int, installation: Installation, *, arriving_seconds: float = 0.0
+) -> Filled:
+    """Let ``rkt-unpack`` make ``layer/`` and ``split`` in staging.
 
     Args:
         staging: of this operation.
-        blob_fd: the image as transferred.
+        blob_fd: the image as transferred; or a pipe through which it comes.
         installation: where package and libraries are.
-        blob_sha256: hex digest of the bytes that were judged.
-        manifest_sha256: hex digest of the manifest that the judged name was read from; empty if none was read before.
+        arriving_seconds: how long it may take to come through the pipe; 0 for a file.
     Raises:
-        ImageError: the archive breaks a rule, or is not what was judged.
+        ImageError: the archive breaks a rule.
     """
     layer_path = f"{staging.path}/layer"
     os.mkdir(layer_path, 0o700)
@@ -73,19 +83,50 @@ def unpack(
         try:
             result = run_worker(
                 "unpack",
-                {},
+                {"arriving_seconds": arriving_seconds},
                 {"blob": blob_fd, "target": target_fd, "split": split_fd},
                 installation,
-                deadline_seconds=DEFAULT_LIMITS.time_seconds + _SPARE_SECONDS,
+                deadline_seconds=DEFAULT_LIMITS.time_seconds + arriving_seconds + _SPARE_SECONDS,
             )
         finally:
             os.close(split_fd)
         # The worker owned this directory for a while; it becomes root's private one again (invariant HH1).
         os.fchown(target_fd, os.geteuid(), os.getegid())
         os.fchmod(target_fd, 0o700)
-        manifest = _manifest(target_fd, result)
+        return Filled(result, _manifest(target_fd, result))
     finally:
         os.close(target_fd)
+
+
+def empty(staging: Staging) -> None:
+    """Take back what ``fill`` made."""
+    remove_tree(f"{staging.path}/layer")
+    remove_tree(f"{staging.path}/split")
+
+
+def unpack(
+    staging: Staging,
+    blob_fd: int,
+    installation: Installation,
+    *,
+    blob_sha256: str,
+    manifest_sha256: str = "",
+    filled: Filled | None = None,
+) -> Unpacked:
+    """Have ``layer/``, ``split`` and ``manifest`` in staging, of exactly the bytes that were judged.
+
+    Args:
+        staging: of this operation.
+        blob_fd: the image as transferred.
+        installation: where package and libraries are.
+        blob_sha256: hex digest of the bytes that were judged.
+        manifest_sha256: hex digest of the manifest that the judged name was read from; empty if none was read before.
+        filled: what was unpacked while the image came; else it is unpacked now.
+    Raises:
+        ImageError: the archive breaks a rule, or is not what was judged.
+    """
+    filled = filled or fill(staging, blob_fd, installation)
+    result, manifest = filled.result, filled.manifest
     if result.get("blob_sha256") != blob_sha256:
         raise ImageError(
             "the image changed while it was being fetched: what was unpacked is not what was verified"

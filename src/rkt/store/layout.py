@@ -12,7 +12,9 @@
     │   ├── name/NAME/KEY     empty files: which keys carry a name; can be rebuilt from the records
     │   ├── used/KEY          empty; mtime is the last use
     │   ├── layer/KEY/        0700: manifest and rootfs/ as unpacked
+    │   ├── tree/ID/          0700: a root file system rendered of several images (store.trees)
     │   ├── split/KEY         what the tar held besides the files' contents
+    │   ├── partial/          0700, made on demand: downloads that did not become an image yet (fetch.partial)
     │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
     │   └── remote/SHA256     what was downloaded from the URL with that sha256
     └── pods/                 (pod.lifecycle)
@@ -38,6 +40,7 @@ _DIRECTORIES = (
     ("cas/name", 0o2750),
     ("cas/used", 0o2750),
     ("cas/layer", 0o700),
+    ("cas/tree", 0o700),
     ("cas/split", 0o700),
     ("cas/imagelocks", 0o2750),
     ("cas/remote", 0o2750),

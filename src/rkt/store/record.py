@@ -27,7 +27,7 @@ class ImageRecord(Record):
         image_id: the full appc image ID.
         name, labels: from the manifest.
         import_time_ns: nanoseconds since the epoch.
-        origin: the reference as it was asked for.
+        origin: the reference as it was asked for; of a file its absolute path.
         size_bytes: of the uncompressed tar.
         tree_size_bytes: of the files of the unpacked tree, hard links once.
         latest: found by discovery without a version.

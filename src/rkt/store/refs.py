@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import InvalidManifest
-from rkt.values import ImageKey
+from rkt.values import ImageKey, TreeID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ IMAGE_STATES = ("embryo", "prepare", "prepared", "run")
 _KEY_FILE_BYTES = 1 << 16
 
 
-def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[ImageKey]:
-    """Keys that pods in these states refer to.
+def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[ImageKey | TreeID]:
+    """Images and rendered trees that pods in these states refer to.
 
     Of stage1 by ``stage1TreeStoreID`` and ``stage1/layers``, of each app by ``treeStoreID`` and ``layers`` in ``appsinfo``.
 
     The caller holds the prepare lock exclusively, so that no pod is between look-up and reference. A pod may still be
     renamed to a later state meanwhile; the states are read in the order of that life, so it is seen at least once.
     """
-    keys: set[ImageKey] = set()
+    keys: set[ImageKey | TreeID] = set()
     for state in states:
         state_path = f"{data_dir}/pods/{state}"
         for pod in _entries(state_path):
@@ -36,7 +36,36 @@ def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[
     return keys
 
 
-def _pod_keys(pod_path: str) -> Iterator[ImageKey]:
+def running_keys(data_dir: str) -> set[ImageKey | TreeID]:
+    """What pods use at this moment: those whose directory is locked by the process that runs them."""
+    import fcntl
+
+    keys: set[ImageKey | TreeID] = set()
+    state_path = f"{data_dir}/pods/run"
+    for pod in _entries(state_path):
+        try:
+            fd = os.open(f"{state_path}/{pod}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # collected since
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            keys.update(_pod_keys(f"{state_path}/{pod}"))
+        finally:
+            os.close(fd)
+    return keys
+
+
+def parse_layer(text: str) -> ImageKey | TreeID:
+    """A line of a pod's ``layers``.
+
+    Raises:
+        InvalidManifest: neither an image's key nor a tree's ID.
+    """
+    return TreeID.parse(text) if text.startswith("deps-") else ImageKey.parse(text)
+
+
+def _pod_keys(pod_path: str) -> Iterator[ImageKey | TreeID]:
     yield from _file_keys(f"{pod_path}/stage1TreeStoreID")
     yield from _file_keys(f"{pod_path}/stage1/layers")
     for app in _entries(f"{pod_path}/appsinfo"):
@@ -44,7 +73,7 @@ def _pod_keys(pod_path: str) -> Iterator[ImageKey]:
         yield from _file_keys(f"{pod_path}/appsinfo/{app}/layers")
 
 
-def _file_keys(path: str) -> Iterator[ImageKey]:
+def _file_keys(path: str) -> Iterator[ImageKey | TreeID]:
     """The keys in a file, one per line."""
     try:
         with open(path, "rb") as file:
@@ -53,7 +82,7 @@ def _file_keys(path: str) -> Iterator[ImageKey]:
         return
     for line in lines:
         try:
-            yield ImageKey.parse(line.decode())
+            yield parse_layer(line.decode())
         except (InvalidManifest, UnicodeDecodeError):
             # Half written by a killed prepare: that pod can never start, so nothing is kept for it.
             continue

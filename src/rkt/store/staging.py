@@ -33,7 +33,7 @@ class Staging:
 
     def __init__(self, data_dir: str) -> None:
         self._tmp_path = f"{data_dir}/cas/tmp"
-        self._name = f"{_boot_id()}-{os.getpid()}-{start_time(os.getpid())}-{os.urandom(8).hex()}"
+        self._name = _new_name()
         self.path = f"{self._tmp_path}/{self._name}"
         try:
             os.mkdir(self.path, 0o700)
@@ -71,6 +71,25 @@ class Staging:
             value.add_note(f"and the staging directory {self.path} could not be removed: {e}")
 
 
+def discard(data_dir: str, path: str) -> None:
+    """Remove a directory of the store at once for everybody, then file by file; absent is fine.
+
+    It becomes a staging directory of this process, so a sweep ends what a crash interrupts. Needs no room, not even that
+    of a directory.
+    """
+    tmp_path = f"{data_dir}/cas/tmp"
+    name = _new_name()
+    try:
+        os.rename(path, f"{tmp_path}/{name}")
+    except FileNotFoundError:
+        return
+    tmp_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(name, dir_fd=tmp_fd)
+    finally:
+        os.close(tmp_fd)
+
+
 def sweep(data_dir: str) -> list[str]:
     """Remove the staging directories of dead owners; cheap when there are none.
 
@@ -96,6 +115,10 @@ def sweep(data_dir: str) -> list[str]:
     finally:
         os.close(tmp_fd)
     return problems
+
+
+def _new_name() -> str:
+    return f"{_boot_id()}-{os.getpid()}-{start_time(os.getpid())}-{os.urandom(8).hex()}"
 
 
 def _is_dead(name: str) -> bool:

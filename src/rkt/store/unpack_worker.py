@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def prepare(request: dict[str, Any]) -> Unpack:
-    """Take a request; there is nothing in it to choose from."""
-    return Unpack()
+    """Take a request: ``arriving_seconds`` is 0 for a file, else how long it may take to come through a pipe."""
+    return Unpack(float(request["arriving_seconds"]))
 
 
 class Unpack:
     """One unpacking."""
+
+    def __init__(self, arriving_seconds: float) -> None:
+        self._arriving_seconds = arriving_seconds
 
     def confine(self, fds: dict[str, int]) -> None:
         """Keep ``blob``, ``split`` and ``target``, which becomes ``/``."""
@@ -33,8 +36,12 @@ class Unpack:
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
         """Unpack; the manifest's bytes stay in the directory, only their digest is reported."""
-        os.lseek(fds["blob"], 0, os.SEEK_SET)
-        result = unpack_aci(fds["blob"], fds["target"], fds["split"])
+        limits = DEFAULT_LIMITS
+        if self._arriving_seconds:
+            limits = limits.replace(time_seconds=int(limits.time_seconds + self._arriving_seconds))
+        else:
+            os.lseek(fds["blob"], 0, os.SEEK_SET)
+        result = unpack_aci(fds["blob"], fds["target"], fds["split"], limits)
         return {
             "image_id": result.image_id,
             "blob_sha256": result.blob_sha256,

@@ -69,6 +69,24 @@ class Listing(Record):
     masks: dict[str, str]
 
 
+class Entry(Record):
+    """A file of the key store.
+
+    Attributes:
+        prefix: empty for every name.
+        local: below the local directory; the vendor's otherwise.
+        empty: it masks a key instead of holding one.
+        masked_by: the empty file that keeps this key from counting for its own prefix; empty when none does.
+    """
+
+    fingerprint: str
+    prefix: str
+    path: str
+    local: bool
+    empty: bool
+    masked_by: str = ""
+
+
 class TrustedKey(Record):
     """A key that counts for a name, with the key itself."""
 
@@ -137,6 +155,72 @@ class Keystore:
             loaded.append(TrustedKey(key=key, path=file.path, rule=file.rule))
         return loaded
 
+    def entries(self) -> list[Entry]:
+        """Every file of the key store: root keys first, then by prefix, the vendor's before the local ones.
+
+        Raises:
+            ConfigError: a directory of the key store holds something unexpected, or cannot be read.
+        """
+        found = []
+        for base in (self._system, self._local):
+            found += self._files(f"{base}/root.d", "", local=base == self._local)
+            parent = f"{base}/prefix.d"
+            for directory, directories, _ in os.walk(parent, onerror=_cannot_read):
+                directories.sort()
+                if directory != parent:
+                    prefix = directory[len(parent) + 1 :]
+                    found += self._files(directory, prefix, local=base == self._local)
+        return sorted(found, key=lambda entry: (entry.prefix, entry.local, entry.fingerprint))
+
+    def _files(self, directory: str, prefix: str, *, local: bool) -> list[Entry]:
+        here = Listing(keys={}, masks={})
+        _scan(directory, prefix, here)
+        if prefix:
+            masks = self.listing(prefix).masks
+        else:
+            roots = Listing(keys={}, masks={})
+            for base in (self._system, self._local):
+                _scan(f"{base}/root.d", RULE_ROOT, roots)
+            masks = roots.masks
+        keys = [
+            Entry(
+                fingerprint=key.fingerprint,
+                prefix=prefix,
+                path=key.path,
+                local=local,
+                empty=False,
+                masked_by=masks.get(key.fingerprint, ""),
+            )
+            for key in here.keys.values()
+        ]
+        return keys + [
+            Entry(fingerprint=fingerprint, prefix=prefix, path=path, local=local, empty=True)
+            for fingerprint, path in here.masks.items()
+        ]
+
+    def remove(self, entry: Entry) -> None:
+        """Remove a local file.
+
+        Raises:
+            HostError: it cannot be removed.
+        """
+        from rkt.linux.files import sync_directory
+
+        try:
+            os.unlink(entry.path)
+            sync_directory(os.path.dirname(entry.path))
+        except OSError as e:
+            raise _cannot_write(entry.path, e) from e
+
+    def mask(self, fingerprint: str, prefix: str) -> str:
+        """Keep a key from counting for a prefix, or as a root key with an empty one; returns the empty file's path.
+
+        Raises:
+            HostError: the directory cannot be written.
+            InvalidManifest: ``prefix`` is no image name.
+        """
+        return self._write(fingerprint, prefix or None, b"")
+
     def store(self, key: PublicKey, prefix: str | None) -> str:
         """Trust a key for a prefix, or for every name with ``None``; returns the path written.
 
@@ -146,6 +230,9 @@ class Keystore:
             HostError: the directory cannot be written.
             InvalidManifest: ``prefix`` is no image name.
         """
+        return self._write(key.fingerprint, prefix, key.to_armour())
+
+    def _write(self, fingerprint: str, prefix: str | None, content: bytes) -> str:
         parts = ["root.d"] if prefix is None else ["prefix.d", *name_components(prefix)]
         directory = self._local
         try:
@@ -156,14 +243,23 @@ class Keystore:
                 _make_directory(directory)
             from rkt.linux.files import replace_file
 
-            path = f"{directory}/{key.fingerprint}"
-            replace_file(path, key.to_armour(), 0o644)
+            path = f"{directory}/{fingerprint}"
+            replace_file(path, content, 0o644)
         except OSError as e:
-            hint = ""
-            if e.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-                hint = "run this as root, as a member of group rkt-admin, or with another --local-config"
-            raise HostError(f"cannot write to the key store {directory!r}: {e.strerror}", hint=hint) from e
+            raise _cannot_write(directory, e) from e
         return path
+
+
+def _cannot_write(path: str, e: OSError) -> HostError:
+    hint = ""
+    if e.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        hint = "run this as root, as a member of group rkt-admin, or with another --local-config"
+    return HostError(f"cannot write to the key store {path!r}: {e.strerror}", hint=hint)
+
+
+def _cannot_read(e: OSError) -> None:
+    if e.errno != errno.ENOENT:
+        raise ConfigError(f"cannot read the key store {e.filename!r}: {e.strerror}") from e
 
 
 def _scan(directory: str, rule: str, found: Listing) -> None:

@@ -94,6 +94,26 @@ def test_the_command_is_found_wherever_flags_stand(line: str, name: str, rest: s
 
 
 @pytest.mark.parametrize(
+    ("line", "name", "rest"),
+    [
+        ("trust", "trust", ""),
+        ("trust --debug ./key.asc", "trust", "--debug ./key.asc"),
+        ("trust list", "trust list", ""),
+        ("trust --debug rm 12", "trust rm", "--debug 12"),
+        ("trust li", "trust", "li"),
+        ("trust ./list", "trust", "./list"),
+        ("trust key list", "trust", "key list"),
+        ("trust -- list", "trust", "-- list"),
+        ("tru list", "trust list", ""),
+    ],
+)
+def test_a_command_may_have_commands_below_it(line: str, name: str, rest: str) -> None:
+    """Only the exact word right behind it names one of them; everything else is its own."""
+    found = find(line.split(), ["run", "trust", "trust list", "trust rm"], flags_of)
+    assert (found.name, found.words) == (name, rest.split())
+
+
+@pytest.mark.parametrize(
     ("line", "word", "parent", "suggestions"),
     [
         ("rn", "rn", "rkt", ["run"]),

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
         ("some-image:v1", NAME, ""),
         ("1and1.example/app:v1", NAME, ""),
         ("etcd", NAME, ""),
+        ("/usr/libexec/rkt/stage1.aci", FILE, "/usr/libexec/rkt/stage1.aci"),
+        ("example.com/stage1:1.2.3", NAME, ""),
+        ("./another/obviously/relative/path.aci", FILE, "{cwd}/another/obviously/relative/path.aci"),
+        ("example.com/stage1,version=1.2.3,foo=bar", NAME, ""),
+        ("cimd:appc:v=0:coreos.com%2Fetcd?os=linux&version=v3", NAME, ""),
+        ("cimd:aci-archive:v=0:https%3A%2F%2Fexample.com%2Fa.aci", URL, "https://example.com/a.aci"),
+        ("cimd:docker:v=0:busybox:1", DOCKER, "busybox:1"),
     ],
 )
 def test_kinds(text: str, kind: str, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +92,27 @@ def test_signature_url() -> None:
     """The extension goes behind the path, not behind the query."""
     assert signature_url("https://a/x.aci") == "https://a/x.aci.asc"
     assert signature_url("https://a/x.aci?q=1&r=2#f") == "https://a/x.aci.asc?q=1&r=2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cimd:", "malformed distribution uri"),
+        ("cimd:appc:v=0:", "malformed distribution uri"),
+        ("cimd:appc:v=0:a,os=linux", "malformed distribution uri"),
+        ("cimd:appc:v=1:a", "malformed distribution version"),
+        ("cimd:oci:v=0:a", "unknown distribution type"),
+        ("cimd:aci-archive:v=0:https%3A%2F%2Fexample.com%2Fa.tar", "invalid image string"),
+    ],
+)
+def test_malformed_internal_forms(text: str, message: str) -> None:
+    """The internal form is refused with rkt's words."""
+    with pytest.raises(UsageError, match=message):
+        parse_reference(text)
+
+
+def test_the_internal_form_of_a_name_has_its_labels() -> None:
+    """Labels are decoded, once."""
+    name = parse_reference("cimd:appc:v=0:coreos.com%2Fetcd?os=linux&version=v3%2B1").name
+    assert name is not None
+    assert str(name) == "coreos.com/etcd:v3+1,os=linux"

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMPATIENT = TransferLimits(
-    connect_seconds=2, idle_seconds=0.3, total_seconds=2, slow_window_seconds=0.5, slow_bytes_per_second=1000
+    connect_seconds=2,
+    idle_seconds=0.3,
+    total_seconds=2,
+    slow_window_seconds=0.5,
+    slow_bytes_per_second=1000,
+    attempts=2,
+    retry_seconds=0.01,
 )
 
 
@@ -63,7 +69,9 @@ def test_a_body_arrives_unchanged(server: Server) -> None:
     page = Page(body, headers={"ETag": '"x"', "Cache-Control": "max-age=7", "Content-Encoding": "gzip"})
     data, answer = get(server.put("/x.aci", page))
     assert data == body
-    assert answer == Downloaded(size_bytes=len(body), etag='"x"', cache_control="max-age=7")
+    assert answer == Downloaded(
+        size_bytes=len(body), etag='"x"', cache_control="max-age=7", url=f"{server.url}/x.aci"
+    )
     headers = server.requests[0].headers
     assert headers["User-Agent"] == "rkt/test"
     assert headers["Accept-Encoding"] == "identity"

@@ -12,6 +12,7 @@ import pytest
 
 from rkt.errors import ImageError
 from rkt.image import copytree
+from rkt.image.render import Selection
 from tests.lib.unpacking import opened
 
 if TYPE_CHECKING:
@@ -37,11 +38,17 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def copy(source: Path, target: Path, keep: frozenset[Inner] | None = None) -> None:
-    """Copy to a new directory."""
+def copy(source: Path, target: Path, keep: frozenset[Inner] | None = None, *, link: bool = False) -> None:
+    """Copy to a new directory; of the files only some, if told which."""
     target.mkdir()
     with opened(source) as source_fd, opened(target) as target_fd:
-        copytree.copy_tree(source_fd, target_fd, keep=keep)
+        selection = None
+        if keep is not None:
+            directories = frozenset(
+                path for path, is_directory in copytree.list_tree(source_fd) if is_directory
+            )
+            selection = Selection(files=keep, directories=directories, owned=directories)
+        copytree.copy_tree(source_fd, target_fd, selection=selection, link=link)
 
 
 @pytest.mark.parametrize("reflink", [True, False])

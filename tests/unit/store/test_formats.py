@@ -10,8 +10,9 @@ import pytest
 from rkt.errors import DamagedRecord, RktError, StoreError
 from rkt.schema.envelope import open_sealed, seal
 from rkt.store.record import ImageRecord, RemoteRow, parse_image_record, parse_remote_row
+from rkt.store.trees import TreeRecord, parse_tree_record
 from rkt.trust.verdict import KIND_OPENPGP, Verdict
-from rkt.values import ACIdentifier, ImageID
+from rkt.values import ACIdentifier, ImageID, ImageKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ ROW = RemoteRow(
     etag='"x"',
     max_age=86400,
 )
+TREE = TreeRecord(parts=[IMAGE_ID.key, ImageKey.parse("sha512-" + "fe" * 32)], digest="sha256:" + "cd" * 32)
 
 
 def sample(name: str) -> bytes:
@@ -67,10 +69,21 @@ def test_remote_rows_of_version_1_are_read() -> None:
     assert parse_remote_row(sample("remote-row"), "sample") == ROW
 
 
+def test_tree_records_of_version_1_are_read() -> None:
+    """The first sample means what it meant; a changed, an incomplete and a newer one are told apart."""
+    assert parse_tree_record(sample("tree-record"), "sample") == TREE
+    for data in (b"", sample("tree-record").replace(b"cd", b"dc", 1), seal("rkt.tree", 1, {"parts": []})):
+        with pytest.raises(DamagedRecord):
+            parse_tree_record(data, "sample")
+    with pytest.raises(StoreError, match="version 2"):
+        parse_tree_record(seal("rkt.tree", 2, {}), "sample")
+
+
 def test_what_is_written_is_version_1() -> None:
     """As long as the version is 1, the bytes written are those of the samples."""
     assert RECORD.seal() == sample("image-record")
     assert ROW.seal() == sample("remote-row")
+    assert TREE.seal() == sample("tree-record")
 
 
 @pytest.mark.parametrize("value", [{}, {"a": [1, None, True, "ä\u2028\x7f"]}, {"n": {"n": {"n": -1}}}])

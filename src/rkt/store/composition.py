@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image of the store together with the images it depends on (spec cli §5.9, §5.10)."""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import HostError, ImageError, NotFound, StoreError
+from rkt.fetch.reference import host_labels
+from rkt.image import render
+from rkt.schema.appc import parse_image_manifest
+from rkt.values import AppcReference, is_image_hash
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkt.image.render import Part
+    from rkt.schema.appc import Dependency, ImageManifest
+    from rkt.store.cas import Store
+    from rkt.store.record import ImageRecord
+    from rkt.values import ImageKey
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def find_dependency(store: Store, dependency: Dependency) -> ImageRecord:
+    """The image in the store that a dependency stands for: by ID where it has one, else by name and labels.
+
+    Raises:
+        NotFound: it is not in the store.
+        ImageError: what is found is not what the dependency says.
+    """
+    wanted = AppcReference(dependency.image_name, dependency.labels)
+    if dependency.image_id:
+        try:
+            key: ImageKey | None = store.resolve_id(dependency.image_id)
+        except NotFound:
+            key = None
+    else:
+        # An image for this host first; else one that says nothing of hosts.
+        key = store.find_by_name(AppcReference(wanted.name, {**host_labels(), **wanted.labels}))
+        if key is None:
+            key = store.find_by_name(wanted)
+    if key is None:
+        what = f"{wanted} with ID {dependency.image_id}" if dependency.image_id else str(wanted)
+        raise NotFound(f"dependency {what} is not in the store", hint=f"rkt fetch {wanted}")
+    record = store.get(key)
+    check_dependency(record, dependency)
+    return record
+
+
+def check_dependency(record: ImageRecord, dependency: Dependency) -> None:
+    """Hold an image against what the dependency says of it: ID, name, labels, size (invariant UN19).
+
+    Raises:
+        ImageError: they differ.
+    """
+    wanted = AppcReference(dependency.image_name, dependency.labels)
+    if dependency.image_id and not _is_prefix(dependency.image_id, record):
+        raise ImageError(
+            f"dependency {wanted} must be {dependency.image_id}, but image {record.image_id} was found"
+        )
+    if record.name != dependency.image_name or not dependency.labels.items() <= record.labels.items():
+        raise ImageError(
+            f"dependency {wanted} is image {record.full_name}, which has another name or other labels"
+        )
+    if dependency.size_bytes and dependency.size_bytes != record.size_bytes:
+        raise ImageError(
+            f"dependency {wanted} must have {dependency.size_bytes} bytes, but image {record.key.medium} has "
+            f"{record.size_bytes}"
+        )
+
+
+def _is_prefix(image_id: str, record: ImageRecord) -> bool:
+    return is_image_hash(image_id) and record.image_id.startswith(image_id)
+
+
+def resolve(store: Store, top: ImageKey) -> list[Part]:
+    """The layers of an image with its dependencies, all of them in the store.
+
+    Raises:
+        NotFound: a dependency is missing.
+        ImageError: a dependency is not what is asked for, or they form a cycle, or there are too many.
+        StoreError: a record or a manifest is damaged.
+    """
+    manifests: dict[ImageKey, ImageManifest] = {}
+
+    def manifest_of(key: ImageKey) -> ImageManifest:
+        if key not in manifests:
+            manifests[key] = parse_image_manifest(store.manifest_bytes(key))
+        return manifests[key]
+
+    return render.flatten(top, manifest_of, lambda dependency: find_dependency(store, dependency).key)
+
+
+def merge(store: Store, parts: Sequence[Part], target_fd: int, *, link: bool = False) -> None:
+    """Lay the layers over each other in a directory, each as far as the white lists leave it.
+
+    Args:
+        store: where the layers are.
+        parts: as ``resolve`` returns them.
+        target_fd: empty directory, becomes the root file system.
+        link: share files with the layers; for what nobody writes to.
+    Raises:
+        ImageError: a file cannot be copied.
+        StoreError: a layer is missing.
+    """
+    from rkt.image.copytree import copy_layers, list_tree
+
+    fds: list[int] = []
+    try:
+        for part in parts:
+            fds.append(_open_root(store, part.key))  # noqa: PERF401 - closed below
+        try:
+            selections = render.select(parts, (list_tree(fd) for fd in fds))
+        except OSError as e:
+            raise StoreError(f"cannot read a layer: {e.strerror}", hint="rkt image verify") from e
+        copy_layers(fds, selections, target_fd, link=link)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _open_root(store: Store, key: ImageKey) -> int:
+    path = f"{store.layer_path(key)}/rootfs"
+    try:
+        return os.open(path, _OPEN_DIRECTORY)
+    except PermissionError:
+        raise HostError(f"layer {path} can be read by root only", hint="run the command as root") from None
+    except OSError as e:
+        raise StoreError(
+            f"the root filesystem of image {key} cannot be opened: {e.strerror}",
+            hint=f"rkt image verify {key.medium}",
+        ) from e
