@@ -120,9 +120,9 @@ def test_what_cannot_be_repaired_stays(rkt: Rkt) -> None:
 
 def test_a_running_pod_is_not_repaired_under(rkt: Rkt, images: Images) -> None:
     """Its files would vanish; after it is gone they are repaired."""
-    path = images.script("example.com/sleeper", "sleep 60")
+    path = images.script("example.com/mended", "sleep 60")
     key = rkt.run(INSECURE, "fetch", "--full", path, check=0).lines[-1]
-    rkt.popen(INSECURE, "run", "example.com/sleeper")
+    rkt.popen(INSECURE, "run", "example.com/mended")
     uuid = rkt.wait_for_pod()
     victim = f"{rkt.data}/cas/layer/{key}/rootfs/script"
     with open(victim, "ab") as file:

@@ -35,6 +35,7 @@ class Images:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.ids: dict[str, str] = {}
+        self._wishes: dict[str, str] = {}
         self._ring: KeyRing | None = None
         self._key: Key | None = None
         path = shutil.which("busybox")
@@ -62,6 +63,8 @@ class Images:
         """
         base = file or name.replace("/", "-")
         path = os.path.join(self.directory, f"{base}.aci")
+        wish = repr((name, None if exec_ is None else list(exec_), files, sorted(more.items())))
+        assert self._wishes.setdefault(path, wish) == wish, f"{base}.aci is another image: give a file name"
         if not os.path.exists(path):
             links = {f"bin/{applet}": "busybox" for applet in _APPLETS.split()} | more.pop("links", {})
             self.ids[path] = write_aci(

@@ -126,12 +126,13 @@ def test_anything_else_starts_again(tmp_path: Path, server: Server, change: dict
         {"ETag": 'W/"weak"'},
         {"ETag": "unquoted"},
         {"Last-Modified": "yesterday"},
-        {"Last-Modified": formatdate(usegmt=True)},
+        {"Last-Modified": "now"},
     ],
     ids=["none", "weak", "unquoted", "no date", "just now"],
 )
 def test_without_a_validator_nothing_goes_on(tmp_path: Path, server: Server, headers: dict[str, str]) -> None:
     """What proves nothing about a version is not asked by: the download starts again."""
+    headers = {name: formatdate(usegmt=True) if text == "now" else text for name, text in headers.items()}
     url = break_off(tmp_path, server, Page(BODY, headers=headers, ranges=True), 100_000)
     get(tmp_path, url)
     assert "Range" not in server.requests[0].headers
