@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.linux import capabilities, libc, mount, namespaces, network_lo
+from rkt.schema.isolators import DEFAULT_CAPABILITIES
 from tests.lib.isolated import errno_of, run_isolated
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ def test_giving_up_capabilities() -> None:
     """Invariants RN9 and RN10: root keeps exactly the eleven, another user none, and nobody inherits any."""
 
     def give_up(uid: int) -> Any:
-        wanted = capabilities.mask(capabilities.DEFAULT)
+        wanted = capabilities.mask(DEFAULT_CAPABILITIES)
         capabilities.drop_bounding(wanted, capabilities.last_capability())
         capabilities.clear_ambient()
         os.setgroups([])
@@ -379,7 +380,7 @@ def test_giving_up_capabilities() -> None:
         capabilities.limit(wanted if uid == 0 else 0)
         return capabilities.read_status()
 
-    eleven = capabilities.mask(capabilities.DEFAULT)
+    eleven = capabilities.mask(DEFAULT_CAPABILITIES)
     assert run_isolated(lambda: give_up(0), 0) == {
         "CapInh": 0, "CapPrm": eleven, "CapEff": eleven, "CapBnd": eleven, "CapAmb": 0
     }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.linux import capabilities
+from rkt.schema.isolators import DEFAULT_CAPABILITIES
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
@@ -121,7 +122,7 @@ both = pytest.mark.parametrize("seen", ["app", "enter"], indirect=True)
 def test_capabilities_are_the_eleven_and_none_is_passed_on(seen: Seen) -> None:
     """At most 11 capabilities in the bounding set, the permitted and effective no more, none inheritable or ambient."""
     bounding = seen.mask("CapBnd")
-    assert capabilities.names(bounding) == sorted(capabilities.DEFAULT, key=capabilities.NAMES.index)
+    assert capabilities.names(bounding) == sorted(DEFAULT_CAPABILITIES, key=capabilities.NAMES.index)
     assert bounding.bit_count() <= 11
     assert seen.mask("CapPrm") == bounding
     assert seen.mask("CapEff") == bounding

@@ -7,6 +7,10 @@ from rkt.cli.command import BOOL, Command, Flag, Invocation
 from rkt.cli.parse import FlagError
 
 #: Flags that ``image render`` has too.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FLAGS = (
     Flag(
         name="rootfs-only",
@@ -18,15 +22,15 @@ FLAGS = (
 )
 
 
-def _run(invocation: Invocation) -> int:
-    from rkt.image.export import extract_image
+def write_files(invocation: Invocation, write: Callable[..., None]) -> int:
+    """Resolve the image named first and let ``write`` put its files into the directory named second."""
     from rkt.store.cas import Store
 
     if len(invocation.words) != 2:
         raise FlagError("an image and an output directory are expected")
     image, output_path = invocation.words
     store = Store(invocation.settings.data_dir)
-    extract_image(
+    write(
         store,
         store.resolve(image),
         output_path,
@@ -34,6 +38,12 @@ def _run(invocation: Invocation) -> int:
         overwrite=invocation.values["overwrite"],
     )
     return 0
+
+
+def _run(invocation: Invocation) -> int:
+    from rkt.image.export import extract_image
+
+    return write_files(invocation, extract_image)
 
 
 COMMAND = Command(

@@ -4,26 +4,13 @@
 from __future__ import annotations
 
 from rkt.cli.command import Command, Invocation
-from rkt.cli.image_extract import FLAGS
-from rkt.cli.parse import FlagError
+from rkt.cli.image_extract import FLAGS, write_files
 
 
 def _run(invocation: Invocation) -> int:
     from rkt.image.export import render_image
-    from rkt.store.cas import Store
 
-    if len(invocation.words) != 2:
-        raise FlagError("an image and an output directory are expected")
-    image, output_path = invocation.words
-    store = Store(invocation.settings.data_dir)
-    render_image(
-        store,
-        store.resolve(image),
-        output_path,
-        rootfs_only=invocation.values["rootfs-only"],
-        overwrite=invocation.values["overwrite"],
-    )
-    return 0
+    return write_files(invocation, render_image)
 
 
 COMMAND = Command(

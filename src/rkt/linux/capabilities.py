@@ -66,21 +66,6 @@ NAMES = (
     "CAP_CHECKPOINT_RESTORE",
 )
 
-#: What an app may have unless somebody says otherwise (invariant RN10; docs/devel/confinement.md says who needs each).
-DEFAULT = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-)
-
 
 def mask(names: Iterable[str]) -> int:
     """Bits of capabilities named as ``CAP_CHOWN`` or ``CHOWN``, in any case.

@@ -54,7 +54,7 @@ BLOCK_BANDWIDTH = "resource/block-bandwidth"
 BLOCK_IOPS = "resource/block-iops"
 NETWORK_BANDWIDTH = "resource/network-bandwidth"
 
-#: What an app may do at most unless the operator says otherwise (design §9.5, invariant RN10); without ``CAP_``.
+#: What an app may do at most unless the operator says otherwise (design §9.5, invariant RN10).
 DEFAULT_CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

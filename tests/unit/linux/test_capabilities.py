@@ -21,14 +21,6 @@ def test_numbers() -> None:
     assert len(capabilities.NAMES) == len(set(capabilities.NAMES)) == 41
 
 
-def test_default() -> None:
-    """Invariant RN10: the default bounding set has eleven capabilities and none of the dangerous ones."""
-    assert len(capabilities.DEFAULT) == 11
-    assert capabilities.mask(capabilities.DEFAULT) == 0x800405FB
-    for name in ("CAP_NET_RAW", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"):
-        assert name not in capabilities.DEFAULT
-
-
 def test_mask_and_names() -> None:
     """Names may be short, long and in any case, and come back in the kernel's order."""
     bits = capabilities.mask(["cap_kill", "CHOWN", "Cap_Sys_Chroot"])

@@ -193,10 +193,12 @@ def test_retained_capabilities() -> None:
         assert isolators.retained_capabilities([Isolator(name=name, value=NameSet(names=names))]) == expected
 
 
-def test_default_capabilities_are_the_kernel_sides() -> None:
-    """The default set of the schema is the one that is applied."""
-    assert capabilities.mask(isolators.DEFAULT_CAPABILITIES) == capabilities.mask(capabilities.DEFAULT)
+def test_the_default_is_eleven_capabilities_and_none_of_the_dangerous_ones() -> None:
+    """Invariant RN10, also as the mask the kernel gets."""
     assert len(isolators.DEFAULT_CAPABILITIES) == 11
+    assert capabilities.mask(isolators.DEFAULT_CAPABILITIES) == 0x800405FB
+    for name in ("CAP_NET_RAW", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"):
+        assert name not in isolators.DEFAULT_CAPABILITIES
 
 
 def narrow(names: list[str]) -> list[str]:
