@@ -21,8 +21,9 @@ from rkt.stage0 import contract
 from rkt.stage1.common import steps, terminal
 from rkt.stage1.common.arguments import RunArguments, parse_run
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns.limits import group_name
 from rkt.stage1.ns.plan import build_exec_plan
-from rkt.stage1.ns.run import RUNTIME_CONFIG, group_name
+from rkt.stage1.ns.run import RUNTIME_CONFIG
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False

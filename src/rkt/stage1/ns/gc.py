@@ -8,7 +8,7 @@ import sys
 from rkt.errors import EXIT_FAILURE, Stage1Error
 from rkt.linux import cgroup, files
 from rkt.stage0 import contract
-from rkt.stage1.ns.run import group_name
+from rkt.stage1.ns.limits import group_name
 from rkt.values import PodUUID
 
 _LIMIT_BYTES = 64 << 10

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -15,6 +14,7 @@ from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage1.common import paths, steps, users
 from rkt.stage1.common.environment import build_environment
+from rkt.stage1.ns.volumes import attach_volume
 from rkt.stage2.exec import ExecPlan
 
 TYPE_CHECKING = False
@@ -140,7 +140,7 @@ def build_app_plan(
         plan += _devices(pod_path + b"/" + SHM.encode())
     plan += _engine_files(own, arguments)
     for mount in mounts:
-        plan.append(_volume(mount))
+        plan.append(attach_volume(mount))
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
     return AppPlan(name=app.name, root_fd=root_fd, cgroup_fd=joiner.cgroup_fd, steps=plan, execute=execute)
 
@@ -211,48 +211,3 @@ def _engine_files(own: bytes, arguments: RunArguments) -> list[steps.Step]:
         steps.BindFile(own + b"/hosts", b"etc/hosts", only_if_absent=arguments.hosts_mode == "default")
     )
     return plan
-
-
-def _volume(mount: PairedMount) -> steps.Step:
-    """A detached copy of the volume's source, to be attached in the child."""
-    attributes = libc.MOUNT_ATTR_NOSUID | (libc.MOUNT_ATTR_RDONLY if mount.read_only else 0)
-    source = mount.source
-    if source is None:
-        source = f"{contract.SHARED_VOLUMES}/{mount.name}"
-        _make_empty_volume(source, mount.mode, mount.uid, mount.gid)
-    try:
-        source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
-    except OSError as e:
-        # systemd-nspawn's words, which rkt's users and tests know.
-        raise Stage1Error(
-            f"Failed to stat {source}: {os.strerror(e.errno or 0)}",
-            hint=f"create it, or change the source of volume {mount.name}",
-        ) from e
-    try:
-        kind = os.fstat(source_fd).st_mode & 0o170000
-        if kind not in {0o020000, 0o060000}:
-            attributes |= libc.MOUNT_ATTR_NODEV
-        depth = libc.AT_RECURSIVE if mount.recursive else 0
-        tree = libc.open_tree(source_fd, b"", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | depth)
-        libc.mount_setattr(tree, b"", libc.AT_EMPTY_PATH | depth, set_=attributes)
-    except OSError as e:
-        if e.errno == errno.EINVAL:
-            raise Stage1Error(f"volume {mount.name!r}: {source} cannot be bind mounted") from e
-        raise
-    finally:
-        os.close(source_fd)
-    return steps.AttachTree(tree, mount.path.encode(), is_directory=kind == 0o040000, name=mount.name)
-
-
-def _make_empty_volume(path: str, mode: int, uid: int, gid: int) -> None:
-    os.makedirs(contract.SHARED_VOLUMES, mode=0o755, exist_ok=True)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, mode)
-    finally:
-        os.close(fd)

@@ -12,12 +12,13 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, mount
-from rkt.schema import isolators, jsontext
+from rkt.schema import jsontext
 from rkt.schema.mounts import pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns import limits
 from rkt.stage1.ns.init import Init, seal_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
 from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan
@@ -28,18 +29,13 @@ if TYPE_CHECKING:
     import _socket
 
     from rkt.stage1.common.arguments import RunArguments
-    from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.common.pod import LoadedPod
     from rkt.stage1.ns.interactive import Interactive
 
-#: Ceilings of a pod that asks for nothing (invariant RN24).
-DEFAULT_MAX_PIDS = 4096
-#: Of the host's memory; the pod meets its ceiling before the host does.
-DEFAULT_MEMORY_PERCENT = 90
 #: Cgroup of pid 1 below the pod's; no app can be called so.
 INIT_GROUP = "rkt.init"
 #: How the pod was run, for ``enter`` (spec runtime §2.3).
 RUNTIME_CONFIG = "runtime-config"
-_CPU_ISOLATORS = ("resource/cpu", "os/linux/cpu-shares")
 _SHM_OPTIONS = b"mode=1777,size=64m"
 _OWN_OPTIONS = b"mode=700,size=1m,nr_inodes=64"
 
@@ -68,7 +64,10 @@ def main(argv: list[str]) -> int:
     _make_own_files(arguments)
     server = control.listen()
     host = cgroup.Cgroups.detect()
-    groups = _create_groups(host, pod, arguments)
+    groups = limits.create_groups(host, pod, arguments)
+    if arguments.debug:
+        for warning in groups.warnings:
+            _say(warning)
     is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
     try:
         return _supervise(pod, arguments, groups, server, is_unified=is_unified)
@@ -129,7 +128,7 @@ def _start_apps(
     plans = []
     joiners = []
     for app in pod.apps:
-        group = _create_app_group(groups, app)
+        group = limits.create_app_group(groups, app)
         joiners.append(group.joiner())
         plan = build_app_plan(
             app,
@@ -220,72 +219,6 @@ def _make_own_files(arguments: RunArguments) -> None:
     if arguments.resolv_mode in {"stage0", "host"}:
         files.write_new(f"{OWN_FILES}/resolv.conf", hosts.resolv_file(arguments.resolv_mode), 0o644)
     libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
-
-
-def _create_groups(host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments) -> cgroup.Group:
-    """The pod's cgroups below the caller's own, with the ceilings that every pod has."""
-    wants_cpu = any(isolator.name in _CPU_ISOLATORS for app in pod.apps for isolator in app.app.isolators)
-    controllers = (*cgroup.DEFAULT_CONTROLLERS, *(("cpu",) if wants_cpu else ()))
-    groups = host.create_pod(group_name(arguments.uuid), controllers)
-    # At once, so that a gc knows what to remove should we be killed.
-    files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)
-    if arguments.debug:
-        for warning in groups.warnings:
-            _say(warning)
-    try:
-        if groups.has("pids"):
-            groups.set_pids_limit(DEFAULT_MAX_PIDS)
-        memory = isolators.last(pod.manifest.isolators, "resource/memory")
-        if memory is not None and memory.limit_amount is not None:
-            groups.set_memory_limit(memory.limit_amount)
-        elif groups.has("memory"):
-            total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            groups.set_memory_limit(total_bytes * DEFAULT_MEMORY_PERCENT // 100)
-        if not arguments.disable_paths:
-            _set_devices(groups)
-    except BaseException:
-        groups.remove()
-        raise
-    return groups
-
-
-def _set_devices(groups: cgroup.Group) -> None:
-    """The device policy; a host that has no means for one is told how to go without.
-
-    Raises:
-        Stage1Error: neither a version 1 ``devices`` hierarchy nor a version 2 one can be used.
-    """
-    try:
-        groups.set_devices()
-    except OSError as e:
-        raise Stage1Error(
-            f"cannot restrict the pod's devices: {e.strerror}", hint="rkt run --insecure-options=paths"
-        ) from e
-
-
-def _create_app_group(groups: cgroup.Group, app: PodApp) -> cgroup.Group:
-    """An app's own cgroups with what its isolators limit; requests are ignored as in rkt."""
-    memory = isolators.last(app.app.isolators, "resource/memory")
-    cpu = isolators.last(app.app.isolators, "resource/cpu")
-    shares = isolators.last(app.app.isolators, "os/linux/cpu-shares")
-    has_memory = memory is not None and memory.limit_amount is not None
-    has_cpu = cpu is not None and cpu.limit_amount is not None
-    controllers = [
-        name for name, wanted in (("memory", has_memory), ("cpu", has_cpu or shares is not None)) if wanted
-    ]
-    group = groups.child(app.name, controllers)
-    if has_memory:
-        group.set_memory_limit(memory.limit_amount)
-    if has_cpu:
-        group.set_cpu_limit(cpu.limit_amount)
-    if shares is not None:
-        group.set_cpu_shares(shares)
-    return group
-
-
-def group_name(uuid: str) -> str:
-    """Name of a pod's cgroups."""
-    return f"rkt-{uuid}"
 
 
 def _say(text: str) -> None:
