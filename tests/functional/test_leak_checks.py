@@ -6,11 +6,15 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib import host
-from tests.lib.rkt import Rkt
+from tests.lib.rkt import Rkt, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -71,3 +75,47 @@ def test_cgroup_of_a_pod_is_noticed(rkt: Rkt) -> None:
             if os.path.isdir(path):
                 os.rmdir(path)
         os.rmdir(os.path.join(rkt.data, "pods", "garbage", pod))
+
+
+def test_a_strangers_copy_of_our_mounts_is_none_of_ours(rkt: Rkt) -> None:
+    """A mount namespace that somebody else made while a test had something mounted on the host is not a leak."""
+    point = os.path.join(rkt.data, "mounted")
+    os.mkdir(point)
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    # A program of its own, as the runner of another suite is: nobody of ours is among its ancestors.
+    script = "unshare --mount --propagation=private sleep 60 & echo $!; read -r end; kill $!"
+    with subprocess.Popen(
+        ["setsid", "--fork", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"]},
+        text=True,
+    ) as stranger:
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        try:
+            pid = int(stranger.stdout.readline())
+            wait_for(lambda: _namespace(pid) != _namespace(os.getpid()), "its mount namespace")
+            leaks = rkt.leaks(seconds=0)
+        finally:
+            subprocess.run(["umount", point], check=True)
+            after = rkt.leaks(seconds=0)
+            stranger.stdin.close()
+    assert [line for line in leaks if not line.startswith("mount: ")] == []
+    assert after == []
+
+
+def test_interfaces_count_for_those_who_are_alone(tmp_path: Path) -> None:
+    """While another test is under way a new network interface can be anybody's; a test that is alone is told of it."""
+    first = host.Presence(str(tmp_path))
+    assert first.is_alone()
+    second = host.Presence(str(tmp_path))
+    assert not first.is_alone()
+    assert not second.is_alone()
+    second.end()
+    assert first.is_alone()
+    first.end()
+
+
+def _namespace(pid: int) -> str:
+    return os.readlink(f"/proc/{pid}/ns/mnt")

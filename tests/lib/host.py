@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 
@@ -104,9 +106,47 @@ def _start_ticks(pid: int) -> int | None:
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])
 
 
+def _parent(pid: int) -> int:
+    """Number of the parent process, 0 for none or when it is gone."""
+    stat = _read(f"/proc/{pid}/stat")
+    return int(stat[stat.rindex(b")") + 2 :].split()[1]) if stat else 0
+
+
+def _ancestors(pid: int) -> list[int]:
+    """The process and its parents, itself first."""
+    found = []
+    while pid and pid not in found:
+        found.append(pid)
+        pid = _parent(pid)
+    return found
+
+
+def _has_mounted(pid: int, mark: bytes) -> bool:
+    """Whether a process sees ``mark`` mounted in a mount namespace that is not ours."""
+    try:
+        foreign = os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return False
+    return foreign and mark in _read(f"/proc/{pid}/mountinfo")
+
+
+def _is_nobody_elses(pid: int, mark: bytes) -> bool:
+    """Whether a process that has ``mark`` mounted is there because of us.
+
+    A mount namespace made by anybody while a test has something mounted on the host shows that mount too. Ours are
+    our descendants, and orphans: going up from those, there is nobody but their like before an ancestor of ours.
+    """
+    own = _ancestors(os.getpid())
+    for each in _ancestors(pid):
+        if each in own:
+            return True
+        if not _has_mounted(each, mark):
+            return False
+    return True
+
+
 def processes(mark: str = "") -> frozenset[Process]:
     """Processes that have to do with ``mark``, a directory: by command line, environment, or what they have mounted."""
-    own_namespace = os.readlink("/proc/self/ns/mnt")
     encoded = os.fsencode(mark)
     found = set()
     for name in os.listdir("/proc"):
@@ -117,19 +157,42 @@ def processes(mark: str = "") -> frozenset[Process]:
         if ticks is None:
             continue
         command = _read(f"/proc/{pid}/cmdline")
-        if mark:
-            try:
-                foreign = os.readlink(f"/proc/{pid}/ns/mnt") != own_namespace
-            except OSError:
-                continue
-            if not (
-                encoded in command
-                or encoded in _read(f"/proc/{pid}/environ")
-                or (foreign and encoded in _read(f"/proc/{pid}/mountinfo"))
-            ):
-                continue
-        found.add(Process(pid, ticks, command.replace(b"\0", b" ").decode(errors="replace").strip()))
+        if (
+            not mark
+            or encoded in command
+            or encoded in _read(f"/proc/{pid}/environ")
+            or (_has_mounted(pid, encoded) and _is_nobody_elses(pid, encoded))
+        ):
+            found.add(Process(pid, ticks, command.replace(b"\0", b" ").decode(errors="replace").strip()))
     return frozenset(found)
+
+
+class Presence:
+    """Says that a test is under way on this host, to others that run meanwhile.
+
+    What bears no mark of a test, such as a network interface, can be held against a test only if it was alone.
+    """
+
+    def __init__(self, directory: str = "") -> None:
+        path = os.path.join(directory or tempfile.gettempdir(), "rkt-tests.lock")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def is_alone(self) -> bool:
+        """Whether no other test is under way."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        else:
+            alone = True
+        # A conversion gives the old lock up first, so it has to be taken again either way.
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        return alone
+
+    def end(self) -> None:
+        """Say that the test is over."""
+        os.close(self._descriptor)
 
 
 def snapshot(mark: str = "") -> Snapshot:

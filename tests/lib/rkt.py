@@ -67,6 +67,7 @@ class Rkt:
             os.makedirs(directory)
         self._started: list[Running] = []
         self._uuids: set[str] = set()
+        self._presence = host.Presence()
         self._before = host.snapshot(base)
 
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -190,7 +191,7 @@ class Rkt:
         """What is on the host now because of this engine and was not there before.
 
         Only what carries our directory, or a UUID of one of our pods, counts: other programs may come and go
-        meanwhile. Network interfaces have no mark, so all new ones count.
+        meanwhile. Network interfaces have no mark: new ones count when no other test runs on this host.
         """
         self._note_pods()
         marks = (self.base, *self._uuids)
@@ -200,7 +201,9 @@ class Rkt:
             return [
                 line
                 for line in added
-                if line.startswith(("process ", "interface: ")) or any(mark in line for mark in marks)
+                if line.startswith("process ")
+                or (line.startswith("interface: ") and self._presence.is_alone())
+                or any(mark in line for mark in marks)
             ]
 
         deadline = time.monotonic() + seconds
@@ -238,6 +241,7 @@ class Rkt:
             problems += self.leaks()
         finally:
             self._kill_leftovers()
+            self._presence.end()
             remove_tree(self.base)
         assert not problems, "left behind:\n" + "\n".join(problems)
 
