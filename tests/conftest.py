@@ -43,6 +43,16 @@ def rkt_binary() -> str:
     return rkt_library.BINARY
 
 
+@pytest.fixture(scope="module")
+def module_rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
+    """An engine that the tests of one file share, for rows that look at one pod; what it leaves fails the last of them."""
+    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
 @pytest.fixture
 def rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
     """An engine of its own; at the end everything it left on the host fails the test."""

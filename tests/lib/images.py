@@ -50,6 +50,7 @@ class Images:
         *,
         file: str = "",
         files: dict[str, bytes | tuple[bytes, int]] | None = None,
+        without: Iterable[str] = (),
         **more: Any,
     ) -> str:
         """Path of an unsigned image with busybox, users and groups; keywords as for ``write_aci``.
@@ -59,24 +60,27 @@ class Images:
             exec_: its program and arguments.
             file: base name of the file; give one when the other arguments differ from those of an earlier image.
             files: more files, path below the root -> content or (content, mode).
+            without: paths of usual files to leave out.
             more: see ``tests.lib.aci.write_aci``.
         """
         base = file or name.replace("/", "-")
         path = os.path.join(self.directory, f"{base}.aci")
-        wish = repr((name, None if exec_ is None else list(exec_), files, sorted(more.items())))
+        wish = repr(
+            (name, None if exec_ is None else list(exec_), files, list(without), sorted(more.items()))
+        )
         assert self._wishes.setdefault(path, wish) == wish, f"{base}.aci is another image: give a file name"
         if not os.path.exists(path):
             links = {f"bin/{applet}": "busybox" for applet in _APPLETS.split()} | more.pop("links", {})
+            usual: dict[str, bytes | tuple[bytes, int]] = {
+                "bin/busybox": (self._busybox, 0o755),
+                "etc/passwd": PASSWD,
+                "etc/group": GROUP,
+            }
             self.ids[path] = write_aci(
                 path,
                 exec_,
                 name=name,
-                files={
-                    "bin/busybox": (self._busybox, 0o755),
-                    "etc/passwd": PASSWD,
-                    "etc/group": GROUP,
-                    **(files or {}),
-                },
+                files={key: value for key, value in usual.items() if key not in without} | (files or {}),
                 links=links,
                 **more,
             )

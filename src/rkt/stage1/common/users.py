@@ -33,6 +33,27 @@ def resolve_group(root_fd: int, group: str) -> int:
     return _resolve(root_fd, group, b"etc/group", "group")
 
 
+def resolve_both(root_fd: int, user: str, group: str, *, converted: bool) -> tuple[int, int]:
+    """The uid and the gid of an app.
+
+    Args:
+        root_fd: the app's root.
+        user: as the app section that counts has it.
+        group: likewise.
+        converted: the image came from Docker, whose images may name a user only; the converter then wrote the same word
+            for the group, so a group of that name need not exist.
+    Raises:
+        Stage1Error: as ``resolve_user``.
+    """
+    uid = resolve_user(root_fd, user)
+    try:
+        return uid, resolve_group(root_fd, group)
+    except Stage1Error:
+        if converted and user == group and not group.startswith("/"):
+            return uid, uid
+        raise
+
+
 def _resolve(root_fd: int, text: str, account_file: bytes, what: str) -> int:
     if text == "root":
         return 0

@@ -8,7 +8,7 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import capabilities, libc
-from rkt.schema import isolators
+from rkt.schema import appc, isolators
 from rkt.schema.mounts import clean_path
 from rkt.schema.record import Record
 from rkt.stage0 import contract
@@ -73,15 +73,21 @@ def build_exec_plan(
     kept = capabilities.full_mask()
     if not arguments.disable_capabilities_restriction:
         kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
-    uid = users.resolve_user(root_fd, app.app.user)
+    uid, gid = users.resolve_both(
+        root_fd,
+        app.app.user,
+        app.app.group,
+        converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
+    )
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
     privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
     return ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in words],
         environment=build_environment(app.name, app.app),
         uid=uid,
-        gid=users.resolve_group(root_fd, app.app.group),
-        groups=list(app.app.supplementary_gids),
+        gid=gid,
+        # The app's own group too, or a file that denies that group something would grant it (CVE-2022-36109).
+        groups=[gid, *(each for each in app.app.supplementary_gids if each != gid)],
         working_directory=(app.app.working_directory or "/").encode(),
         capabilities=kept,
         # An unprivileged process may not install a filter otherwise (spec runtime §3.11).
