@@ -233,13 +233,3 @@ def test_two_apps_with_a_volume(rkt: Rkt, image: str) -> None:
     assert "hello\n" in rkt.run("run", INSECURE, *words, check=0).stdout
     (pod,) = json.loads(rkt.run("list", "--format=json", check=0).stdout)
     assert [app["mounts"][0]["container_path"] for app in pod["apps"]] == ["/data", "/data"]
-
-
-def test_parallel_runs(rkt: Rkt, image: str) -> None:
-    """Twelve pods started at once all run, each listed once, and one gc takes them all."""
-    rkt.run("run", INSECURE, image, "--exec=/bin/true", check=0)
-    processes = [rkt.popen("run", INSECURE, image, "--exec=/bin/true") for _ in range(12)]
-    assert [process.wait(60) for process in processes] == [0] * 12
-    assert len(rkt.run("list", "--no-legend", check=0).lines) == 13
-    rkt.run("gc", "--grace-period=0", check=0)
-    assert rkt.pods() == {}
