@@ -57,7 +57,8 @@ completion: setup ## completion scripts, into build/completion
 	@$(VENV)/python -I tools/build_completion.py --output build/completion
 
 .PHONY: bench
-bench: setup-test ## start latency, memory and fetching beside the peers installed; BENCH=--write updates docs/performance.md
+bench: setup-test man completion ## start latency, memory and fetching beside the peers installed; BENCH=--write updates docs/performance.md
+	@tools/install.sh install "$(CURDIR)/build/installed" / /var/lib/rkt /etc >/dev/null
 	@$(VENV)/python -m tests.bench.bench $(BENCH)
 
 .PHONY: install

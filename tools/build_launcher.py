@@ -7,6 +7,10 @@ import argparse
 import os
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from tools import module_file
+
 #: Longest ``#!`` line that every supported kernel reads whole, in bytes (BINPRM_BUF_SIZE was 128 before Linux 5.1).
 MAX_SHEBANG_BYTES = 127
 
@@ -52,11 +56,13 @@ def main() -> None:
     parser.add_argument("--stage1-images-path", required=True)
     parser.add_argument("--man-path", required=True)
     parser.add_argument("--python", default=real_interpreter(), help="interpreter named in the launcher")
+    parser.add_argument("--compiled", action="store_true", help="the package has a file of compiled modules")
     options = parser.parse_args()
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "rkt.in"), encoding="utf-8") as stream:
         text = stream.read()
     for name in ("package_path", "library_path", "stage1_images_path", "man_path"):
         text = text.replace(f"@{name.upper()}@", repr(getattr(options, name)))
+    text = text.replace("@IMPORTER@", module_file.LAUNCHER if options.compiled else "")
     write_executable(options.output, head_of_script(options.python, "-IS") + text)
 
 

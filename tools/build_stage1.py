@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the stage1 image of the ``ns`` flavour: same sources, same interpreter, same bytes.
 
-The image is an ACI whose root file system holds the flavour as a small script (``ns``) and its modules with their byte
-code (``lib``), links to the script under the names of the entrypoints, the compiled system call filter, and the pod's
-pid 1. Why not one zip archive: docs/adr/0006. Beside the image stands ``stage1.json``, the list by which the engine
+The image is an ACI whose root file system holds the flavour as a small script (``ns``), its modules and one file with
+the byte code of them all (``lib``), links to the script under the names of the entrypoints, the compiled system call
+filter, and the pod's pid 1. Why so: docs/adr/0006 and 0009. Beside the image stands ``stage1.json``, the list by which the engine
 knows the images of its own installation.
 
 Needs the standard library only.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -27,7 +26,8 @@ import tarfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from tools.build_launcher import head_of_script, real_interpreter  # noqa: E402 - isolated, so the path comes first
+from tools import module_file  # noqa: E402 - isolated, so the path comes first
+from tools.build_launcher import head_of_script, real_interpreter  # noqa: E402 - as above
 
 SOURCE = os.path.join(ROOT, "src", "rkt")
 #: Modules and packages of the image, relative to src/rkt; what stage1 and stage2 may import (design §2).
@@ -68,11 +68,11 @@ import sys
 
 gc.set_threshold(50_000)
 sys.path.insert(0, sys.argv[0].rpartition("/")[0] + "/lib")
-
+@IMPORTER@
 from rkt.stage1.ns.__main__ import main
 
 os._exit(main())
-"""
+""".replace("@IMPORTER@", module_file.LAUNCHER)
 
 
 def source_files() -> list[str]:
@@ -101,24 +101,17 @@ def without_docstrings(source: bytes, name: str) -> ast.Module:
     return tree
 
 
-def compiled(source: bytes, name: str) -> bytes:
-    """Byte code that is loaded without a look at the source (PEP 552, unchecked)."""
-    code = compile(without_docstrings(source, name), name, "exec", dont_inherit=True, optimize=0)
-    # The two halves of importlib that write the format are private; py_compile writes only to files.
-    from importlib import _bootstrap_external
-
-    to_pyc = _bootstrap_external._code_to_hash_pyc  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-    return bytes(to_pyc(code, importlib.util.source_hash(source), False))
-
-
 def build_modules() -> dict[str, bytes]:
-    """Name below rootfs and content of every module and of its byte code."""
-    files = {}
+    """Name below rootfs and content of every module's source, and of the file with their byte code."""
+    sources = []
     for path in source_files():
         with open(os.path.join(os.path.dirname(SOURCE), path), "rb") as stream:
-            source = stream.read()
-        files[f"lib/{path}"] = source
-        files[importlib.util.cache_from_source(f"lib/{path}", optimization="")] = compiled(source, path)
+            sources.append((path, stream.read()))
+    files = {f"lib/{path}": source for path, source in sources}
+    files[f"lib/{module_file.FILE_NAME}"] = module_file.build(
+        sources,
+        lambda source, path: compile(without_docstrings(source, path), path, "exec", dont_inherit=True),
+    )
     return files
 
 
@@ -191,7 +184,14 @@ def inputs_digest(interpreter: str, reaper: str) -> str:
     paths = [os.path.join(os.path.dirname(SOURCE), path) for path in source_files()]
     tools = os.path.dirname(os.path.abspath(__file__))
     paths += [
-        os.path.join(tools, name) for name in ("build_stage1.py", "build_launcher.py", "build_seccomp.py")
+        os.path.join(tools, name)
+        for name in (
+            "build_stage1.py",
+            "build_launcher.py",
+            "build_seccomp.py",
+            "module_file.py",
+            "module_importer.py",
+        )
     ]
     paths += [os.path.join(SOURCE, "stage1/ns/manifest.json"), reaper]
     for path in paths:
@@ -228,7 +228,7 @@ def main() -> None:
     with open(os.path.join(SOURCE, "stage1/ns/manifest.json"), "rb") as stream:
         manifest = json.load(stream)
     files = {
-        "ns": (0o755, os.fsencode(head_of_script(options.python, "-IS")) + SCRIPT.encode()),
+        "ns": (0o755, os.fsencode(head_of_script(options.python, "-IS") + SCRIPT)),
         "reaper": (0o755, read_reaper(options.reaper)),
     }
     for name, data in build_modules().items():

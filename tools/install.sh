@@ -4,7 +4,7 @@
 # usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR
 #
 #   PREFIX/bin/rkt                            launcher
-#   PREFIX/lib/rkt/package/rkt                the engine, compiled
+#   PREFIX/lib/rkt/package/rkt                the engine, compiled; all of it in one file: PREFIX/lib/rkt/package/modules
 #   PREFIX/lib/rkt/site                       libraries for commands that are not on the hot path
 #   PREFIX/lib/rkt/stage1-images              built-in stage1 images and their list
 #   PREFIX/lib/rkt/setup-data-dir.sh          groups and directories, as run at the end
@@ -63,7 +63,8 @@ install_all() {
 
     mkdir -p "$lib/.package.new"
     tar -C src --exclude=__pycache__ --owner=0 --group=0 -cf - rkt | tar -C "$lib/.package.new" --no-same-permissions -xf -
-    # Unchecked byte code: no file of the package is looked at twice (docs/devel/start-up.md).
+    "$python" -I tools/module_file.py --package "$lib/.package.new"
+    # For what imports without the launcher, as the workers do. Unchecked: no source is looked at (docs/devel/start-up.md).
     "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         -s "$lib/.package.new" -p "$prefix/lib/rkt/package" "$lib/.package.new"
     mkdir -p "$lib/.site.new"
@@ -95,7 +96,7 @@ install_all() {
     # The launcher comes last: it is what makes the rest reachable.
     "$python" -I tools/build_launcher.py --output "$root/bin/rkt" --package-path "$prefix/lib/rkt/package" \
         --library-path "$prefix/lib/rkt/site" --stage1-images-path "$prefix/lib/rkt/stage1-images" \
-        --man-path "$prefix/share/man"
+        --man-path "$prefix/share/man" --compiled
 
     if [ "$(id -u)" = 0 ] && [ -z "$destdir" ]; then
         "$lib/setup-data-dir.sh" "$root/lib/tmpfiles.d/rkt.conf"

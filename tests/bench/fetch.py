@@ -160,7 +160,7 @@ def timed(*command: str, env: dict[str, str] | None = None) -> float:
 
 def _times(base: str, rounds: int) -> tuple[list[float], list[float]]:
     port, registry_port = free_port(), free_port()
-    rkt = Rkt(os.path.join(base, "rkt"))
+    rkt = Rkt(os.path.join(base, "rkt"), peers.INSTALLED)
     with KeyRing() as ring:
         key = ring.make("bench@example.com")
         with open(f"{base}/www/big.aci", "rb") as file:

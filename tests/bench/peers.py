@@ -17,7 +17,7 @@ import time
 from functools import partial
 
 from tests.lib import host
-from tests.lib.rkt import Rkt, wait_for
+from tests.lib.rkt import ROOT, Rkt, wait_for
 
 #: The image's name in every engine.
 IMAGE = "example.com/bench"
@@ -232,13 +232,17 @@ def sum_memory(pids: list[int]) -> tuple[float, float]:
     return proportional / 1024, private / 1024
 
 
+#: What ``make bench`` installs: start-up is that of an installation, not of a checkout.
+INSTALLED = os.path.join(ROOT, "build", "installed", "bin", "rkt")
+
+
 class RktPeer(Peer):
     """This engine: a signed image, its key trusted, fetched once."""
 
     name = "rkt"
 
     def prepare(self) -> None:
-        self.engine = Rkt(os.path.join(self.base, "engine"))
+        self.engine = Rkt(os.path.join(self.base, "engine"), INSTALLED)
         image = os.path.join(self.base, "bench.aci")
         keys = os.path.join(self.base, "gnupg")
         os.mkdir(keys, 0o700)
