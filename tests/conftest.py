@@ -12,6 +12,7 @@ import pytest
 
 from tests.lib import rkt as rkt_library
 from tests.lib.images import Images
+from tests.lib.pace import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``root`` say why they are skipped for others."""
+    """A slow host gets more time, and tests marked ``root`` say why they are skipped for others."""
+    if SLOWNESS > 1:
+        for item in items:
+            marker = item.get_closest_marker("timeout")
+            seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(seconds * SLOWNESS), append=False)
     if os.geteuid() == 0:
         return
     for item in items:

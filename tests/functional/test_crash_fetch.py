@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import write_aci
+from tests.lib.pace import rounds
 from tests.lib.server import Page, Server
 from tests.lib.store import listing
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 INSECURE = "--insecure-options=image"
-ROUNDS = 50
+ROUNDS = rounds(50)
 
 
 def make(rkt: Rkt) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.pace import rounds
 from tests.lib.pods import APP, FLAGS, StubPods
 from tests.lib.rkt import wait_for
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-ROUNDS = 50
+ROUNDS = rounds(50)
 INSECURE = "--insecure-options=image"
 #: Printed when a test fails, so that its moments can be had again.
 SEED = random.SystemRandom().randrange(1 << 32)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.images import fetch
+from tests.lib.pace import rounds
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 INSECURE = "--insecure-options=image"
-#: What the issue asks for; a slow host may do with fewer.
-COUNT = int(os.environ.get("RKT_TEST_PODS", "100"))
+COUNT = rounds(100, at_least=20)
 
 
 def problems(processes: list[Running], seconds: float) -> list[str]:

@@ -10,6 +10,8 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
+from tests.lib.pace import SLOWNESS
+
 #: How long what is being torn down may take to vanish, in seconds.
 SETTLE_SECONDS = 5.0
 
@@ -208,7 +210,7 @@ def snapshot(mark: str = "") -> Snapshot:
 
 def wait_until_gone(before: Snapshot, mark: str, *, seconds: float = SETTLE_SECONDS) -> list[str]:
     """What was added since ``before`` and is still there after ``seconds``; empty is good."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     while True:
         left = snapshot(mark).added_since(before)
         if not left or time.monotonic() > deadline:

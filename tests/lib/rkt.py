@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.lib import host
+from tests.lib.pace import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,8 @@ T = TypeVar("T")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.join(ROOT, "bin", "rkt")
 STATE_DIRECTORIES = ("embryo", "prepare", "prepared", "run", "exited-garbage", "garbage")
-#: A loaded machine with two cores needs this long for the slowest single command.
+#: A loaded machine with two cores needs this long for the slowest single command. As every time here and in
+#: ``Running.wait``, it is of a usual machine: see ``tests/lib/pace.py``.
 TIMEOUT_SECONDS = 60.0
 
 
@@ -206,7 +208,7 @@ class Rkt:
                 or any(mark in line for mark in marks)
             ]
 
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * SLOWNESS
         while (left := ours()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left
@@ -300,6 +302,10 @@ class Running(subprocess.Popen[str]):
             pass_fds=pass_fds,
         )
 
+    def wait(self, timeout: float | None = None) -> int:
+        """As in ``subprocess``; seconds are those of a usual machine."""
+        return super().wait(None if timeout is None else timeout * SLOWNESS)
+
     def texts(self) -> tuple[str, str]:
         """Standard output and standard error so far."""
         if not self._files:
@@ -339,7 +345,7 @@ def _content(descriptor: int) -> str:
 
 def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 20.0) -> T:
     """The first true answer of ``probe``; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     while not (answer := probe()):
         assert time.monotonic() < deadline, f"still no {what} after {seconds} s"
         time.sleep(0.01)

@@ -12,6 +12,7 @@ import pytest
 
 from rkt.linux import capabilities
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
+from tests.lib import host
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
@@ -196,17 +197,36 @@ def _cannot(path: str, how: str) -> str:
 
 
 def test_sensitive_files_cannot_be_read(rkt: Rkt, images: Images) -> None:
-    """Files that speak of the host are absent or empty, directories show nothing (invariant RN7)."""
+    """Files that speak of the host are absent or empty, directories show nothing (invariant RN7).
+
+    Where cgroups are of version 2 alone, ``/sys/fs`` holds the app's own, see the next test.
+    """
+    hidden = [path for path in HIDDEN_DIRECTORIES if path != "/sys/fs" or not host.is_cgroup2_only()]
     script = "".join(
         [
             *(_cannot(path, f'[ -n "$(head -c 1 {path} 2>/dev/null)" ]') for path in HIDDEN_FILES),
-            *(_cannot(path, f'[ -n "$(ls -A {path} 2>/dev/null)" ]') for path in HIDDEN_DIRECTORIES),
+            *(_cannot(path, f'[ -n "$(ls -A {path} 2>/dev/null)" ]') for path in hidden),
             "echo probed\n",
         ]
     )
     path = images.busybox("example.com/reader", ("/bin/sh", "-c", script))
     result = rkt.run("--insecure-options=image", "run", path, check=0)
     assert result.lines == ["probed"]
+
+
+@pytest.mark.skipif(not host.is_cgroup2_only(), reason="cgroups are not of version 2 alone")
+def test_an_app_sees_its_own_cgroup_alone(rkt: Rkt, images: Images) -> None:
+    """On a host with version 2, ``/sys/fs`` shows the app's cgroup as the root of all, and no limit can be changed."""
+    cgroup = "/sys/fs/cgroup"
+    path = images.busybox("example.com/cgroups")
+    script = (
+        f"ls -A /sys/fs; cat /proc/self/cgroup; wc -l <{cgroup}/cgroup.procs; ls -d {cgroup}/*/ 2>/dev/null;"
+        f"(echo max >{cgroup}/pids.max) 2>/dev/null && echo RAISED; mkdir {cgroup}/new 2>/dev/null && echo MADE;"
+        "echo over"
+    )
+    result = rkt.run("--insecure-options=image", "run", path, "--exec=/bin/sh", "--", "-c", script, check=0)
+    # The shell and the program that counts.
+    assert result.lines == ["cgroup", "0::/", "2", "over"]
 
 
 def test_kernel_settings_cannot_be_written(rkt: Rkt, images: Images) -> None:
