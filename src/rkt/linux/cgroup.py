@@ -356,6 +356,8 @@ class Group:
     def kill(self, timeout_seconds: float = 10.0) -> bool:
         """Kill every process in the group and below, but not the caller; False when some are left at the end.
 
+        The group can be used again then.
+
         Version 2's ``cgroup.kill`` is atomic. Without it, new processes are forbidden by the pids controller, then
         members are killed until there are none.
         """
@@ -364,17 +366,20 @@ class Group:
             _write_if_there(f"{unified}/cgroup.kill", b"1")
         deadline = time.monotonic() + timeout_seconds
         pause = 0.0005
-        closed = False
+        pids = self._find("pids")
+        ceiling = b""
         while left := self.pids() - {os.getpid()}:
-            if not closed and self.has("pids"):
-                self.set_pids_limit(0)
-            closed = True
+            if pids is not None and not ceiling:
+                ceiling = _read(f"{pids[1]}/pids.max").encode()
+                _write(f"{pids[1]}/pids.max", b"0")
             for pid in left:
                 self._kill_one(pid)
             if time.monotonic() > deadline:
                 return False
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
+        if pids is not None and ceiling:
+            _write(f"{pids[1]}/pids.max", ceiling)
         return True
 
     def _kill_one(self, pid: int) -> None:

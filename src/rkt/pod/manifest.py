@@ -132,6 +132,11 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 f"app {quoted(runtime_app.name)} of image {image.name} names no program to execute",
                 hint="rkt run IMAGE --exec=PROGRAM",
             )
+        for name, command in app.event_handlers.items():
+            if not command or not command[0]:
+                raise InvalidManifest(
+                    f"the {name} event handler of app {quoted(runtime_app.name)} names no program to execute"
+                )
         pair_mounts(runtime_app, app, pod)
         ports.update(port.name for port in app.ports)
     for port in pod.ports:

@@ -40,13 +40,15 @@ class Step:
 class JoinCgroup(Step):
     """Move the calling process into its cgroups; before the cgroup namespace, whose root they become.
 
-    It was born in the version 2 one (``libc.clone3``), so only those of version 1 are left.
+    Args:
+        unified: whether it has to move in version 2 as well; false for a process born there (``libc.clone3``).
     """
 
-    __slots__ = ("joiner",)
+    __slots__ = ("joiner", "unified")
 
-    def __init__(self, joiner: Joiner) -> None:
+    def __init__(self, joiner: Joiner, *, unified: bool = False) -> None:
         self.joiner = joiner
+        self.unified = unified
 
     def describe(self) -> str:
         """See ``Step``."""
@@ -54,7 +56,7 @@ class JoinCgroup(Step):
 
     def apply(self, root_fd: int) -> None:
         """See ``Step``."""
-        self.joiner.join(unified=False)
+        self.joiner.join(unified=self.unified)
 
 
 class Unshare(Step):

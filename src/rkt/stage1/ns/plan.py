@@ -47,25 +47,37 @@ _TTY_GID = 5
 
 
 class AppPlan(Record):
-    """Everything an app's child needs, prepared before the fork."""
+    """Everything one process of an app needs, prepared before the fork.
+
+    Attributes:
+        root_fd, joiner: closed by whoever forked.
+        cgroup_fd: version 2 cgroup to be born in, -1 for the caller's.
+    """
 
     name: str
     root_fd: int
+    joiner: Joiner
     cgroup_fd: int
     steps: list[steps.Step]
     execute: ExecPlan
 
 
 def build_exec_plan(
-    app: PodApp, root_fd: int, arguments: RunArguments, *, argv: Sequence[str] | None = None
+    app: PodApp,
+    root_fd: int,
+    arguments: RunArguments,
+    *,
+    argv: Sequence[str] | None = None,
+    as_root: bool = False,
 ) -> ExecPlan:
-    """What the app's process, or a command entering the app, becomes: the same confinement for both (CVE-2019-10144).
+    """What a process of the app becomes, its own or a command entering it: the same confinement for all (CVE-2019-10144).
 
     Args:
         app: the app.
         root_fd: its root, for users and groups.
         arguments: of ``run``; the ``--disable-…`` ones loosen.
         argv: the command instead of the app's own.
+        as_root: run it as 0:0 of the image, which is all that sets an event handler apart (spec runtime §3.4).
     """
     words = list(argv if argv is not None else app.app.exec)
     if not words or not words[0]:
@@ -73,12 +85,16 @@ def build_exec_plan(
     kept = capabilities.full_mask()
     if not arguments.disable_capabilities_restriction:
         kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
-    uid, gid = users.resolve_both(
-        root_fd,
-        app.app.user,
-        app.app.group,
-        converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
-    )
+    uid = gid = 0
+    groups: list[int] = []
+    if not as_root:
+        groups = app.app.supplementary_gids
+        uid, gid = users.resolve_both(
+            root_fd,
+            app.app.user,
+            app.app.group,
+            converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
+        )
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
     privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
     return ExecPlan(
@@ -87,7 +103,7 @@ def build_exec_plan(
         uid=uid,
         gid=gid,
         # The app's own group too, or a file that denies that group something would grant it (CVE-2022-36109).
-        groups=[gid, *(each for each in app.app.supplementary_gids if each != gid)],
+        groups=[gid, *(each for each in groups if each != gid)],
         working_directory=(app.app.working_directory or "/").encode(),
         capabilities=kept,
         # An unprivileged process may not install a filter otherwise (spec runtime §3.11).
@@ -122,16 +138,32 @@ def build_app_plan(
     joiner: Joiner,
     mounts: Sequence[PairedMount],
     unified_cgroup: bool,
+    handler: str = "",
+    is_first: bool = True,
 ) -> AppPlan:
-    """The steps of one app, in the order in which they have to happen."""
+    """The steps of one process of an app, in the order in which they have to happen.
+
+    Args:
+        app: the app.
+        arguments: of ``run``.
+        pod_path: the pod directory.
+        joiner: of the app's cgroups.
+        mounts: its volumes.
+        unified_cgroup: whether it may see its cgroups.
+        handler: name of an event handler to run instead of the app's program.
+        is_first: whether no process of the app ran before.
+    """
     root_path = pod_path + b"/" + app.rootfs_path.encode()
     root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    execute = build_exec_plan(app, root_fd, arguments)
+    argv = app.app.event_handlers[handler] if handler else None
+    execute = build_exec_plan(app, root_fd, arguments, argv=argv, as_root=bool(handler))
     covered = {clean_path(mount.path)[1:].encode() for mount in mounts}
     own = pod_path + b"/" + OWN_FILES.encode()
     plan: list[steps.Step] = [
         steps.NewSession(),
-        steps.JoinCgroup(joiner),
+        # A group that was killed by ``cgroup.kill`` also kills what is born there later: Linux 6.14 compares the group's
+        # count of kills with that of the parent's group (cgroup_css_set_fork). Moving there is safe.
+        steps.JoinCgroup(joiner, unified=not is_first),
         # After its cgroup, which becomes the root that the app sees.
         steps.Unshare(libc.CLONE_NEWCGROUP),
         steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
@@ -148,7 +180,14 @@ def build_app_plan(
     for mount in mounts:
         plan.append(attach_volume(mount))
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
-    return AppPlan(name=app.name, root_fd=root_fd, cgroup_fd=joiner.cgroup_fd, steps=plan, execute=execute)
+    return AppPlan(
+        name=app.name,
+        root_fd=root_fd,
+        joiner=joiner,
+        cgroup_fd=joiner.cgroup_fd if is_first else -1,
+        steps=plan,
+        execute=execute,
+    )
 
 
 def _kernel_file_systems(

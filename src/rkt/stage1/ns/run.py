@@ -21,6 +21,7 @@ from rkt.stage1.common.pod import load_pod
 from rkt.stage1.ns import limits
 from rkt.stage1.ns.init import Init, seal_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
+from rkt.stage1.ns.launch import Launch
 from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     import _socket
 
     from rkt.stage1.common.arguments import RunArguments
-    from rkt.stage1.common.pod import LoadedPod
+    from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.interactive import Interactive
+    from rkt.stage1.ns.plan import AppPlan
 
 #: Cgroup of pid 1 below the pod's; no app can be called so.
 INIT_GROUP = "rkt.init"
@@ -97,21 +99,22 @@ def _supervise(
     terminal = _open_terminal(pod, arguments)
     supervisor = Supervisor(
         init,
+        shared,
         server,
         status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
         report=_say,
         interactive=terminal,
     )
     try:
-        _start_apps(supervisor, pod, arguments, groups, terminal, is_unified=is_unified)
-        shared.leave()
-    except BaseException:
-        supervisor.finish()
-        raise
+        try:
+            _start_apps(supervisor, pod, arguments, groups, terminal, is_unified=is_unified)
+        except BaseException:
+            supervisor.finish()
+            raise
+        _announce(init.pid)
+        return supervisor.run()
     finally:
         shared.close()
-    _announce(init.pid)
-    return supervisor.run()
 
 
 def _start_apps(
@@ -125,31 +128,30 @@ def _start_apps(
 ) -> None:
     """Plan every app, then start them all."""
     pod_path = os.getcwdb()
-    plans = []
-    joiners = []
-    for app in pod.apps:
-        group = limits.create_app_group(groups, app)
-        joiners.append(group.joiner())
+
+    def make_plan(app: PodApp, group: cgroup.Group, *, handler: str, is_first: bool) -> AppPlan:
         plan = build_app_plan(
             app,
             arguments,
             pod_path=pod_path,
-            joiner=joiners[-1],
+            joiner=group.joiner(),
             mounts=pair_mounts(app.runtime, app.app, pod.manifest),
             unified_cgroup=is_unified,
+            handler=handler,
+            is_first=is_first,
         )
-        if terminal is not None:
+        if terminal is not None and not handler:
             plan.steps.append(terminal.step(plan.execute.uid))
-        plans.append((plan, group))
         if arguments.debug:
             for step in plan.steps:
                 _say(f"{app.name}: {step.describe()}")
+        return plan
+
+    launches = [Launch(app, limits.create_app_group(groups, app), make_plan) for app in pod.apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
+    null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     # Without a terminal, --interactive means that the caller's standard input is the app's.
-    stdin_fd = 0 if arguments.interactive else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    supervisor.start(plans, stdin_fd=stdin_fd)
-    for each in joiners:
-        each.close()
+    supervisor.start(launches, stdin_fd=0 if arguments.interactive else null_fd, null_fd=null_fd)
 
 
 def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:

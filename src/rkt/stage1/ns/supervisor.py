@@ -5,6 +5,9 @@ One poll(2) loop over the apps' pidfds and output pipes, the control socket and 
 status other than 0 takes the pod down with it; the first such status is the pod's (spec runtime §3.4). SIGTERM, SIGINT,
 SIGHUP and SIGQUIT stop the pod: apps get SIGTERM, their stop time, then SIGKILL. When the supervisor itself is killed,
 the pod's pid 1 is killed by the kernel, and with it every process of the pod.
+
+An app may have event handlers (``launch``). One that is to run before the app and fails keeps the app from starting, and
+counts as the app's own failure; one that runs after the app has a bounded time, and its status is reported only.
 """
 
 from __future__ import annotations
@@ -14,51 +17,75 @@ import os
 import select
 import time
 
-from rkt.errors import RktError, Stage1Error
+from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.linux import files, libc, pidfd
 from rkt.stage0 import contract
 from rkt.stage1.common import control
 from rkt.stage1.common.log import LogFile
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
+from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from rkt.linux.cgroup import Group
     from rkt.stage1.common import steps
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.interactive import Interactive
+    from rkt.stage1.ns.isolation import PodNamespaces
+    from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.plan import AppPlan
 
 #: Time between SIGTERM and SIGKILL, in seconds.
 STOP_SECONDS = 10.0
+#: How long a post-stop handler may take, in seconds.
+POST_STOP_SECONDS = 10.0
 #: How long output may still arrive after the last process is gone, in seconds.
 _DRAIN_SECONDS = 2.0
 _STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
 class App:
-    """A started app."""
+    """A started app.
 
-    __slots__ = ("cgroup", "is_running", "log", "name", "outlets", "pid", "pidfd", "status")
+    Attributes:
+        stage: what runs of it now, see ``launch``.
+        pid, pidfd: of the first process of that stage.
+        deadline: when a post-stop handler is killed, by the monotonic clock; 0 for never.
+        is_running: whether something of it runs or is due to.
+        status: the app's exit status.
+        outlets: read end of a pipe -> (stream name, marker of lines, where it goes).
+    """
 
-    def __init__(self, starting: Starting, cgroup: Group) -> None:
-        self.name = starting.plan.name
-        self.pid = starting.pid
-        self.pidfd = starting.pidfd
-        self.cgroup = cgroup
+    __slots__ = (
+        "deadline",
+        "is_running",
+        "launch",
+        "log",
+        "name",
+        "outlets",
+        "pid",
+        "pidfd",
+        "stage",
+        "status",
+    )
+
+    def __init__(self, launch: Launch) -> None:
+        self.name = launch.name
+        self.launch = launch
+        self.stage = launch.first
+        self.pid = self.pidfd = -1
+        self.deadline = 0.0
         self.status = 0
         self.is_running = True
         self.log = LogFile(f"{contract.LOGS}/{self.name}.log")
-        #: read end of a pipe -> (stream name, marker of lines, where it goes)
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
 
 
 class Starting:
-    """An app between fork and exec."""
+    """A process of an app between fork and exec."""
 
     __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd")
 
@@ -74,6 +101,7 @@ class Starting:
         os.close(stdout_w)
         os.close(stderr_w)
         os.close(plan.root_fd)
+        plan.joiner.close()
 
     def wait(self) -> None:
         """Return when the program has been executed.
@@ -115,6 +143,7 @@ class Supervisor:
     def __init__(
         self,
         init: Init,
+        shared: PodNamespaces,
         server: _socket.socket,
         *,
         status_directory: str,
@@ -122,6 +151,7 @@ class Supervisor:
         interactive: Interactive | None = None,
     ) -> None:
         self._init = init
+        self._shared = shared
         self._interactive = interactive
         self._server = server
         self._status_directory = status_directory
@@ -129,6 +159,8 @@ class Supervisor:
         self._apps: list[App] = []
         self._clients: dict[int, _socket.socket] = {}
         self._outlets = (Outlet(1), Outlet(2))
+        self._several = False
+        self._stdin_fd = self._null_fd = -1
         self._first_failure = 0
         self._is_stopping = False
         self._kill_at = 0.0
@@ -139,50 +171,89 @@ class Supervisor:
         for number in _STOP_SIGNALS:
             _signal.signal(number, lambda _number, _frame: None)
 
-    def start(self, plans: list[tuple[AppPlan, Group]], *, stdin_fd: int) -> None:
-        """Start all apps.
+    def start(self, launches: list[Launch], *, stdin_fd: int, null_fd: int) -> None:
+        """Start all apps; to be called in the pod's namespaces, which it leaves.
 
         Args:
-            plans: each app with its cgroups.
+            launches: the apps.
             stdin_fd: standard input of the apps.
+            null_fd: standard input of their handlers.
         Raises:
             Stage1Error: one could not be started; ``finish`` ends the others.
         """
+        self._stdin_fd, self._null_fd = stdin_fd, null_fd
+        self._several = len(launches) > 1
         try:
-            starting = [(Starting(plan, stdin_fd), cgroup) for plan, cgroup in plans]
+            starting = [
+                (launch, Starting(launch.plan(launch.first), self._stdin_of(launch.first)))
+                for launch in launches
+            ]
         finally:
             # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
             self._init.wait_ready()
-        several = len(plans) > 1
+        self._shared.leave()
         failure: RktError | None = None
-        for each, cgroup in starting:
+        for launch, each in starting:
             try:
                 each.wait()
             except RktError as e:
                 failure = failure or e
                 continue
-            app = App(each, cgroup)
-            prefix = f"{app.name}[{app.pid}]: ".encode() if several else b""
-            for fd, stream, outlet in (
-                (each.stdout_fd, b"stdout", self._outlets[0]),
-                (each.stderr_fd, b"stderr", self._outlets[1]),
-            ):
-                app.outlets[fd] = (stream, Prefixer(prefix), outlet)
+            app = App(launch)
             self._apps.append(app)
-            _record_pid(app)
+            self._attach(app, each)
         if failure is not None:
             raise failure
-        if self._interactive is not None:
-            self._interactive.connect()
-            self._apps[0].outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
+
+    def _begin(self, app: App, stage: str) -> None:
+        """Start the next stage of an app while the pod runs.
+
+        Raises:
+            RktError, OSError: it could not be started.
+        """
+        plan = app.launch.plan(stage)
+        self._shared.enter()
+        try:
+            starting = Starting(plan, self._stdin_of(stage))
+        finally:
+            self._shared.leave()
+        starting.wait()
+        app.stage = stage
+        self._attach(app, starting)
+
+    def _stdin_of(self, stage: str) -> int:
+        return self._null_fd if stage else self._stdin_fd
+
+    def _attach(self, app: App, starting: Starting) -> None:
+        """Take over a process that has been started."""
+        app.pid, app.pidfd = starting.pid, starting.pidfd
+        prefix = f"{app.name}[{app.pid}]: ".encode() if self._several else b""
+        for fd, stream, outlet in (
+            (starting.stdout_fd, b"stdout", self._outlets[0]),
+            (starting.stderr_fd, b"stderr", self._outlets[1]),
+        ):
+            app.outlets[fd] = (stream, Prefixer(prefix), outlet)
+        if app.stage == MAIN:
+            _record_pid(app)
+            if self._interactive is not None:
+                self._interactive.connect()
+                app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
         while any(app.is_running for app in self._apps):
             self._turn(self._timeout_ms())
-            if self._kill_at and time.monotonic() >= self._kill_at:
+            now = time.monotonic()
+            if self._kill_at and now >= self._kill_at:
                 self._kill_at = 0.0
-                self._kill_all()
+                self._kill(app for app in self._apps if app.stage != POST_STOP)
+            overdue = [app for app in self._apps if app.deadline and now >= app.deadline]
+            for app in overdue:
+                app.deadline = 0.0
+                self._report(
+                    f"app {app.name!r}: the post-stop handler did not end within {POST_STOP_SECONDS:.0f} s"
+                )
+            self._kill(overdue)
         self.finish()
         return self._first_failure
 
@@ -191,7 +262,7 @@ class Supervisor:
         self._init.kill()
         for app in self._apps:
             if app.is_running:
-                self._reap(app)
+                self._end(app)
         deadline = time.monotonic() + _DRAIN_SECONDS
         while any(app.outlets for app in self._apps) and time.monotonic() < deadline:
             self._turn(100)
@@ -203,9 +274,10 @@ class Supervisor:
             self._interactive.restore()
 
     def _timeout_ms(self) -> int | None:
-        if not self._kill_at:
+        deadlines = [at for at in (self._kill_at, *(app.deadline for app in self._apps)) if at]
+        if not deadlines:
             return None
-        return max(0, int((self._kill_at - time.monotonic()) * 1000) + 1)
+        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
 
     def _turn(self, timeout_ms: int | None) -> None:
         """Wait for something to happen and deal with it."""
@@ -255,21 +327,65 @@ class Supervisor:
         outlet.add(prefixer.mark(data))
 
     def _reap(self, app: App) -> None:
-        """Note how an app ended, and end what it left behind."""
+        """A stage of an app is over: go on with the next one."""
+        status = self._wait(app)
+        if app.stage == POST_STOP:
+            app.is_running = False
+            app.deadline = 0.0
+            if status:
+                self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
+            return
+        if app.stage == PRE_START and status:
+            self._report(
+                f"app {app.name!r}: the pre-start handler ended with status {status}, so the app is not started"
+            )
+        elif app.stage == PRE_START and not self._is_stopping:
+            # Nothing of the handler goes on beside the app.
+            app.launch.cgroup.kill()
+            try:
+                self._begin(app, MAIN)
+            except (OSError, RktError) as e:
+                self._report(str(e))
+                status = EXIT_FAILURE
+            else:
+                return
+        self._record(app, status)
+        others = any(other.is_running for other in self._apps if other is not app)
+        if others or app.launch.has_post_stop:
+            # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
+            app.launch.cgroup.kill()
+        if status and not self._is_stopping and others:
+            self._report(f"app {app.name!r} exited with status {status}, stopping the pod")
+            self._stop(besides=app)
+        app.is_running = app.launch.has_post_stop and self._begin_post_stop(app)
+
+    def _begin_post_stop(self, app: App) -> bool:
+        try:
+            self._begin(app, POST_STOP)
+        except (OSError, RktError) as e:
+            self._report(f"post-stop handler: {e}")
+            return False
+        app.deadline = time.monotonic() + POST_STOP_SECONDS
+        return True
+
+    def _end(self, app: App) -> None:
+        """Take note of an app that was killed with the pod."""
+        status = self._wait(app)
+        app.is_running = False
+        if app.stage != POST_STOP:
+            self._record(app, status)
+
+    def _wait(self, app: App) -> int:
+        """Reap the process that has ended; its status."""
         _, raw = os.waitpid(app.pid, 0)
         os.close(app.pidfd)
-        app.is_running = False
-        app.status = self._status(raw)
-        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % app.status, 0o644, sync=False)
-        others = any(other.is_running for other in self._apps)
-        if others:
-            # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
-            app.cgroup.kill()
-        if app.status and not self._first_failure:
-            self._first_failure = app.status
-        if app.status and not self._is_stopping and others:
-            self._report(f"app {app.name!r} exited with status {app.status}, stopping the pod")
-            self._stop()
+        return self._status(raw)
+
+    def _record(self, app: App, status: int) -> None:
+        """Write down how an app ended."""
+        app.status = status
+        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
+        self._first_failure = self._first_failure or status
 
     def _status(self, raw: int) -> int:
         """Exit status as a shell would say it; an app that a stop ended by SIGTERM has done what it was told: 0."""
@@ -278,19 +394,22 @@ class Supervisor:
             return 0 if self._is_stopping and number == _signal.SIGTERM else 128 + number
         return os.WEXITSTATUS(raw)
 
-    def _stop(self) -> None:
-        """Ask every app to end and set the deadline; a second request kills at once."""
+    def _stop(self, besides: App | None = None) -> None:
+        """Ask every app to end and set the deadline; a second request kills at once.
+
+        A post-stop handler that runs already is part of ending and left alone, and so is ``besides``, which has ended.
+        """
         if self._is_stopping:
-            self._kill_all()
+            self._kill(self._apps)
             return
         self._is_stopping = True
         self._kill_at = time.monotonic() + STOP_SECONDS
         for app in self._apps:
-            if app.is_running:
+            if app.is_running and app.stage != POST_STOP and app is not besides:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
 
-    def _kill_all(self) -> None:
-        for app in self._apps:
+    def _kill(self, apps: Iterable[App]) -> None:
+        for app in apps:
             if app.is_running:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGKILL)
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the supervisor starts for one app, in this order: its pre-start handler, its program, its post-stop handler.
+
+Handlers run in the app's root, namespaces and cgroup, confined as the app, but as 0:0 of the image (spec runtime §3.4).
+The first two are planned before anything of the pod runs, so that what is wrong with the app is noticed then; the last
+one when its turn comes, because a plan holds the volumes' mounts.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from rkt.linux.cgroup import Group
+    from rkt.stage1.common.pod import PodApp
+    from rkt.stage1.ns.plan import AppPlan
+
+    class PlanMaker(Protocol):
+        """What ``Launch`` is given."""
+
+        def __call__(self, app: PodApp, group: Group, *, handler: str, is_first: bool) -> AppPlan:
+            """The plan of one process of an app; keywords as for ``build_app_plan``."""
+
+
+PRE_START = "pre-start"
+MAIN = ""
+POST_STOP = "post-stop"
+
+
+class Launch:
+    """One app that is to be started.
+
+    Attributes:
+        name: of the app.
+        cgroup: the app's.
+        first: ``PRE_START`` or ``MAIN``.
+        has_post_stop: whether something is due when the app has ended.
+    """
+
+    __slots__ = ("_app", "_make_plan", "_plans", "cgroup", "first", "has_post_stop", "name")
+
+    def __init__(self, app: PodApp, cgroup: Group, make_plan: PlanMaker) -> None:
+        self.name = app.name
+        self.cgroup = cgroup
+        self._app = app
+        self._make_plan = make_plan
+        self.first = PRE_START if PRE_START in app.app.event_handlers else MAIN
+        self.has_post_stop = POST_STOP in app.app.event_handlers
+        self._plans = {self.first: self._make(self.first)}
+        if self.first != MAIN:
+            self._plans[MAIN] = self._make(MAIN)
+
+    def plan(self, stage: str) -> AppPlan:
+        """The plan of one stage; ask once."""
+        if stage in self._plans:
+            return self._plans.pop(stage)
+        return self._make(stage)
+
+    def _make(self, stage: str) -> AppPlan:
+        return self._make_plan(self._app, self.cgroup, handler=stage, is_first=stage == self.first)
