@@ -291,10 +291,10 @@ def serve_d1(rkt: Rkt, site: Site, images: Images) -> None:
 
 
 def downloads(site: Site) -> list[str]:
-    """Names of the images that were downloaded, in order."""
-    return [
+    """Names of the images that were downloaded, in order of the alphabet: those of one level race."""
+    return sorted(
         path[len("/images/")] for path in site.server.paths() if path.endswith(".aci") and "/images/" in path
-    ]
+    )
 
 
 def test_d1_run(rkt: Rkt, site: Site, images: Images) -> None:

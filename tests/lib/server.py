@@ -47,6 +47,7 @@ class Page:
         first: statuses of the first requests, before the page is served.
         hang_up: close without an answer.
         endless_header: send one header line, a byte at a time, for ever.
+        after: hold the body back until that path has been asked for.
         authorization: the header without which the answer is 401.
     """
 
@@ -67,6 +68,7 @@ class Page:
     first: list[int] = field(default_factory=list)
     hang_up: bool = False
     endless_header: bool = False
+    after: str = ""
     authorization: str = ""
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
@@ -310,6 +312,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, page: Page, start: int) -> None:
         sent = 0
+        deadline = time.monotonic() + 20
+        while page.after and page.after not in self.server.owner.paths():
+            if self.server.owner.pause(0.02) or time.monotonic() > deadline:
+                return
         for chunk in page.chunks(start):
             for limit, stalls in ((page.truncate, False), (page.stall, True)):
                 if limit is not None and sent + len(chunk) > limit:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Fetch all images, then print their hashes; at the first failure nothing is printed."""
-    from rkt.fetch.dependencies import fetch_with_dependencies
+    from rkt.fetch.dependencies import Fetcher
     from rkt.fetch.report import Reporter
 
     if not invocation.apps:
@@ -24,17 +24,15 @@ def run(invocation: Invocation) -> int:
         raise UsageError("app arguments unsupported")
     policy = _pull_policy(invocation)
     keys = []
-    for app in invocation.apps:
-        report = Reporter(invocation.settings, invocation.values["progress"])
-        record = fetch_with_dependencies(
-            app.reference,
-            invocation.settings,
-            signature=app.signature,
-            pull_policy=policy,
-            progress=report,
-        )
-        report.result(app.reference, record)
-        keys.append(record.key)
+    report = Reporter(invocation.settings, invocation.values["progress"])
+    with Fetcher(invocation.settings, pull_policy=policy, progress=report) as fetcher:
+        for app in invocation.apps:
+            fetcher.expect(app.reference, app.signature)
+        for app in invocation.apps:
+            record = fetcher.image(app.reference, app.signature)
+            fetcher.dependencies(record)
+            report.result(app.reference, record)
+            keys.append(record.key)
     write("".join(f"{key if invocation.values['full'] else key.medium}\n" for key in keys))
     return 0
 

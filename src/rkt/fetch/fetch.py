@@ -203,7 +203,7 @@ class _Fetch:
             from rkt.fetch.review import discover_keys
 
             tell = functools.partial(self._report.message, source="pubkey")
-            discover_keys(wanted.name, self._settings, tell)
+            discover_keys(wanted.name, self._settings, tell, self._report.turn)
         last: FetchError | None = None
         for endpoint in found.endpoints or remote.simple_endpoints(asked):
             if last is not None:

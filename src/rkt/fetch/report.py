@@ -10,12 +10,15 @@ For programs each line is one JSON object, whose ``event`` says what else is in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import Progress, TaskID
 
     from rkt.config.settings import Settings
@@ -29,20 +32,25 @@ NONE = "none"
 STYLES = (AUTO, PLAIN, JSON, NONE)
 _LINE_SECONDS = 1.0
 _EVENT_SECONDS = 0.1
+#: Of a reference, at most so many characters stand beside its figures.
+_LABEL_LENGTH = 48
 
 
 class Reporter:
-    """Words and a bar; replaced by tests."""
+    """Words and figures; replaced by tests, and by who tells another process (``fetch.crew``)."""
 
     def __init__(self, settings: Settings, style: str = AUTO) -> None:
         """``style`` is one of ``STYLES``."""
         self._settings = settings
         self._style = style
-        self._meter: _Bar | _Lines | _Events | None = None
+        self._bars: _Bars | None = None
+        self._meters: dict[str, _Lines | _Events] = {}
 
     def message(self, text: str, *, source: str = "image") -> None:
         """For everybody; ``source`` is what each line starts with."""
-        self.end()
+        self.end(of="")
+        if self._bars is not None:
+            self._bars.hide()
         if self._style == JSON:
             for line in text.splitlines():
                 _write_event({"event": "message", "text": line})
@@ -54,67 +62,104 @@ class Reporter:
         if self._settings.debug:
             self.message(text)
 
-    def progress(self, label: str, done: int, total: int | None, url: str = "") -> None:
-        """How far a transfer is: bytes so far, and the whole size where it is known; from where, for programs."""
+    def progress(self, label: str, done: int, total: int | None, url: str = "", *, of: str = "") -> None:
+        """How far a transfer is.
+
+        Args:
+            label: what is transferred.
+            done: bytes so far.
+            total: the whole size where it is known.
+            url: from where, for programs.
+            of: tells one of several transfers from the others.
+        """
         if self._style == NONE:
             return
-        if self._meter is None:
-            self._meter = self._make_meter(label, url)
-        self._meter.update(done, total)
+        if of:
+            label = f"{label} {of if len(of) <= _LABEL_LENGTH else '…' + of[-_LABEL_LENGTH:]}"
+        if of not in self._meters and self._make_bars():
+            assert self._bars is not None
+            self._bars.update(of, label, done, total)
+            return
+        if of not in self._meters:
+            self._meters[of] = _Events(url) if self._style == JSON else _Lines(label)
+        self._meters[of].update(done, total)
 
-    def end(self) -> None:
-        """The transfer is over; harmless when there was none."""
-        if self._meter is not None:
-            self._meter.close()
-            self._meter = None
+    def end(self, *, of: str | None = None) -> None:
+        """A transfer is over, or all of them; harmless when there was none."""
+        for key in list(self._meters) if of is None else [of]:
+            if meter := self._meters.pop(key, None):
+                meter.close()
+        if self._bars is not None and self._bars.end(of):
+            self._bars = None
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """While this lasts, whoever sits at the terminal is spoken to by nobody else."""
+        self.end()
+        yield
 
     def result(self, reference: str, image: ImageRecord) -> None:
         """What a reference led to; people see the hash on standard output."""
         if self._style == JSON:
             _write_event({"event": "image", "reference": reference, "name": image.name, "id": image.image_id})
 
-    def _make_meter(self, label: str, url: str) -> _Bar | _Lines | _Events:
-        if self._style == JSON:
-            return _Events(url)
-        if self._style == AUTO and sys.stderr is not None and sys.stderr.isatty():
+    def _make_bars(self) -> bool:
+        """Whether bars can be drawn."""
+        if self._bars is None and self._style == AUTO and sys.stderr is not None and sys.stderr.isatty():
             from rkt.privsep import libraries
 
             libraries.enable(self._settings.installation)
-            try:
-                return _Bar(label)
-            except ImportError:
-                pass
-        return _Lines(label)
+            with contextlib.suppress(ImportError):
+                self._bars = _Bars()
+        return self._bars is not None
 
 
-class _Bar:
-    """A bar on a terminal."""
+class _Bars:
+    """Bars on a terminal, one for each transfer; drawn by no thread of their own, which a fork would not copy."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import TransferSpeedColumn as SpeedColumn
 
         self._progress: Progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             SpeedColumn(),
             TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
+            auto_refresh=False,
         )
-        self._label = label
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._open: set[str] = set()
+        self._is_shown = False
 
-    def update(self, done: int, total: int | None) -> None:
-        if self._task is None:
+    def update(self, of: str, label: str, done: int, total: int | None) -> None:
+        if of not in self._tasks:
             # Only now is the size known, if ever: a bar that first swings to and fro would be unquiet.
-            self._task = self._progress.add_task(f"Downloading {self._label}", total=total)
+            self._tasks[of] = self._progress.add_task(f"Downloading {_printable(label)}", total=total)
+        self._open.add(of)
+        self._progress.update(self._tasks[of], completed=done, total=total)
+        if not self._is_shown:
+            self._progress.live.transient = False
             self._progress.start()
-        self._progress.update(self._task, completed=done, total=total)
+            self._is_shown = True
+        self._progress.refresh()
 
-    def close(self) -> None:
-        self._progress.stop()
+    def hide(self) -> None:
+        """Make room for words; the next figure brings the bars back."""
+        if self._is_shown:
+            self._progress.live.transient = bool(self._open)
+            self._progress.stop()
+            self._is_shown = False
+
+    def end(self, of: str | None) -> bool:
+        """One is over, or all are; True when they are to be forgotten."""
+        self._open = set() if of is None else self._open - {of}
+        if not self._open:
+            self.hide()
+        return not self._open
 
 
 class _Lines:
@@ -181,5 +226,9 @@ def _write(text: str) -> None:
     if sys.stderr is None:
         return
     # Names and URLs are foreign: nothing in them moves the cursor (invariant LG3).
-    sys.stderr.write("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text))
+    sys.stderr.write(_printable(text))
     sys.stderr.flush()
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

@@ -7,6 +7,7 @@ each place anew: one key by https never makes the next one accepted (spec cli §
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from rkt.trust.keystore import RULE_ROOT, Keystore
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from rkt.config.settings import Settings
     from rkt.trust.keys import PublicKey
@@ -149,10 +151,15 @@ def offer(
     return True
 
 
-def discover_keys(name: str, settings: Settings, tell: Callable[[str], object] | None = None) -> None:
+def discover_keys(
+    name: str,
+    settings: Settings,
+    tell: Callable[[str], object] | None = None,
+    turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> None:
     """Offer the keys that a name's pages speak of, when no key counts for the name by a prefix (spec cli §6.6).
 
-    What fails is only told, by ``tell``: the check of the signature decides.
+    What fails is only told, by ``tell``: the check of the signature decides. ``turn`` is held while somebody may be asked.
     """
     tell = tell or say
     insecure = settings.insecure
@@ -161,15 +168,26 @@ def discover_keys(name: str, settings: Settings, tell: Callable[[str], object] |
     conditions = Conditions(
         allow_http=insecure.pubkey and insecure.http, tls_insecure=insecure.pubkey and insecure.tls
     )
-    try:
+
+    def known() -> bool:
         if any(file.rule != RULE_ROOT for file in Keystore(settings).listing(name).keys.values()):
             tell(f'keys already exist for prefix "{name}", not fetching again')
+            return True
+        return False
+
+    try:
+        if known():
             return
         if insecure.pubkey:
             tell("signing keys may be downloaded from an insecure connection")
-        for location in key_urls(name, settings, conditions):
-            keys = get_keys(location, settings, conditions)
-            offer(name, location, keys, settings, conditions, write=tell, tell=tell)
+        locations = key_urls(name, settings, conditions)
+        with turn():
+            # Of several images that are fetched at once, one asks for all.
+            if known():
+                return
+            for location in locations:
+                keys = get_keys(location, settings, conditions)
+                offer(name, location, keys, settings, conditions, write=tell, tell=tell)
     except RktError as e:
         tell(f"no key was added: {e.message}" + (f" (hint: {e.hint})" if e.hint else ""))
 

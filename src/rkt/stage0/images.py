@@ -17,6 +17,7 @@ from rkt.values import AppcReference, is_image_hash
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
+    from rkt.fetch.dependencies import Fetcher
     from rkt.image.render import Part
     from rkt.schema.appc import ImageManifest
     from rkt.store.record import ImageRecord
@@ -35,6 +36,7 @@ def find_image(
     signature: str | None = None,
     pull_policy: str = POLICY_NEW,
     store: Store | None = None,
+    fetcher: Fetcher | None = None,
 ) -> ImageRecord:
     """The image ``reference`` stands for, fetched when the policy allows it and the store does not have it.
 
@@ -44,6 +46,7 @@ def find_image(
         signature: file to use instead of the signature that lies beside the image or is discovered.
         pull_policy: ``new``, ``update`` or ``never``.
         store: opened before, for speed.
+        fetcher: from ``expect``.
     Raises:
         NotFound, NotVerified, FetchError, UsageError: the image cannot be had.
     """
@@ -66,9 +69,45 @@ def find_image(
                 "it is not in the store, and fetching is disabled",
                 hint=f"rkt fetch {reference}",
             )
+    if fetcher is not None:
+        return fetcher.image(reference, signature)
     from rkt.fetch.fetch import fetch_image
 
     return fetch_image(reference, settings, signature=signature, pull_policy=pull_policy)
+
+
+def expect(
+    references: list[tuple[str, str | None]], settings: Settings, *, pull_policy: str, store: Store
+) -> Fetcher | None:
+    """Let several images be fetched at once; the caller closes what is returned.
+
+    Args:
+        references: of one command, each with the file of its signature or None.
+        settings: of the running command.
+        pull_policy: for all.
+        store: what is there already is looked up in.
+    Returns:
+        for ``find_image`` and ``compose``; None when not more than one image has to be fetched.
+    """
+    missing = [pair for pair in references if not _in_store(pair[0], pull_policy, store)]
+    if len(missing) < 2 or pull_policy == POLICY_NEVER:
+        return None
+    from rkt.fetch.dependencies import Fetcher
+
+    fetcher = Fetcher(settings, pull_policy=pull_policy)
+    for reference, signature in missing:
+        fetcher.expect(reference, signature)
+    return fetcher
+
+
+def _in_store(reference: str, pull_policy: str, store: Store) -> bool:
+    """Whether ``find_image`` fetches nothing."""
+    if is_image_hash(reference):
+        return True
+    name = parse_reference(reference).name
+    if name is None or pull_policy == POLICY_UPDATE:
+        return False
+    return store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels})) is not None
 
 
 class Composed(Record):
@@ -93,6 +132,7 @@ def compose(
     *,
     pull_policy: str = POLICY_NEW,
     single: bool = False,
+    fetcher: Fetcher | None = None,
 ) -> Composed:
     """Find an image's dependencies, fetching those that the policy allows to, and render a tree where layers will not do.
 
@@ -103,6 +143,7 @@ def compose(
         store: where it is.
         pull_policy: for its dependencies.
         single: whether one directory must hold the whole.
+        fetcher: from ``expect``.
     Raises:
         NotFound, NotVerified, FetchError, ImageError: a dependency cannot be had, or may not be used.
     """
@@ -113,13 +154,13 @@ def compose(
     from rkt.trust.policy import check_verdict
 
     if manifest.dependencies and pull_policy == POLICY_UPDATE:
-        _fetch_dependencies(image, settings, pull_policy)
+        _fetch_dependencies(image, settings, pull_policy, fetcher)
     try:
         parts = resolve(store, image.key)
     except NotFound:
         if pull_policy == POLICY_NEVER:
             raise
-        _fetch_dependencies(image, settings, pull_policy)
+        _fetch_dependencies(image, settings, pull_policy, fetcher)
         parts = resolve(store, image.key)
     keys = list(dict.fromkeys(part.key for part in parts))
     dependencies = [store.get(key) for key in keys if key != image.key]
@@ -138,7 +179,12 @@ def compose(
     return Composed(layers=layers, parts=parts, dependencies=dependencies)
 
 
-def _fetch_dependencies(image: ImageRecord, settings: Settings, pull_policy: str) -> None:
+def _fetch_dependencies(
+    image: ImageRecord, settings: Settings, pull_policy: str, fetcher: Fetcher | None
+) -> None:
+    if fetcher is not None:
+        fetcher.dependencies(image)
+        return
     from rkt.fetch.dependencies import fetch_dependencies
 
     fetch_dependencies(image, settings, pull_policy=pull_policy)

@@ -18,7 +18,7 @@ from rkt.schema.appc import parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
-from rkt.stage0.images import POLICY_NEVER, Composed, compose, find_image
+from rkt.stage0.images import POLICY_NEVER, Composed, compose, expect, find_image
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store
@@ -149,21 +149,31 @@ def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple
     images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
     composed: list[Composed] = []
     manifests: list[bytes] = []
-    for app in request.apps:
-        image = find_image(
-            app.reference,
-            settings,
-            signature=app.signature,
-            pull_policy=request.pull_policy,
-            store=store,
-        )
-        check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
-        data = store.manifest_bytes(image.key)
-        image_manifest = parse_image_manifest(data)
-        images.append((app, image, image_manifest))
-        composed.append(compose(image, image_manifest, settings, store, pull_policy=request.pull_policy))
-        manifests.append(data)
-        store.touch(image.key)
+    policy = request.pull_policy
+    wanted = [(app.reference, app.signature) for app in request.apps]
+    fetcher = expect(wanted, settings, pull_policy=policy, store=store) if len(wanted) > 1 else None
+    try:
+        for app in request.apps:
+            image = find_image(
+                app.reference,
+                settings,
+                signature=app.signature,
+                pull_policy=policy,
+                store=store,
+                fetcher=fetcher,
+            )
+            check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
+            data = store.manifest_bytes(image.key)
+            image_manifest = parse_image_manifest(data)
+            images.append((app, image, image_manifest))
+            composed.append(
+                compose(image, image_manifest, settings, store, pull_policy=policy, fetcher=fetcher)
+            )
+            manifests.append(data)
+            store.touch(image.key)
+    finally:
+        if fetcher is not None:
+            fetcher.close()
     notices: list[str] = []
     manifest = build_pod_manifest(request, images, uid=os.getuid(), gid=os.getgid(), notices=notices)
     for notice in notices:
