@@ -147,8 +147,10 @@ def _succeeds(rkt: Rkt, words: tuple[str, ...]) -> bool:
     return rkt.run(*words).status == 0
 
 
-def test_enter(rkt: Rkt, image: str) -> None:
-    """Enter runs a command in the app's root with its status; of several apps one must be named."""
+@pytest.mark.parametrize("verb", [("enter",), ("app", "exec")], ids=" ".join)
+def test_enter(rkt: Rkt, image: str, verb: tuple[str, ...]) -> None:
+    """Enter runs a command in the app's root with its status; of several apps one must be named (runtime §5.1)."""
+    command = " ".join(verb)
     words: list[str] = []
     for name in ("a", "b"):
         words += [
@@ -162,15 +164,15 @@ def test_enter(rkt: Rkt, image: str) -> None:
         ]
     process = rkt.popen("run", INSECURE, "--name=two", *words)
     rkt.wait_for_pod()
-    refused = rkt.run("enter", "two", "/bin/true", check=254)
+    refused = rkt.run(*verb, "two", "/bin/true", check=254)
     assert "pod contains multiple apps: a, b" in refused.stderr
-    assert 'specify app using "rkt enter --app= ..."' in refused.stderr
-    assert "no app" in rkt.run("enter", "--app=c", "two", "/bin/true", check=254).stderr
+    assert f'specify app using "rkt {command} --app= ..."' in refused.stderr
+    assert "no app" in rkt.run(*verb, "--app=c", "two", "/bin/true", check=254).stderr
     for name in ("a", "b"):
-        see = ("enter", f"--app={name}", "two", "/bin/cat", f"/i-am-{name}")
+        see = (*verb, f"--app={name}", "two", "/bin/cat", f"/i-am-{name}")
         wait_for(partial(_succeeds, rkt, see), f"file of app {name}")
-        assert rkt.run("enter", f"--app={name}", "two", "/bin/sh", "-c", "exit 42").status == 42
-    shell = rkt.run("enter", "--app=a", "two", input="echo $((6*7))\n", check=0)
+        assert rkt.run(*verb, f"--app={name}", "two", "/bin/sh", "-c", "exit 42").status == 42
+    shell = rkt.run(*verb, "--app=a", "two", input="echo $((6*7))\n", check=0)
     assert shell.stdout == "42\n"
     assert 'assuming "/bin/sh"' in shell.stderr
     rkt.run("stop", "--force", "two", check=0)

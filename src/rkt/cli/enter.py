@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(invocation: Invocation) -> int:
-    """Does not return on success: the process becomes the program."""
+    """Does not return on success: the process becomes the program. Also of ``rkt app exec``, which is the same."""
     from rkt.pod import lifecycle
     from rkt.stage0.enter import choose_app, enter
 
@@ -23,9 +23,11 @@ def run(invocation: Invocation) -> int:
     if path:
         words = [read_uuid_file(path), *words]
     if not words:
-        raise UsageError("must provide the pod UUID", hint=f"rkt enter {COMMAND.usage}")
+        raise UsageError(
+            "must provide the pod UUID", hint=f"rkt {invocation.command.name} {invocation.command.usage}"
+        )
     pod = lifecycle.find(settings.pods_dir, words[0])
-    app = choose_app(pod, invocation.values["app"], "enter")
+    app = choose_app(pod, invocation.values["app"], invocation.command.name)
     command = words[1:]
     if command[:1] == ["--"]:
         command = command[1:]

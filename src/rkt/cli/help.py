@@ -24,7 +24,10 @@ _NARROW_OPTION_COLUMN = 6
 _NARROW = 64
 
 PROGRAM_SUMMARY = "runs pods of verified images, without a daemon"
-GROUPS = {"image": "look at, check, make and remove images"}
+GROUPS = {
+    "app": "act on single apps of a pod",
+    "image": "look at, check, make and remove images",
+}
 PROGRAM_DESCRIPTION = """\
 A pod is one or more apps, each from an image, that share a network and a lifetime. Every image is verified before it \
 may run: trust the key of whoever signs it with rkt trust, then rkt fetch or rkt run it.

@@ -37,6 +37,7 @@ COMMANDS = {
     "gc": "gc",
     "cat-manifest": "cat_manifest",
     "export": "export",
+    "app exec": "app_exec",
     "fetch": "fetch",
     "trust": "trust",
     "trust list": "trust_list",

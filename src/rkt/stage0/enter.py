@@ -39,7 +39,7 @@ def choose_app(pod: Pod, wanted: str, command: str) -> str:
             raise NotFound(f'no app "{wanted}" in pod "{pod.uuid}"', hint=f"apps: {', '.join(apps)}")
         return wanted
     if not apps:
-        raise PodError(f'pod "{pod.uuid}" has no apps')
+        raise PodError(f'pod "{pod.uuid}" contains zero apps')
     if len(apps) > 1:
         raise UsageError(
             f"pod contains multiple apps: {', '.join(apps)}",
