@@ -2,8 +2,10 @@
 """The pod's pid 1: holds the namespaces, reaps orphans, and dies with the supervisor.
 
 A static reaper (catatonit) run from a sealed memfd, so that no file of the host is ever executed inside the pod's view
-(CVE-2019-5736). It sees an empty read-only root, has no capabilities, and cannot gain any. Killing it ends every process
-of the pod: the kernel sees to that.
+(CVE-2019-5736). It sees an empty read-only root, has no capabilities, and cannot gain any. Root in an app has the same
+uid, so it must not be able to look into it either: what it could write there would run without the app's filter. The
+memfd may be executed and not be read, which makes the kernel treat the process as one whose memory is a secret; and the
+default filter is in force for it as well. Killing it ends every process of the pod: the kernel sees to that.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 #: Largest reaper that is copied into memory, in bytes.
 _MAX_REAPER_BYTES = 8 << 20
 _READY = b"1"
+#: Of the memfd: nobody reads it, so the kernel lets nobody trace who executes it (``would_dump`` in fs/exec.c).
+_EXECUTE_ONLY = 0o111
 
 
 class Init:
@@ -34,20 +38,21 @@ class Init:
 
     __slots__ = ("_alive_w", "_ready_r", "pid", "pidfd")
 
-    def __init__(self, reaper_fd: int, *, empty_root: bytes, joiner: Joiner) -> None:
+    def __init__(self, reaper_fd: int, *, empty_root: bytes, joiner: Joiner, seccomp: bytes) -> None:
         """Fork pid 1 in the namespaces the caller is in; it gets ready while the caller goes on.
 
         Args:
             reaper_fd: from ``seal_reaper``.
             empty_root: directory of the engine's own that becomes its root.
             joiner: of the cgroups it lives in.
+            seccomp: compiled filter, empty for none.
         """
         self._ready_r, ready_w = os.pipe()
         alive_r, self._alive_w = os.pipe()
         self.pid, self.pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
         if self.pid == 0:
             os.close(self._alive_w)
-            _become_init(reaper_fd, empty_root, joiner, ready_w, alive_r)
+            _become_init(reaper_fd, empty_root, joiner, seccomp, ready_w, alive_r)
         os.close(ready_w)
         os.close(alive_r)
 
@@ -84,6 +89,7 @@ def seal_reaper(path: str) -> int:
             offset += os.sendfile(memfd, source, offset, size - offset)
     finally:
         os.close(source)
+    os.fchmod(memfd, _EXECUTE_ONLY)
     import fcntl
 
     seals = libc.F_SEAL_SEAL | libc.F_SEAL_SHRINK | libc.F_SEAL_GROW | libc.F_SEAL_WRITE
@@ -91,7 +97,9 @@ def seal_reaper(path: str) -> int:
     return memfd
 
 
-def _become_init(reaper_fd: int, empty_root: bytes, joiner: Joiner, ready_w: int, alive_r: int) -> None:
+def _become_init(
+    reaper_fd: int, empty_root: bytes, joiner: Joiner, seccomp: bytes, ready_w: int, alive_r: int
+) -> None:
     """Become the reaper; never returns."""
     try:
         # In a new pid namespace getppid() is 0 whatever happens, so a supervisor that died before the signal was armed
@@ -121,6 +129,8 @@ def _become_init(reaper_fd: int, empty_root: bytes, joiner: Joiner, ready_w: int
         libc.capset(0, 0, 0)
         libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
         libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+        if seccomp:
+            libc.seccomp_load(seccomp)
         os.write(ready_w, _READY)
         os.execve(reaper_fd, [b"rkt-init", b"-P"], {})
     except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames

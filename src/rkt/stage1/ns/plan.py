@@ -82,9 +82,7 @@ def build_exec_plan(
     words = list(argv if argv is not None else app.app.exec)
     if not words or not words[0]:
         raise Stage1Error(f"app {app.name!r} has nothing to execute", hint="rkt run IMAGE --exec=PROGRAM")
-    kept = capabilities.full_mask()
-    if not arguments.disable_capabilities_restriction:
-        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
+    kept = _capabilities(app, arguments)
     uid = gid = 0
     groups: list[int] = []
     if not as_root:
@@ -112,6 +110,22 @@ def build_exec_plan(
     )
 
 
+def _capabilities(app: PodApp, arguments: RunArguments) -> int:
+    """The app's bounding set; what rkt itself lacks cannot be passed on, and is an error if it was asked for by name."""
+    kept = capabilities.full_mask()
+    if not arguments.disable_capabilities_restriction:
+        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
+    lacking = capabilities.missing(kept)
+    if (
+        lacking
+        and not arguments.disable_capabilities_restriction
+        and isolators.last(app.app.isolators, isolators.CAPABILITIES_RETAIN) is not None
+    ):
+        names = ", ".join(capabilities.names(lacking))
+        raise Stage1Error(f"app {app.name!r} is to have {names}, which rkt itself does not have here")
+    return kept & ~lacking
+
+
 def _filter(app: PodApp) -> bytes:
     """The app's compiled system call filter; one that cannot be had is an error (CVE-2023-2431)."""
     wanted = [i for i in app.app.isolators if i.name.startswith("os/linux/seccomp-")]
@@ -119,6 +133,15 @@ def _filter(app: PodApp) -> bytes:
         from rkt.linux import seccomp
 
         return seccomp.compile_isolators([(i.name, i.value.names, i.value.errno) for i in wanted])
+    return default_filter()
+
+
+def default_filter() -> bytes:
+    """The compiled filter that came with this stage1.
+
+    Raises:
+        Stage1Error: there is none for this machine.
+    """
     from rkt.linux import files
 
     try:

@@ -22,7 +22,7 @@ from rkt.stage1.ns import limits
 from rkt.stage1.ns.init import Init, seal_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
-from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan
+from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan, default_filter
 from rkt.stage1.ns.supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -93,7 +93,12 @@ def _supervise(
     joiner = groups.child(INIT_GROUP).joiner()
     reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
     shared = PodNamespaces(flags, _hostname(arguments).encode())
-    init = Init(reaper_fd, empty_root=own + b"/hidden-directory", joiner=joiner)
+    init = Init(
+        reaper_fd,
+        empty_root=own + b"/hidden-directory",
+        joiner=joiner,
+        seccomp=b"" if arguments.disable_seccomp else default_filter(),
+    )
     joiner.close()
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
