@@ -77,6 +77,10 @@ class Hierarchy:
         #: The caller's cgroup as ``/proc/self/cgroup`` names it.
         self.own_path = own_path
 
+    def offers(self, controller: str) -> bool:
+        """Whether this is the version 1 hierarchy of a controller; version 1 calls ``io`` ``blkio``."""
+        return controller in self.controllers or (controller == "io" and "blkio" in self.controllers)
+
     @property
     def key(self) -> str:
         """What the record of a pod calls this hierarchy, as in ``/proc/PID/cgroup``: empty for version 2."""
@@ -152,7 +156,7 @@ class Group:
     def _find(self, controller: str) -> tuple[int, str] | None:
         for hierarchy, _, directory in self._paths:
             if hierarchy.version == 1:
-                if controller in hierarchy.controllers:
+                if hierarchy.offers(controller):
                     return 1, directory
             elif controller in _read(f"{directory}/cgroup.controllers").split():
                 return 2, directory
@@ -201,7 +205,7 @@ class Group:
         group = Group(name, [], [])
         for hierarchy, path, directory in self._paths:
             place = (hierarchy, f"{path}/{name}", f"{directory}/{name}")
-            if hierarchy.version == 1 and not any(item in wanted for item in hierarchy.controllers):
+            if hierarchy.version == 1 and not any(hierarchy.offers(item) for item in wanted):
                 group._inherited.append((hierarchy, path, directory))
                 continue
             if hierarchy.version == 2 and wanted:
@@ -267,7 +271,12 @@ class Group:
             _write(f"{directory}/cpu.max", b"%d %d" % (quota, _CFS_PERIOD_US))
             return
         _write(f"{directory}/cpu.cfs_period_us", b"%d" % _CFS_PERIOD_US)
-        _write(f"{directory}/cpu.cfs_quota_us", b"%d" % quota)
+        try:
+            _write(f"{directory}/cpu.cfs_quota_us", b"%d" % quota)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            raise OSError(e.errno, f"{millicores}m is more than the cgroup above has", directory) from None
 
     def set_cpu_shares(self, shares: int) -> None:
         """Weight of CPU time against other groups, 2 to 262144; 1024 is usual.
@@ -289,6 +298,96 @@ class Group:
         """
         _, directory = self._need("pids")
         _write(f"{directory}/pids.max", b"%d" % count)
+
+    def set_memory_request(self, size_bytes: int) -> None:
+        """Memory to leave alone when it gets short: protected in version 2, reclaimed from later in version 1.
+
+        Version 2 protects a child only as far as its ancestors are protected.
+
+        Raises:
+            OSError: ``ENOTSUP`` without the controller.
+        """
+        version, directory = self._need("memory")
+        name = "memory.low" if version == 2 else "memory.soft_limit_in_bytes"
+        _write(f"{directory}/{name}", b"%d" % size_bytes)
+
+    def set_cpus(self, cpus: str, wanted: frozenset[int]) -> None:
+        """CPUs to run on.
+
+        Args:
+            cpus: a list as the kernel reads it, ``0-3,6``.
+            wanted: the same as numbers; version 2 would take CPUs that are not there and use others.
+        Raises:
+            OSError: ``ENOTSUP`` without the controller, ``ERANGE`` for a CPU that the parent does not have.
+        """
+        version, directory = self._need("cpuset")
+        text = _read(f"{directory}/{'cpuset.cpus.effective' if version == 2 else 'cpuset.cpus'}").strip()
+        available: set[int] = set()
+        for part in filter(None, text.split(",")):
+            first, _, last = part.partition("-")
+            available.update(range(int(first), int(last or first) + 1))
+        if missing := sorted(wanted - available):
+            numbers = ",".join(str(number) for number in missing)
+            raise OSError(errno.ERANGE, f"no CPU {numbers} among {text}", directory)
+        _write(f"{directory}/cpuset.cpus", cpus.encode())
+
+    def set_io_limit(self, device: tuple[int, int], rates: dict[str, int]) -> None:
+        """Ceilings of a block device.
+
+        Args:
+            device: major and minor number of a whole disk.
+            rates: ``read-bps``, ``write-bps`` in bytes, ``read-iops``, ``write-iops`` in operations per second.
+        Raises:
+            OSError: ``ENOTSUP`` without the controller, ``ENODEV`` for what is no disk.
+        """
+        version, directory = self._need("io")
+        number = f"{device[0]}:{device[1]}"
+        if version == 2:
+            words = [f"{name[0]}{name.partition('-')[2]}={rate}" for name, rate in rates.items()]
+            _write(f"{directory}/io.max", " ".join([number, *words]).encode())
+            return
+        for name, rate in rates.items():
+            file_name = f"blkio.throttle.{name.replace('-', '_')}_device"
+            _write(f"{directory}/{file_name}", f"{number} {rate}".encode())
+
+    def set_io_weight(self, weight: int) -> None:
+        """Weight against other groups on disks whose scheduler knows weights, 1 to 10000; 100 is usual.
+
+        Raises:
+            OSError: ``ENOTSUP`` without the controller, or where the kernel has no such scheduler.
+        """
+        version, directory = self._need("io")
+        # BFQ has 1000 where version 2 has 10000; the usual weight is 100 for both (systemd converts likewise).
+        bfq = weight if weight <= 100 else 100 + (weight - 100) * 900 // 9900
+        names = {"io.weight": weight, "io.bfq.weight": bfq} if version == 2 else {"blkio.bfq.weight": bfq}
+        there = {name: value for name, value in names.items() if os.path.exists(f"{directory}/{name}")}
+        if not there:
+            raise OSError(errno.ENOTSUP, "this kernel has no io weights", directory)
+        for name, value in there.items():
+            _write(f"{directory}/{name}", b"%d" % value)
+
+    def memory_limit(self) -> int:
+        """The ceiling of memory that was set on this group itself; 0 for none."""
+        found = self._find("memory")
+        if found is None:
+            return 0
+        text = _read(f"{found[1]}/{'memory.max' if found[0] == 2 else 'memory.limit_in_bytes'}").strip()
+        return 0 if text == "max" else int(text)
+
+    def out_of_memory_kills(self) -> tuple[str, int]:
+        """How many processes the kernel has killed for want of memory, and the directory for which it counts them.
+
+        That is the parent's where the group has no counter of its own.
+        """
+        for hierarchy, _, directory in (*self._paths, *self._inherited):
+            if hierarchy.version == 1 and hierarchy.offers("memory"):
+                return directory, max(0, _count(f"{directory}/memory.oom_control"))
+        own = self.unified_directory
+        for directory in (own, own.rpartition("/")[0]) if own else ():
+            kills = _count(f"{directory}/memory.events")
+            if kills >= 0:
+                return directory, kills
+        return "", 0
 
     def set_devices(self, allowed: Sequence[tuple[str, int, int | None, str]] = DEFAULT_DEVICES) -> None:
         """Refuse every device but those of ``allowed``, with version 1 files or, without them, a version 2 program.
@@ -481,9 +580,9 @@ class Cgroups:
             raise ValueError(f"not a name for a cgroup: {name!r}")
         wanted = tuple(controllers)
         group = Group(name, [], [])
-        version_1 = {item for hierarchy in self.hierarchies for item in hierarchy.controllers}
+        version_1 = {item for item in wanted if any(each.offers(item) for each in self.hierarchies)}
         for hierarchy in self.hierarchies:
-            if hierarchy.version == 1 and not any(item in wanted for item in hierarchy.controllers):
+            if hierarchy.version == 1 and not any(hierarchy.offers(item) for item in wanted):
                 continue
             parent = hierarchy.directory(hierarchy.own_path)
             path = hierarchy.own_path.rstrip("/")
@@ -620,10 +719,22 @@ def _make(hierarchy: Hierarchy, parent: str, directory: str) -> None:
         os.mkdir(directory, 0o755)
     except FileExistsError:
         return  # left by a run that was killed; the same pod, as names are unique
+    if "memory" in hierarchy.controllers:
+        # Before 5.11 a group does not count what is in its children unless told so.
+        _write_if_there(f"{directory}/memory.use_hierarchy", b"1")
     if "cpuset" in hierarchy.controllers:
         # Empty at birth, and no process may join before both are set.
         for item in ("cpuset.cpus", "cpuset.mems"):
             _write(f"{directory}/{item}", _read(f"{parent}/{item}").strip().encode())
+
+
+def _count(path: str) -> int:
+    """``oom_kill`` of a file of counters; -1 without the file."""
+    try:
+        lines = _read(path).splitlines()
+    except FileNotFoundError:
+        return -1
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _remove_directory(path: str, deadline: float) -> list[str]:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
             """The full appc image ID."""
 
 
-#: Smallest memory limit of an app, one page; less is a slip as ``16m`` for ``16M``.
-MIN_MEMORY_BYTES = 4096
 #: Largest environment file, in bytes.
 MAX_ENVIRONMENT_FILE_BYTES = 4 << 20
 
@@ -119,6 +117,7 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
     """
     if not pod.apps:
         raise InvalidManifest("pod must contain at least one application")
+    isolators.check_enforceable(pod.isolators, pod=True)
     ports: set[str] = set()
     for runtime_app, image in zip(pod.apps, images, strict=True):
         check_platform(image)
@@ -138,6 +137,13 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                     f"the {name} event handler of app {quoted(runtime_app.name)} names no program to execute"
                 )
         pair_mounts(runtime_app, app, pod)
+        try:
+            if runtime_app.app is not None:
+                isolators.check_enforceable(app.isolators, pod=False)
+            else:
+                isolators.check_amounts(app.isolators)
+        except InvalidManifest as e:
+            raise InvalidManifest(f"app {quoted(runtime_app.name)}: {e.message}", hint=e.hint) from e
         ports.update(port.name for port in app.ports)
     for port in pod.ports:
         if port.pod_port is None and port.name not in ports:
@@ -279,7 +285,7 @@ def _flag_isolators(flags: AppRequest) -> tuple[frozenset[str], list[Isolator]]:
         memory = _as_usage(
             "--memory", lambda text: isolators.memory_resource({"limit": text}, "--memory"), flags.memory
         )
-        if memory.limit_amount is not None and memory.limit_amount < MIN_MEMORY_BYTES:
+        if memory.limit_amount is not None and memory.limit_amount < isolators.MIN_MEMORY_BYTES:
             raise UsageError(
                 f"memory limit of {memory.limit_amount} bytes too low. Try a reasonable value, such as --memory=16M"
             )

@@ -10,10 +10,15 @@ isolator                                             type of ``Isolator.value``
 ``os/linux/oom-score-adj``, ``os/linux/cpu-shares``  ``int``
 ``os/linux/selinux-context``                         ``SELinuxContext``
 ``os/linux/apparmor-profile``                        ``AppArmorProfile``
-``os/unix/sysctl``                                   ``dict[str, str]``, pod only
+``os/linux/io-weight``                               ``int``
+``os/linux/rlimits``, ``os/linux/io-limits``,        see ``schema/limits.py``; sysctls are for pods only
+``os/linux/cpuset-cpus``, ``os/unix/sysctl``
 ``resource/…``                                       ``Resource``
 anything else                                        refused on an app; decoded JSON on a pod
 ===================================================  =============================================================
+
+Not appc's but ours: ``resource/pids``, ``os/linux/rlimits``, ``os/linux/io-limits``, ``os/linux/io-weight`` and
+``os/linux/cpuset-cpus``.
 """
 
 from __future__ import annotations
@@ -25,7 +30,6 @@ from rkt.schema.members import (
     read_integer,
     read_list,
     read_text,
-    read_text_map,
     read_texts,
     spellings,
 )
@@ -53,6 +57,23 @@ MEMORY = "resource/memory"
 BLOCK_BANDWIDTH = "resource/block-bandwidth"
 BLOCK_IOPS = "resource/block-iops"
 NETWORK_BANDWIDTH = "resource/network-bandwidth"
+PIDS = "resource/pids"
+RLIMITS = "os/linux/rlimits"
+IO_LIMITS = "os/linux/io-limits"
+IO_WEIGHT = "os/linux/io-weight"
+CPUSET_CPUS = "os/linux/cpuset-cpus"
+
+#: Those that may stand on a pod and bound its apps together.
+POD_ISOLATORS = frozenset((CPU, MEMORY, PIDS, BLOCK_BANDWIDTH, BLOCK_IOPS, SYSCTL))
+#: Those that no stage1 of ours enforces.
+NOT_ENFORCED = frozenset((NETWORK_BANDWIDTH, SELINUX_CONTEXT, APPARMOR_PROFILE))
+#: Processes and threads of a pod that asks for nothing (invariant RN24).
+DEFAULT_MAX_PIDS = 4096
+#: Smallest memory limit, one page; less is a slip as ``16m`` for ``16M``.
+MIN_MEMORY_BYTES = 4096
+#: Most processes that the kernel can number, PID_MAX_LIMIT of <linux/threads.h>.
+MAX_PIDS = 4194304
+MAX_IO_WEIGHT = 10000
 
 #: What an app may do at most unless the operator says otherwise (design §9.5, invariant RN10).
 DEFAULT_CAPABILITIES = (
@@ -91,15 +112,20 @@ SECCOMP_WILDCARDS = frozenset(
         "@systemd/raw-io",
     )
 )
-#: Shares of an app that says nothing; the kernel's own default.
+#: Shares and weight of an app that says nothing; the kernel's own defaults.
 _DEFAULT_CPU_SHARES = 1024
+_DEFAULT_IO_WEIGHT = 100
+#: Millicores for which a request gives the usual shares.
+_ONE_CPU = 1000
 _UPPER = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset("0123456789")
 _CAPABILITY_CHARACTERS = _UPPER | _DIGITS | frozenset("_")
 _SYSCALL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 #: Isolators that may stand several times on one app. For resources the last one wins; a single ``no-new-privileges``
 #: that is true is enough (spec runtime §3.11).
-_REPEATABLE = frozenset((NO_NEW_PRIVILEGES, CPU, MEMORY, BLOCK_BANDWIDTH, BLOCK_IOPS, NETWORK_BANDWIDTH))
+_REPEATABLE = frozenset(
+    (NO_NEW_PRIVILEGES, CPU, MEMORY, PIDS, BLOCK_BANDWIDTH, BLOCK_IOPS, NETWORK_BANDWIDTH)
+)
 _CONFLICTS = ((CAPABILITIES_RETAIN, CAPABILITIES_REMOVE), (SECCOMP_RETAIN, SECCOMP_REMOVE))
 
 _ISOLATOR = spellings("name", "value")
@@ -261,6 +287,38 @@ def _device_limit(value: object, what: str) -> Resource:
     return Resource(limit=limit, limit_amount=to_units(limit, f"limit of {what}"), default=True)
 
 
+def _pids(value: object, what: str) -> Resource:
+    fields = members(value, _RESOURCE, what)
+    if set(fields) != {"limit"}:
+        raise InvalidManifest(f"{what} has a limit and nothing else")
+    limit = quantity_text(fields["limit"], f"limit of {what}")
+    return Resource(limit=limit, limit_amount=to_units(limit, f"limit of {what}"))
+
+
+def _rlimits(value: object, what: str) -> dict[str, dict[str, int]]:
+    from rkt.schema import limits
+
+    return limits.read_rlimits(value, what)
+
+
+def _io_limits(value: object, what: str) -> list[dict[str, object]]:
+    from rkt.schema import limits
+
+    return limits.read_io_limits(value, what)
+
+
+def _cpus(value: object, what: str) -> str:
+    from rkt.schema import limits
+
+    return limits.read_cpus(value, what)
+
+
+def _sysctls(value: object, what: str) -> dict[str, str]:
+    from rkt.schema import limits
+
+    return limits.read_sysctls(value, what)
+
+
 def _selinux(value: object, what: str) -> SELinuxContext:
     fields = members(value, _SELINUX, what)
     parts = {
@@ -291,12 +349,17 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     CPU_SHARES: lambda value, what: read_integer(value, what, 2, 262144),
     SELINUX_CONTEXT: _selinux,
     APPARMOR_PROFILE: _apparmor,
-    SYSCTL: read_text_map,
+    SYSCTL: _sysctls,
     CPU: cpu_resource,
     MEMORY: memory_resource,
     BLOCK_BANDWIDTH: _device_limit,
     BLOCK_IOPS: _device_limit,
     NETWORK_BANDWIDTH: _device_limit,
+    PIDS: _pids,
+    RLIMITS: _rlimits,
+    IO_LIMITS: _io_limits,
+    IO_WEIGHT: lambda value, what: read_integer(value, what, 1, MAX_IO_WEIGHT),
+    CPUSET_CPUS: _cpus,
 }
 
 
@@ -341,6 +404,44 @@ def check_together(isolators: Sequence[Isolator]) -> None:
     for one, other in _CONFLICTS:
         if one in seen and other in seen:
             raise InvalidManifest(f"isolators {quoted(one)} and {quoted(other)} conflict")
+
+
+def check_enforceable(isolators: Sequence[Isolator], *, pod: bool) -> None:
+    """An operator's isolators do what they say, or are refused: never ignored.
+
+    Raises:
+        InvalidManifest: one is not enforced, belongs elsewhere, or has a limit that nothing could live with.
+    """
+    for isolator in isolators:
+        name = isolator.name
+        if name in NOT_ENFORCED:
+            raise InvalidManifest(f"isolator {quoted(name)} is not enforced", hint="leave it out")
+        if pod and name not in POD_ISOLATORS:
+            belongs = "belongs on an app" if name in _PARSERS else "is not known"
+            raise InvalidManifest(f"isolator {quoted(name)} on the pod: it {belongs}")
+    check_amounts(isolators)
+
+
+def check_amounts(isolators: Sequence[Isolator]) -> None:
+    """Limits that count and cannot be meant, such as memory of ``16m``, sixteen thousandths of a byte.
+
+    Raises:
+        InvalidManifest: names the isolator.
+    """
+    for name, least in (
+        (MEMORY, MIN_MEMORY_BYTES),
+        (CPU, 1),
+        (PIDS, 1),
+        (BLOCK_BANDWIDTH, 1),
+        (BLOCK_IOPS, 1),
+    ):
+        value = last(isolators, name)
+        if value is not None and value.limit_amount is not None and value.limit_amount < least:
+            what = "memory limit" if name == MEMORY else f"limit of {name}"
+            raise InvalidManifest(
+                f"{what} of {value.limit_amount}{' bytes' if name == MEMORY else ''} too low",
+                hint="a capital suffix, as in 16M" if name == MEMORY else f"at least {least}",
+            )
 
 
 def last(isolators: Sequence[Isolator], name: str) -> Any:
@@ -411,6 +512,38 @@ def tighten(
             notices.append("more than the usual cpu shares: give them by --cpu-shares")
         elif name in {SELINUX_CONTEXT, APPARMOR_PROFILE}:
             notices.append(f"a security label ({name})")
+        elif name == NETWORK_BANDWIDTH:
+            notices.append("a limit of network bandwidth, which is not enforced")
+        elif name == IO_WEIGHT and value > _DEFAULT_IO_WEIGHT:
+            notices.append("more than the usual io weight: give it by --io-weight")
+        elif name == PIDS and value.limit_amount > DEFAULT_MAX_PIDS:
+            notices.append(f"more than {DEFAULT_MAX_PIDS} processes: allow them by --pids-limit")
+        elif name in {IO_LIMITS, CPUSET_CPUS}:
+            notices.append(f"devices or CPUs of this host ({name})")
+        elif name in {CPU, MEMORY}:
+            modest = _without_guarantee(isolator)
+            if modest is not None:
+                kept.append(modest)
+            if modest != isolator:
+                notices.append(f"a guaranteed share ({name} request)")
         else:
             kept.append(isolator)
     return kept, notices
+
+
+def _without_guarantee(isolator: Isolator) -> Isolator | None:
+    """A limit without a request that takes from others; ``None`` when nothing is left.
+
+    A request below the limit is a promise: memory that is not reclaimed, a weight among those who want the CPU. A
+    request of at most one CPU is no more than the usual weight.
+    """
+    value = isolator.value
+    if value.request_amount is None or value.request_amount == value.limit_amount:
+        return isolator
+    if isolator.name == CPU and value.request_amount <= _ONE_CPU:
+        return isolator
+    if value.limit is None:
+        return None
+    return Isolator(
+        name=isolator.name, value=value.replace(request=value.limit, request_amount=value.limit_amount)
+    )

@@ -71,6 +71,14 @@ def to_thousandths(text: str, what: str) -> int:
     return _bounded(-(-numerator * 1000 // denominator), text, what)
 
 
+def bytes_text(size_bytes: int) -> str:
+    """A number of bytes as one would type it, exact: ``25Mi``."""
+    for suffix in ("Gi", "Mi", "Ki"):
+        if size_bytes and size_bytes % _MULTIPLIERS[suffix] == 0:
+            return f"{size_bytes // _MULTIPLIERS[suffix]}{suffix}"
+    return str(size_bytes)
+
+
 def _bounded(result: int, text: str, what: str) -> int:
     if result > _MAX_RESULT:
         raise InvalidManifest(f"invalid {what} {quoted(text)}: the quantity is too large")

@@ -359,30 +359,6 @@ class BindFile(Step):
             os.close(target_fd)
 
 
-class WriteOwnFile(Step):
-    """Write to a file of the calling process in procfs, checked to be procfs (CVE-2019-16884)."""
-
-    __slots__ = ("path", "value")
-
-    def __init__(self, path: bytes, value: bytes) -> None:
-        self.path = path
-        self.value = value
-
-    def describe(self) -> str:
-        """See ``Step``."""
-        return f"write {os.fsdecode(self.value)} to {os.fsdecode(self.path)}"
-
-    def apply(self, root_fd: int) -> None:
-        """See ``Step``."""
-        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            if libc.statfs_type(fd) != PROC_SUPER_MAGIC:
-                raise OSError(errno.EPERM, "not procfs", os.fsdecode(self.path))
-            os.write(fd, self.value)
-        finally:
-            os.close(fd)
-
-
 class PivotRoot(Step):
     """Make the current directory the root and drop the host's tree."""
 

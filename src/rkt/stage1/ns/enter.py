@@ -21,7 +21,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import steps, terminal
 from rkt.stage1.common.arguments import RunArguments, parse_run
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns.limits import group_name
+from rkt.stage1.ns.limits import SetOomScore, group_name
 from rkt.stage1.ns.plan import build_exec_plan
 from rkt.stage1.ns.run import RUNTIME_CONFIG
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
     flags = namespaces.differing(pid)
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    return _Entering(plan, joiner, app_pidfd, flags, root_fd).run()
+    score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
+    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score).run()
 
 
 def load_run_arguments() -> RunArguments:
@@ -87,9 +88,16 @@ class _Entering:
     """One entered command with its streams."""
 
     def __init__(
-        self, plan: ExecPlan, joiner: cgroup.Joiner, app_pidfd: int, flags: int, root_fd: int
+        self,
+        plan: ExecPlan,
+        joiner: cgroup.Joiner,
+        app_pidfd: int,
+        flags: int,
+        root_fd: int,
+        oom_score: int,
     ) -> None:
         self._plan = plan
+        self._oom_score = oom_score
         self._root_fd = root_fd
         self._joiner = joiner
         self._app_pidfd = app_pidfd
@@ -146,6 +154,10 @@ class _Entering:
             sys.meta_path.clear()
             sys.path.clear()
             self._joiner.join(unified=False)
+            try:
+                SetOomScore(self._oom_score).apply(-1)
+            except PermissionError:
+                pass  # whoever enters is to be killed even more readily, and has no way to change that
             libc.setns(self._app_pidfd, self._flags)
             # Joining a mount namespace leads to its topmost mount. That is the app's root only where rkt itself was not
             # started below a chroot; the app's own root is right everywhere.

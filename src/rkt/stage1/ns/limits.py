@@ -1,49 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod's cgroups and what its isolators limit there (spec runtime §3.6, invariant RN24)."""
+"""The pod's cgroups and what its isolators limit there (spec runtime §3.6, invariant RN24).
+
+What the operator asked for and this host cannot do is an error that names it. What only the image wished for is said
+and left out: the operator never asked, and the pod's own ceilings still hold.
+
+===============================  =====================================  ===========================================
+isolator                         version 2                              version 1
+===============================  =====================================  ===========================================
+``resource/memory`` limit        ``memory.max``, no swap,               ``memory.limit_in_bytes`` and ``memsw``
+                                 ``memory.oom.group``
+``resource/memory`` request      ``memory.low``                         ``memory.soft_limit_in_bytes``
+``resource/cpu`` limit           ``cpu.max``                            ``cpu.cfs_quota_us``
+``resource/cpu`` request         ``cpu.weight``, 1024 shares for a CPU  ``cpu.shares``
+``os/linux/cpu-shares``          ``cpu.weight``                         ``cpu.shares``
+``os/linux/cpuset-cpus``         ``cpuset.cpus``                        ``cpuset.cpus``
+``resource/pids``                ``pids.max``                           ``pids.max``
+``resource/block-bandwidth``,    ``io.max``                             ``blkio.throttle.…``
+``…iops``, ``os/linux/io-limits``
+``os/linux/io-weight``           ``io.weight``, ``io.bfq.weight``       ``blkio.bfq.weight``
+===============================  =====================================  ===========================================
+
+A request that equals its limit, as flags write it, says nothing more than the limit and is left alone.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 
-from rkt.errors import Stage1Error
+from rkt.errors import Stage1Error, quoted
 from rkt.linux import cgroup, files
 from rkt.schema import isolators
 from rkt.stage0 import contract
+from rkt.stage1.common import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from rkt.schema.isolators import Isolator, Resource
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
 
-#: Ceilings of a pod that asks for nothing (invariant RN24).
-DEFAULT_MAX_PIDS = 4096
 #: Of the host's memory; the pod meets its ceiling before the host does.
 DEFAULT_MEMORY_PERCENT = 90
-_CPU_ISOLATORS = ("resource/cpu", "os/linux/cpu-shares")
+_CONTROLLERS = {
+    isolators.MEMORY: "memory",
+    isolators.CPU: "cpu",
+    isolators.CPU_SHARES: "cpu",
+    isolators.CPUSET_CPUS: "cpuset",
+    isolators.PIDS: "pids",
+    isolators.BLOCK_BANDWIDTH: "io",
+    isolators.BLOCK_IOPS: "io",
+    isolators.IO_LIMITS: "io",
+    isolators.IO_WEIGHT: "io",
+}
+_DISK_ISOLATORS = frozenset((isolators.BLOCK_BANDWIDTH, isolators.BLOCK_IOPS, isolators.IO_LIMITS))
+_OWN_SCORE = "/proc/self/oom_score_adj"
+_SHARES_OF_A_CPU = 1024
+_LEAST_SHARES = 2
+_MOST_SHARES = 262144
 
 
-def create_groups(host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments) -> cgroup.Group:
-    """The pod's cgroups below the caller's own, with the ceilings that every pod has."""
-    wants_cpu = any(isolator.name in _CPU_ISOLATORS for app in pod.apps for isolator in app.app.isolators)
-    controllers = (*cgroup.DEFAULT_CONTROLLERS, *(("cpu",) if wants_cpu else ()))
-    groups = host.create_pod(group_name(arguments.uuid), controllers)
+def create_groups(
+    host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments, report: Callable[[str], None]
+) -> cgroup.Group:
+    """The pod's cgroups below the caller's own, with the ceilings that every pod has.
+
+    Args:
+        host: the hierarchies.
+        pod: what is to run.
+        arguments: of ``run``.
+        report: gets a sentence on each wish of an image that cannot be granted.
+    Raises:
+        Stage1Error: a limit that the operator asked for cannot be set here.
+    """
+    names = {each.name for app in pod.apps for each in (*app.app.isolators, *pod.manifest.isolators)}
+    needed = {_CONTROLLERS[name] for name in names if name in _CONTROLLERS}
+    needed.difference_update(cgroup.DEFAULT_CONTROLLERS)
+    groups = host.create_pod(group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed)))
     # At once, so that a gc knows what to remove should we be killed.
     files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)
     try:
         if groups.has("pids"):
-            groups.set_pids_limit(DEFAULT_MAX_PIDS)
-        memory = isolators.last(pod.manifest.isolators, "resource/memory")
-        if memory is not None and memory.limit_amount is not None:
-            groups.set_memory_limit(memory.limit_amount)
-        elif groups.has("memory"):
+            groups.set_pids_limit(_pids_ceiling(pod))
+        if groups.has("memory"):
             total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             groups.set_memory_limit(total_bytes * DEFAULT_MEMORY_PERCENT // 100)
+        _set_all(groups, pod.manifest.isolators, [], "pod", report)
+        _protect(groups, pod)
         if not arguments.disable_paths:
             _set_devices(groups)
     except BaseException:
         groups.remove()
         raise
     return groups
+
+
+def _pids_ceiling(pod: LoadedPod) -> int:
+    """Processes of a pod: the usual number, or what its apps may have together if that is more."""
+    limits = [isolators.last(app.app.isolators, isolators.PIDS) for app in pod.apps]
+    asked: int = sum(limit.limit_amount for limit in limits if limit is not None)
+    return max(isolators.DEFAULT_MAX_PIDS, asked)
+
+
+def _protect(groups: cgroup.Group, pod: LoadedPod) -> None:
+    """In version 2 an app is protected only as far as its pod is; a pod that says nothing gets what its apps ask."""
+    if isolators.last(pod.manifest.isolators, isolators.MEMORY) is not None:
+        return
+    amounts = [_request(isolators.last(app.app.isolators, isolators.MEMORY)) for app in pod.apps]
+    if any(amounts) and groups.has("memory"):
+        groups.set_memory_request(sum(amounts))
 
 
 def _set_devices(groups: cgroup.Group) -> None:
@@ -60,24 +128,162 @@ def _set_devices(groups: cgroup.Group) -> None:
         ) from e
 
 
-def create_app_group(groups: cgroup.Group, app: PodApp) -> cgroup.Group:
-    """An app's own cgroups with what its isolators limit; requests are ignored as in rkt."""
-    memory = isolators.last(app.app.isolators, "resource/memory")
-    cpu = isolators.last(app.app.isolators, "resource/cpu")
-    shares = isolators.last(app.app.isolators, "os/linux/cpu-shares")
-    has_memory = memory is not None and memory.limit_amount is not None
-    has_cpu = cpu is not None and cpu.limit_amount is not None
-    controllers = [
-        name for name, wanted in (("memory", has_memory), ("cpu", has_cpu or shares is not None)) if wanted
-    ]
-    group = groups.child(app.name, controllers)
-    if has_memory:
-        group.set_memory_limit(memory.limit_amount)
-    if has_cpu:
-        group.set_cpu_limit(cpu.limit_amount)
-    if shares is not None:
-        group.set_cpu_shares(shares)
+def create_app_group(
+    groups: cgroup.Group, pod: LoadedPod, app: PodApp, report: Callable[[str], None]
+) -> cgroup.Group:
+    """An app's own cgroups with what its isolators limit.
+
+    Raises:
+        Stage1Error: a limit that the operator asked for cannot be set here.
+    """
+    wanted = app.app.isolators
+    group = groups.child(app.name, {_CONTROLLERS[each.name] for each in wanted if each.name in _CONTROLLERS})
+    bound = isolators.last(pod.manifest.isolators, isolators.CPU)
+    wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in wanted]
+    # In version 1 a group is not bound by the disk limits of the one above it.
+    wanted = [*(each for each in pod.manifest.isolators if each.name in _DISK_ISOLATORS), *wanted]
+    _set_all(group, wanted, _wishes(app), f"app {quoted(app.name)}", report)
     return group
+
+
+def _within(isolator: Isolator, bound: Resource | None) -> Isolator:
+    """A cpu limit no higher than the pod's, which holds anyway: version 1 refuses a higher one."""
+    value = isolator.value
+    if value.limit_amount is None or bound is None or bound.limit_amount is None:
+        return isolator
+    if value.limit_amount <= bound.limit_amount:
+        return isolator
+    return isolators.Isolator(name=isolator.name, value=value.replace(limit_amount=bound.limit_amount))
+
+
+def _set_all(
+    group: cgroup.Group,
+    wanted: Sequence[Isolator],
+    wishes: Sequence[Isolator],
+    whose: str,
+    report: Callable[[str], None],
+) -> None:
+    names = {each.name for each in wanted}
+    for name, setter in _SETTERS.items():
+        if name not in names:
+            continue
+        value = isolators.last(wanted, name)
+        try:
+            setter(group, value)
+        except OSError as e:
+            text = f"{whose}: {name}: {e.strerror}"
+            if e.errno != errno.ENOTSUP or not _is_wish(name, wanted, wishes):
+                raise Stage1Error(text, hint="leave the limit out, or run on a host that has it") from e
+            report(f"{text}; the image's wish is left out")
+    if names & _DISK_ISOLATORS:
+        _set_disks(group, wanted, wishes, whose, report)
+
+
+def _wishes(app: PodApp) -> list[Isolator]:
+    """What the image of an app asks for by itself, as far as it may."""
+    own = app.image.app.isolators if app.image.app is not None else []
+    return isolators.tighten(own, lambda names: names)[0] if own else []
+
+
+def _is_wish(name: str, wanted: Sequence[Isolator], wishes: Sequence[Isolator]) -> bool:
+    """Whether the isolator comes from the image alone; what flags add stands after it."""
+    return [each for each in wanted if each.name == name] == [each for each in wishes if each.name == name]
+
+
+def _request(value: Resource | None) -> int:
+    """A request that says more than its limit does, else 0."""
+    if value is None or value.request_amount is None or value.request_amount == value.limit_amount:
+        return 0
+    return value.request_amount
+
+
+def _set_memory(group: cgroup.Group, value: Resource) -> None:
+    if value.limit_amount is not None:
+        group.set_memory_limit(value.limit_amount)
+    if request := _request(value):
+        group.set_memory_request(request)
+
+
+def _set_cpu(group: cgroup.Group, value: Resource) -> None:
+    if value.limit_amount is not None:
+        group.set_cpu_limit(value.limit_amount)
+    if request := _request(value):
+        shares = request * _SHARES_OF_A_CPU // 1000
+        group.set_cpu_shares(min(max(shares, _LEAST_SHARES), _MOST_SHARES))
+
+
+def _set_cpus(group: cgroup.Group, value: str) -> None:
+    from rkt.schema.limits import parse_cpus
+
+    group.set_cpus(value, parse_cpus(value, isolators.CPUSET_CPUS))
+
+
+#: In this order: shares win over those that a request of CPU gives.
+_SETTERS: dict[str, Callable[[cgroup.Group, Any], None]] = {
+    isolators.CPU: _set_cpu,
+    isolators.CPU_SHARES: cgroup.Group.set_cpu_shares,
+    isolators.CPUSET_CPUS: _set_cpus,
+    isolators.IO_WEIGHT: cgroup.Group.set_io_weight,
+    isolators.MEMORY: _set_memory,
+    isolators.PIDS: lambda group, value: group.set_pids_limit(value.limit_amount),
+}
+
+
+def _set_disks(
+    group: cgroup.Group,
+    wanted: Sequence[Isolator],
+    wishes: Sequence[Isolator],
+    whose: str,
+    report: Callable[[str], None],
+) -> None:
+    from rkt.stage1.ns import disks
+
+    if not group.has("io"):
+        text = f"{whose}: cgroup controller io is not available on this host"
+        mine = [each for each in wanted if each.name in _DISK_ISOLATORS]
+        if not all(each in wishes for each in mine):
+            raise Stage1Error(text, hint="leave the limits of disks out, or run on a host that has it")
+        report(f"{text}; the image's wish is left out")
+        return
+    try:
+        disks.set_limits(group, wanted)
+    except OSError as e:
+        raise Stage1Error(f"{whose}: limit of disks: {e.strerror}") from e
+
+
+class SetOomScore(steps.Step):
+    """Say how readily the out-of-memory killer takes the calling process and its children."""
+
+    __slots__ = ("score",)
+
+    def __init__(self, score: int) -> None:
+        self.score = score
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return f"oom-score-adj {self.score}"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        fd = os.open(_OWN_SCORE, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % self.score)
+        except PermissionError as e:
+            reason = "lowering it takes CAP_SYS_RESOURCE, which this process has not"
+            raise OSError(e.errno, reason) from None
+        finally:
+            os.close(fd)
+
+
+def oom_score_steps(app: PodApp) -> list[steps.Step]:
+    """The score that is asked for; without a word no app is better protected than usual, whoever started the pod."""
+    score = isolators.last(app.app.isolators, isolators.OOM_SCORE_ADJ)
+    own = int(files.read_bounded(_OWN_SCORE, 64))
+    if score is None:
+        return [SetOomScore(0)] if own < 0 else []
+    if score < own and _is_wish(isolators.OOM_SCORE_ADJ, app.app.isolators, _wishes(app)):
+        return []
+    return [SetOomScore(score)]
 
 
 def group_name(uuid: str) -> str:

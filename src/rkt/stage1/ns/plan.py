@@ -14,6 +14,7 @@ from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage1.common import paths, steps, users
 from rkt.stage1.common.environment import build_environment
+from rkt.stage1.ns import limits
 from rkt.stage1.ns.volumes import attach_volume
 from rkt.stage2.exec import ExecPlan
 
@@ -191,9 +192,7 @@ def build_app_plan(
         steps.Unshare(libc.CLONE_NEWCGROUP),
         steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
     ]
-    score = isolators.last(app.app.isolators, "os/linux/oom-score-adj")
-    if score is not None:
-        plan.append(steps.WriteOwnFile(b"/proc/self/oom_score_adj", b"%d" % score))
+    plan += limits.oom_score_steps(app)
     plan += _kernel_file_systems(
         own, covered, masked=not arguments.disable_paths, unified_cgroup=unified_cgroup
     )

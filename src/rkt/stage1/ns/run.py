@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     _make_own_files(arguments)
     server = control.listen()
     host = cgroup.Cgroups.detect()
-    groups = limits.create_groups(host, pod, arguments)
+    groups = limits.create_groups(host, pod, arguments, _say)
     if arguments.debug:
         for warning in groups.warnings:
             _say(warning)
@@ -152,7 +152,7 @@ def _start_apps(
                 _say(f"{app.name}: {step.describe()}")
         return plan
 
-    launches = [Launch(app, limits.create_app_group(groups, app), make_plan) for app in pod.apps]
+    launches = [Launch(app, limits.create_app_group(groups, pod, app, _say), make_plan) for app in pod.apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
     null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     # Without a terminal, --interactive means that the caller's standard input is the app's.

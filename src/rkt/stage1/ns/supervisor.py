@@ -19,6 +19,7 @@ import time
 
 from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.linux import files, libc, pidfd
+from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control
 from rkt.stage1.common.log import LogFile
@@ -162,6 +163,8 @@ class Supervisor:
         self._several = False
         self._stdin_fd = self._null_fd = -1
         self._first_failure = 0
+        #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
+        self._memory_kills: dict[str, int] = {}
         self._is_stopping = False
         self._kill_at = 0.0
         self._wake_r, self._wake_w = os.pipe()
@@ -385,7 +388,21 @@ class Supervisor:
         """Write down how an app ended."""
         app.status = status
         files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
+        if status:
+            self._look_for_memory(app)
         self._first_failure = self._first_failure or status
+
+    def _look_for_memory(self, app: App) -> None:
+        """Say so when the kernel killed for want of memory: the status alone looks like anybody's SIGKILL."""
+        counter, kills = app.launch.cgroup.out_of_memory_kills()
+        new = kills - self._memory_kills.get(counter, 0)
+        if not new:
+            return
+        self._memory_kills[counter] = kills
+        what = "was killed" if app.status == 128 + _signal.SIGKILL else f"lost {new} of its processes"
+        limit = app.launch.cgroup.memory_limit()
+        bound = f"limit {bytes_text(limit)}" if limit else "limit of the pod"
+        self._report(f"app {app.name!r} {what}: out of memory ({bound})")
 
     def _status(self, raw: int) -> int:
         """Exit status as a shell would say it; an app that a stop ended by SIGTERM has done what it was told: 0."""
