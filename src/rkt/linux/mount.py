@@ -103,6 +103,45 @@ def make_private_recursive(path: bytes = b"/") -> None:
     libc.mount(None, path, None, libc.MS_REC | libc.MS_PRIVATE)
 
 
+def enter_own_namespace() -> None:
+    """Move the calling process, which must have one thread, to a mount namespace of its own, out of which no mount gets.
+
+    A process below chroot(2) gets its root as the root of that namespace: a root that is no mount point could neither
+    be given a propagation nor be left by pivot_root(2). The working directory stays the same path.
+
+    Source: mount_namespaces(7), pivot_root(2), setns(2).
+    """
+    libc.unshare(libc.CLONE_NEWNS)
+    try:
+        make_slave_recursive()
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        _make_root_a_mount()
+
+
+def _make_root_a_mount() -> None:
+    here = os.getcwdb()
+    root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    namespace_fd = os.open(b"/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    tree_fd = -1
+    try:
+        # Above the caller's root, in a copy of the host's mounts that nobody else sees: propagation has to end there
+        # before anything is mounted, and what is above has to go, or whoever joined the namespace would see it.
+        libc.setns(namespace_fd, libc.CLONE_NEWNS)
+        make_slave_recursive()
+        tree_fd = clone(root_fd)
+        attach(os.dup(tree_fd), root_fd)
+        os.fchdir(tree_fd)
+        libc.pivot_root(b".", b".")
+        libc.umount2(b".", libc.MNT_DETACH)
+        os.chdir(here)
+    finally:
+        for fd in (root_fd, namespace_fd, tree_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
 def clone(
     source: Place,
     *,

@@ -84,7 +84,8 @@ def begin(name: bytes, *, network: bool) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    flags = libc.CLONE_NEWNS | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | libc.CLONE_NEWPID
+    mount.enter_own_namespace()
+    flags = libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | libc.CLONE_NEWPID
     libc.unshare(flags if network else flags | libc.CLONE_NEWNET)
     mount.make_private_recursive()
     _set_name(name)

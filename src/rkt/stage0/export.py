@@ -101,15 +101,14 @@ def _open_root(settings: Settings, pod: Pod, app: str) -> int:
             )
         return os.open(roots.app_root(app), _DIRECTORY)
     from rkt.linux import libc
-    from rkt.linux.mount import make_slave_recursive, overlay
+    from rkt.linux.mount import enter_own_namespace, overlay
 
     store = Store(settings.data_dir)
     lowers = [f"{store.layer_path(layer)}/rootfs" for layer in roots.layer_keys(pod, app)]
     upper = os.path.realpath(roots.upper_path(roots.tree_key(pod, app), app))
     try:
         # This process's own mount namespace ends with it: nothing to take down, nothing to leak.
-        libc.unshare(libc.CLONE_NEWNS)
-        make_slave_recursive()
+        enter_own_namespace()
         flags = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV
         overlay([upper, *lowers], None, None, contract.STAGE1_ROOTFS, flags=flags)
     except OSError as e:

@@ -227,11 +227,9 @@ def _run_stage1_gc(settings: Settings, pod: Pod) -> None:
 
 def _mount_again(pod: Pod, store: Store) -> None:
     """stage1's overlay, in a mount namespace that goes with the gc entrypoint: nothing to unmount, nothing to leak."""
-    from rkt.linux import libc
-    from rkt.linux.mount import make_slave_recursive
+    from rkt.linux.mount import enter_own_namespace
 
-    libc.unshare(libc.CLONE_NEWNS)
-    make_slave_recursive()
+    enter_own_namespace()
     roots.mount_root(pod, store, None)
 
 

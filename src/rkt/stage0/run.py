@@ -152,12 +152,10 @@ def _arguments(
 
 
 def _enter_own_mount_namespace() -> None:
-    from rkt.linux import libc
-    from rkt.linux.mount import make_slave_recursive
+    from rkt.linux.mount import enter_own_namespace
 
     try:
-        libc.unshare(libc.CLONE_NEWNS)
-        make_slave_recursive()
+        enter_own_namespace()
     except OSError as e:
         raise HostError(
             f"cannot make a mount namespace for the pod: {e.strerror}", hint="CAP_SYS_ADMIN is needed"

@@ -61,8 +61,7 @@ def main(argv: list[str]) -> int:
     files.replace_file(
         RUNTIME_CONFIG, jsontext.dump({"version": 1, "arguments": argv}).encode(), 0o640, sync=False
     )
-    libc.unshare(libc.CLONE_NEWNS)
-    mount.make_slave_recursive()
+    mount.enter_own_namespace()
     _make_own_files(arguments)
     server = control.listen()
     host = cgroup.Cgroups.detect()
