@@ -201,9 +201,12 @@ def _name(app: dict[str, Any], field: str, text: str) -> None:
 
 
 def _boolean(app: dict[str, Any], field: str, text: str) -> None:
-    if text not in {"true", "false"}:
-        raise UsageError("--readonly-rootfs must be set with a boolean", hint="--readonly-rootfs=true")
-    app[field] = text == "true"
+    from rkt.schema.shorthand import parse_boolean
+
+    try:
+        app[field] = parse_boolean(text)
+    except UsageError as e:
+        raise UsageError("--readonly-rootfs must be set with a boolean", hint="--readonly-rootfs=true") from e
 
 
 def _integer(low: int, high: int) -> Callable[[dict[str, Any], str, str], None]:
@@ -250,7 +253,10 @@ def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
         key, value = parse_key_value(text, flag=field.replace("_", "-"))
         if target == "annotations":
             ACIdentifier.parse(key, what="annotation name")
-        app.setdefault(target, {})[key] = value
+        pairs = app.setdefault(target, {})
+        if key in pairs:
+            raise UsageError(f"--{field.replace('_', '-')}: key {quoted(key)} already set")
+        pairs[key] = value
 
     return put
 

@@ -146,6 +146,8 @@ def _start_apps(
         )
         if terminal is not None and not handler:
             plan.steps.append(terminal.step(plan.execute.uid))
+            # Of the operator's variables, the one that describes the terminal.
+            plan.execute.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
         if arguments.debug:
             for step in plan.steps:
                 _say(f"{app.name}: {step.describe()}")
