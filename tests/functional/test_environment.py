@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.images import fetch
-from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app
+from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def test_where_a_variable_comes_from(module_rkt: Rkt, images: Images, row: str) 
     with open(path, "w", encoding="ascii") as stream:
         stream.write("VAR_OTHER=file\n")
     flags = [flag.format(file=path) for flag in wish.flags]
-    image = fetch(rkt, inspect_image(images))
+    image = stored(rkt, inspect_image(images))
     file = f"{rkt.base}/uuid"
     process = rkt.popen(
         *("run", INSECURE, f"--uuid-file-save={file}", *flags, image),
@@ -78,7 +77,7 @@ def test_where_a_variable_comes_from(module_rkt: Rkt, images: Images, row: str) 
 def test_the_terminal_type(module_rkt: Rkt, images: Images) -> None:
     """An app has TERM only when it is set for it or it has a terminal; a command that enters has that of whoever enters (runtime R20)."""
     rkt = module_rkt
-    image = fetch(rkt, inspect_image(images))
+    image = stored(rkt, inspect_image(images))
     show = ("--", "-c", "echo TERM=$TERM; exec sleep 1000")
     for flags, expected in (((), ""), (("--set-env=TERM=dumb",), "dumb")):
         file = f"{rkt.base}/uuid-term"
@@ -103,7 +102,7 @@ def test_an_app_at_a_terminal_knows_its_type(
 ) -> None:
     """With --interactive the app has the operator's TERM, unless it was given another."""
     rkt = module_rkt
-    image = fetch(rkt, inspect_image(images))
+    image = stored(rkt, inspect_image(images))
     words = rkt.command("run", INSECURE, "--interactive", *flags, image, "--", "-c", "echo TERM=$TERM.")
     pid, master = pty.fork()
     if pid == 0:
@@ -163,7 +162,7 @@ def test_precedence_from_one_end_to_the_other(module_rkt: Rkt, images: Images) -
     path = f"{rkt.base}/precedence"
     with open(path, "w", encoding="utf-8") as stream:
         stream.write('\n# c\n; c\nC=file\nD=file\nE=file\nQUOTED="a b" \nEMPTY=\nEQUALS=a=b\n')
-    image = fetch(
+    image = stored(
         rkt,
         inspect_image(
             images,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import Entry
-from tests.lib.images import fetch
-from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app
+from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
@@ -42,10 +41,10 @@ ROWS = {
 def identities(module_rkt: Rkt, images: Images) -> dict[str, str]:
     """What each row's app says of itself, all of them in one pod, each with others before and after it."""
     owned = [Entry("rootfs/owned", uid=1234, gid=4321)]
-    stored: dict[tuple[str, str], str] = {}
+    paths: dict[tuple[str, str], str] = {}
     words: list[str] = []
     for row, (user, group, flags, _) in ROWS.items():
-        if (user, group) not in stored:
+        if (user, group) not in paths:
             path = inspect_image(
                 images,
                 f"users-{user}-{group}",
@@ -53,8 +52,8 @@ def identities(module_rkt: Rkt, images: Images) -> dict[str, str]:
                 entries=owned,
                 links={"link-out": "/owned"},
             )
-            stored[user, group] = fetch(module_rkt, path)
-        words += shell_app(stored[user, group], row.lower(), "echo $(id -u):$(id -g)", *flags)
+            paths[user, group] = stored(module_rkt, path)
+        words += shell_app(paths[user, group], row.lower(), "echo $(id -u):$(id -g)", *flags)
     return by_app(module_rkt.run("run", INSECURE, *words, check=0).stdout)
 
 
@@ -66,7 +65,7 @@ def test_an_app_runs_as_its_image_says_or_else_its_flags(identities: dict[str, s
 
 def test_supplementary_groups(module_rkt: Rkt, images: Images) -> None:
     """An app has the groups of its image or of its flags, its own group among them, and none of the host's (runtime R29, cli R16, RN12)."""
-    image = fetch(
+    image = stored(
         module_rkt,
         inspect_image(images, "groups", app={"supplementaryGIDs": [400, 500, 1200]}),
     )
@@ -90,7 +89,7 @@ def test_a_converted_image_whose_user_and_group_are_one_word(module_rkt: Rkt, im
     """A Docker image names a user only: its group is then the user's id where no group has that name (spec runtime §3.7)."""
     repository = [{"name": "appc.io/docker/repository", "value": "library/inspect"}]
     converted, plain = (
-        fetch(
+        stored(
             module_rkt,
             inspect_image(
                 images,

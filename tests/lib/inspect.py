@@ -12,6 +12,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from tests.lib.images import fetch
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -48,6 +50,16 @@ def inspect_image(images: Images, file: str = "inspect", **more: Any) -> str:
         app=app,
         **more,
     )
+
+
+_KEYS: dict[tuple[str, str], str] = {}
+
+
+def stored(rkt: Rkt, path: str) -> str:
+    """The key of an unsigned image in an engine's store, where it is put only once."""
+    if (rkt.base, path) not in _KEYS:
+        _KEYS[rkt.base, path] = fetch(rkt, path)
+    return _KEYS[rkt.base, path]
 
 
 def shell_app(image: str, name: str, script: str, *flags: str) -> list[str]:

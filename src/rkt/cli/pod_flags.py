@@ -115,6 +115,13 @@ RUN_FLAGS = (
         choices=("auto", "private", "parent"),
     ),
     Flag(
+        name="mds-register",
+        kind=BOOL,
+        default=False,
+        help="register the pod with the metadata service",
+        hidden=True,
+    ),
+    Flag(
         name="net",
         kind=LIST,
         bare="default",
@@ -169,6 +176,11 @@ def pod_request(invocation: Invocation) -> PodRequest:
         if key in set_env:
             raise UsageError(f'key "{key}" already set')
         set_env[key] = value
+    if values["port"]:
+        from rkt.schema.shorthand import parse_port
+
+        for text in values["port"]:
+            parse_port(text)
     return PodRequest(
         apps=invocation.apps,
         pod_manifest_path=manifest,
@@ -217,6 +229,12 @@ def run_options(invocation: Invocation) -> RunOptions:
         )
     if values.get("port"):
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
+    if values["mds-register"]:
+        if "host" not in names:
+            raise UsageError(
+                "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
+            )
+        raise UsageError("the metadata service is not there yet, so --mds-register cannot be honoured")
     if not names:
         tell(invocation.settings, "no network is set up: the default is --net=none for now")
     return RunOptions(

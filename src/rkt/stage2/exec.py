@@ -18,6 +18,8 @@ from rkt.schema.record import Record
 EXIT_EXEC_FAILED = 203
 _NSIG = 65
 _HEAD_BYTES = 4096
+#: Interpreters of interpreters that execve(2) follows before it gives up with ELOOP.
+_MAX_INTERPRETERS = 5
 _EM_PT_INTERP = 3
 
 
@@ -82,10 +84,18 @@ def become(plan: ExecPlan) -> None:
 
 
 def enter_directory(path: bytes) -> None:
-    """chdir, then make sure that the directory is inside the root (CVE-2024-21626)."""
-    os.chdir(path)
+    """Chdir, then make sure that the directory is inside the root (CVE-2024-21626).
+
+    Raises:
+        OSError: naming the directory.
+    """
+    try:
+        os.chdir(path)
+    except OSError as e:
+        reason = os.strerror(e.errno or 0)
+        raise OSError(e.errno, f"working directory {os.fsdecode(path)}: {reason}") from e
     if not os.getcwdb().startswith(b"/"):
-        raise OSError(errno.EXDEV, "working directory is outside the root", os.fsdecode(path))
+        raise OSError(errno.EXDEV, f"working directory {os.fsdecode(path)} is outside the root")
 
 
 def reset_signals() -> None:
@@ -121,8 +131,12 @@ def _find_program(plan: ExecPlan) -> bytes | None:
 def _explain(program: bytes, failure: OSError) -> None:
     """Say on the app's stderr why execve failed: the file itself, its script interpreter, or its dynamic loader."""
     missing = program
-    if failure.errno == errno.ENOENT and os.path.exists(program):
-        missing = _interpreter(program) or program
+    if failure.errno == errno.ENOENT:
+        # A script's interpreter may be a script, or lack its loader; the kernel follows five.
+        for _ in range(_MAX_INTERPRETERS):
+            if not os.path.exists(missing):
+                break
+            missing = _interpreter(missing) or missing
     verb = "open" if failure.errno == errno.ENOENT else "execute"
     _say(f'Error: Unable to {verb} "{os.fsdecode(missing)}": {os.strerror(failure.errno or 0)}')
 

@@ -116,8 +116,7 @@ class Starting:
         os.close(self.error_fd)
         if report:
             os.waitpid(self.pid, 0)
-            step, _, reason = report.decode(errors="replace").partition("\0")
-            raise Stage1Error(f"app {self.plan.name!r}: {step}: {reason}")
+            raise Stage1Error(f"app {self.plan.name!r}: {report.decode(errors='replace')}")
 
 
 def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
@@ -132,10 +131,17 @@ def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
         step = None
         become(plan.execute)
     except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
-        name = "start" if step is None else step.describe()
-        os.write(error_fd, f"{name}\0{e}".encode(errors="replace")[:4096])
+        where = "" if step is None else f"{step.describe()}: "
+        os.write(error_fd, f"{where}{_reason(e)}".encode(errors="replace")[:4096])
     finally:
         os._exit(EXIT_EXEC_FAILED)
+
+
+def _reason(e: BaseException) -> str:
+    """What the kernel said, without the number it has for it."""
+    if not isinstance(e, OSError) or not e.strerror:
+        return str(e)
+    return f"{e.strerror}: {os.fsdecode(e.filename)}" if e.filename else e.strerror
 
 
 class Supervisor:
