@@ -69,6 +69,12 @@ PREPARE_FLAGS = (
         metavar="NAME:[HOSTIP:]HOSTPORT",
     ),
     Flag(
+        name="private-users",
+        kind=BOOL,
+        default=False,
+        help="run the pod in a user namespace, with ids of the host that no other pod has",
+    ),
+    Flag(
         name="pull-policy",
         default="new",
         help="when to fetch images: new (not in the store), update (always), never",
@@ -191,6 +197,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
         set_env_files=values["set-env-file"],
         inherited_env=dict(os.environ) if values["inherit-env"] else {},
         no_overlay=values["no-overlay"],
+        private_users=values["private-users"],
         name=values["name"],
         pull_policy=policy,
     )

@@ -29,6 +29,10 @@ def run(invocation: Invocation) -> int:
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to run prepared overlay-enabled pod: overlay not supported: {reason}")
     check_pod_verdicts(pod, settings)
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.pod import ranges
+
+        ranges.confirm(pod, settings.data_dir)
     become(pod, settings, options)
 
 

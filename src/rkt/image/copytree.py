@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rkt.image.render import Selection
     from rkt.image.walk import Path
+    from rkt.linux.userns import IdRange
 
 #: <linux/fs.h>
 FICLONE = 0x40049409
@@ -50,8 +51,9 @@ class _Frame:
 
 
 class _Copier:
-    def __init__(self, selection: Selection | None, *, link: bool) -> None:
+    def __init__(self, selection: Selection | None, *, link: bool, ids: IdRange | None) -> None:
         self._selection = selection
+        self._ids = ids
         self._link_files = link
         self._owners = os.geteuid() == 0
         self._reflink = True
@@ -180,24 +182,39 @@ class _Copier:
     def _metadata(self, source_fd: int, target_fd: int, status: os.stat_result) -> None:
         # chown(2) clears setuid bits and capabilities, so it comes first.
         if self._owners:
-            os.fchown(target_fd, status.st_uid, status.st_gid)
+            os.fchown(target_fd, *self._owner(status))
         # Attributes of the user class need permission to write, which the final mode may not give.
         for name in os.listxattr(source_fd):
             # A layer holds no others; labels of the host's security module belong to the place, not to the file.
             if name.startswith("user.") or (name == "security.capability" and self._owners):
-                os.setxattr(target_fd, name, os.getxattr(source_fd, name))
+                value = os.getxattr(source_fd, name)
+                if self._ids is not None and name == "security.capability":
+                    from rkt.linux.userns import shift_capabilities
+
+                    value = shift_capabilities(value, self._ids)
+                os.setxattr(target_fd, name, value)
         os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
         os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _metadata_by_name(self, target_fd: int, name: bytes, status: os.stat_result) -> None:
         if self._owners:
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+            os.chown(name, *self._owner(status), dir_fd=target_fd, follow_symlinks=False)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 
+    def _owner(self, status: os.stat_result) -> tuple[int, int]:
+        if self._ids is None:
+            return status.st_uid, status.st_gid
+        return self._ids.outside(status.st_uid), self._ids.outside(status.st_gid)
+
 
 def copy_tree(
-    source_fd: int, target_fd: int, *, selection: Selection | None = None, link: bool = False
+    source_fd: int,
+    target_fd: int,
+    *,
+    selection: Selection | None = None,
+    link: bool = False,
+    ids: IdRange | None = None,
 ) -> None:
     """Copy what is in one directory to another one.
 
@@ -206,15 +223,21 @@ def copy_tree(
         target_fd: directory to fill. Without a selection it is empty, and gets the first one's mode, owner and time.
         selection: what to copy; ``None`` for all. Directories may then be there already.
         link: give files of the source a second name where that can be done; for trees that nobody writes to.
+        ids: owners of the copy are those of the source, as a pod with this range sees them.
 
     Raises:
         ImageError: a file cannot be copied; its name is in the message. The target is left as far as it got.
     """
-    _Copier(selection, link=link).run(source_fd, target_fd)
+    _Copier(selection, link=link, ids=ids).run(source_fd, target_fd)
 
 
 def copy_layers(
-    source_fds: Sequence[int], selections: Sequence[Selection], target_fd: int, *, link: bool = False
+    source_fds: Sequence[int],
+    selections: Sequence[Selection],
+    target_fd: int,
+    *,
+    link: bool = False,
+    ids: IdRange | None = None,
 ) -> None:
     """Copy several layers over each other.
 
@@ -223,12 +246,13 @@ def copy_layers(
         selections: of each, as ``render.select`` says.
         target_fd: empty directory to fill.
         link: as for ``copy_tree``.
+        ids: likewise.
     Raises:
         ImageError: as for ``copy_tree``.
     """
     # From below: the part that a directory's time is taken from is the last that puts something into it.
     for source_fd, selection in zip(reversed(source_fds), reversed(selections), strict=True):
-        copy_tree(source_fd, target_fd, selection=selection, link=link)
+        copy_tree(source_fd, target_fd, selection=selection, link=link, ids=ids)
 
 
 def list_tree(root_fd: int) -> Iterator[tuple[Path, bool]]:

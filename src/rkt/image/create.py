@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rkt.image.walk import Path
+    from rkt.linux.userns import IdRange
 
 _CHUNK = 1 << 20
 _NANO = 10**9
+_CAPABILITY = b"security.capability"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -46,11 +48,14 @@ class Options(Record):
         compression: ``none``, ``gzip``, ``bzip2`` or ``xz``.
         timestamp_seconds: latest modification time; ``None`` keeps them all.
         root_owner: make everything root's.
+        ids: owners out of the range of this pod are written as the pod sees them; others, of the layers below what it
+            changed, are so already.
     """
 
     compression: str = NONE
     timestamp_seconds: int | None = 0
     root_owner: bool = False
+    ids: IdRange | None = None
 
 
 class Created(Record):
@@ -94,6 +99,8 @@ class _TarWriter:
         options = self._options
         if options.root_owner:
             member.uid = member.gid = 0
+        if options.ids is not None:
+            _unshift(member, options.ids)
         if options.timestamp_seconds is not None:
             member.mtime_ns = min(member.mtime_ns, options.timestamp_seconds * _NANO)
         self._put(tarformat.render(member))
@@ -223,6 +230,15 @@ def _member(path: bytes, kind: bytes, status: os.stat_result) -> Member:
         gid=status.st_gid,
         mtime_ns=status.st_mtime_ns,
     )
+
+
+def _unshift(member: Member, ids: IdRange) -> None:
+    from rkt.linux.userns import unshift_capabilities
+
+    member.uid = ids.seen_inside(member.uid)
+    member.gid = ids.seen_inside(member.gid)
+    if _CAPABILITY in member.xattrs:
+        member.xattrs[_CAPABILITY] = unshift_capabilities(member.xattrs[_CAPABILITY], ids)
 
 
 def _content(fd: int) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ alive by a local name.
 from __future__ import annotations
 
 import _ctypes
+import errno
 import os
 import struct
 import sys
@@ -382,6 +383,15 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     )
     if _syscall(SYS_CAPSET, _CAP_HEADER.pack(_CAP_VERSION, 0), data) != 0:
         raise _fail("capset")
+
+
+def setfsid(number: int) -> None:
+    """setfsuid(2) and setfsgid(2), which only say what was before, followed by a look whether it was done."""
+    for name in ("setfsgid", "setfsuid"):
+        _call(name, number)
+        # An id that is none changes nothing and answers with the present one.
+        if _call(name, -1) & 0xFFFFFFFF != number:
+            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)} ({number})")
 
 
 def seccomp_load(program: bytes, flags: int = 0) -> None:

@@ -70,5 +70,6 @@ class PodRequest(Record):
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
     no_overlay: bool = False
+    private_users: bool = False
     name: str = ""
     pull_policy: str = "new"

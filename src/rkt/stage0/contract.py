@@ -27,6 +27,8 @@ STAGE1_MANIFEST = "stage1/manifest"
 STAGE1_ROOTFS = "stage1/rootfs"
 STAGE1_TREE_ID = "stage1TreeStoreID"
 OVERLAY_PREPARED = "overlay-prepared"
+#: ``FIRST:COUNT``, the host's ids that the pod has leased; only with ``--private-users``.
+PRIVATE_USERS_PREPARED = "private-users-prepared"
 #: Written by stage1: decimal pid of the pod's pid 1 as seen on the host, and last of all files.
 PID = "pid"
 PPID = "ppid"

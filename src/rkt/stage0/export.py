@@ -15,6 +15,7 @@ from rkt.store.cas import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
+    from rkt.linux.userns import IdRange
     from rkt.pod.lifecycle import Pod
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -52,13 +53,21 @@ def export(settings: Settings, pod: Pod, app: str, output_path: str, *, overwrit
         with NewFile(
             output_path, overwrite=overwrite, exists="target file exists (try --overwrite)"
         ) as output:
-            options = Options(compression=GZIP, timestamp_seconds=None)
+            options = Options(compression=GZIP, timestamp_seconds=None, ids=_ids(pod))
             created = create_aci(output.fd, _flat(manifest), options, rootfs_fd=root_fd)
             output.commit()
     finally:
         os.close(root_fd)
     for notice in created.notices:
         tell(settings, notice)
+
+
+def _ids(pod: Pod) -> IdRange | None:
+    if not pod.has(contract.PRIVATE_USERS_PREPARED):
+        return None
+    from rkt.pod.ranges import read
+
+    return read(pod)
 
 
 def _flat(manifest: bytes) -> bytes:

@@ -66,6 +66,10 @@ def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, 
         for pod in _unlocked(pods_dir, place):
             _collect_one(settings, pod)
     names.sweep(pods_dir)
+    if os.path.isdir(f"{settings.data_dir}/ranges"):
+        from rkt.pod import ranges
+
+        ranges.sweep(settings.data_dir, pods_dir)
     from rkt.store.gc import sweep
 
     for problem in sweep(settings.data_dir):
@@ -192,12 +196,18 @@ def delete(settings: Settings, pod: Pod) -> None:
         pod.move(lifecycle.GARBAGE, sync=False)
     else:
         _unmount(pod)
+    leased = pod.read_text(contract.PRIVATE_USERS_PREPARED)
     # stage1's root first: a mount in the way shows before anything else is gone. The manifest last (C8).
     remove_tree(contract.STAGE1_ROOTFS, dir_fd=pod.fd)
     entries = sorted(os.listdir(pod.fd), key=lambda name: name == contract.POD_MANIFEST)
     for name in entries:
         remove_tree(name, dir_fd=pod.fd)
     os.rmdir(pod.path)
+    if leased:
+        from rkt.pod import ranges
+
+        # Now that nothing on disk belongs to these ids any more.
+        ranges.release(settings.data_dir, pod.uuid, leased)
 
 
 def _run_stage1_gc(settings: Settings, pod: Pod) -> None:

@@ -29,6 +29,7 @@ from rkt.values import is_image_hash
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
+    from rkt.linux.userns import IdRange
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest, PodRequest
     from rkt.schema.appc import ImageManifest, PodManifest
@@ -55,7 +56,11 @@ class _App(Record):
 
 
 class _Plan(Record):
-    """What is written once the pod exists."""
+    """What is written once the pod exists.
+
+    Attributes:
+        ranges: ids of which the pod leases some; ``None`` for a pod without a user namespace.
+    """
 
     stage1: ImageRecord
     stage1_manifest: bytes
@@ -63,6 +68,7 @@ class _Plan(Record):
     apps: list[_App]
     manifest: bytes
     overlay: bool
+    ranges: list[tuple[int, int]] | None
 
 
 def prepare(
@@ -109,7 +115,7 @@ def prepare(
 
             libc.syncfs(pod.fd)
     except BaseException as e:
-        _discard(pod, e)
+        _discard(pod, e, settings.data_dir)
         raise
     return pod
 
@@ -133,6 +139,12 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     if overlay and (reason := roots.overlay_unsupported(settings.data_dir)):
         tell(settings, f'disabling overlay support: "{reason}"')
         overlay = False
+    ranges = None
+    if request.private_users:
+        from rkt.stage0.users import check_pod_ids, find_ranges
+
+        ranges = find_ranges(settings)
+        check_pod_ids(parse_pod_manifest(manifest), [app.manifest for app in apps])
     return _Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
@@ -140,6 +152,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         apps=apps,
         manifest=manifest,
         overlay=overlay,
+        ranges=ranges,
     )
 
 
@@ -226,6 +239,11 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
     pod.make_directory(contract.STAGE1_ROOTFS, 0o755)
     with lifecycle.lock_prepare(settings.data_dir):
         _refer(pod, plan, store)
+    ids = None
+    if plan.ranges is not None:
+        from rkt.stage0.users import lease
+
+        ids = lease(pod, settings, plan.ranges, overlay=plan.overlay)
     pod.write(contract.STAGE1_MANIFEST, plan.stage1_manifest)
     pod.write(STAGE1_VERDICT, _seal_verdict(plan.stage1.verdict))
     _write_dependencies(pod, "stage1", plan.stage1_composed)
@@ -234,9 +252,9 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
         pod.write(f"appsinfo/{app.name}/{VERDICT}", _seal_verdict(app.image.verdict))
         _write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
     if plan.overlay:
-        _lay_out_overlays(pod, plan, store)
+        _lay_out_overlays(pod, plan, store, ids)
     else:
-        _copy_roots(pod, plan, store)
+        _copy_roots(pod, plan, store, ids)
     pod.write("pod.lck", b"")
     pod.write(contract.POD_MANIFEST, plan.manifest)
     pod.write(contract.POD_CREATED, b"")
@@ -283,26 +301,28 @@ def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
             )
 
 
-def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store) -> None:
+def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store, ids: IdRange | None) -> None:
     roots.lay_out_overlays(pod)
     stage1 = plan.stage1
     roots.lay_out_overlay(pod, store, None, stage1.key, plan.stage1_composed.layers)
     for app in plan.apps:
         if app.image.key == stage1.key:
             raise PodError(f'app "{app.name}": the stage1 image cannot be an app of its own pod')
-        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers)
+        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers, ids)
     base = roots.upper_path(stage1.key, None)
     roots.lay_out_stage1(pod, base, [(app.name, app.manifest) for app in plan.apps])
 
 
-def _copy_roots(pod: Pod, plan: _Plan, store: Store) -> None:
+def _copy_roots(pod: Pod, plan: _Plan, store: Store, ids: IdRange | None) -> None:
     _copy_root(store, plan.stage1, plan.stage1_composed, f"{pod.path}/{contract.STAGE1_ROOTFS}")
     roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
     for app in plan.apps:
-        _copy_root(store, app.image, app.composed, f"{pod.path}/{roots.app_root(app.name)}")
+        _copy_root(store, app.image, app.composed, f"{pod.path}/{roots.app_root(app.name)}", ids)
 
 
-def _copy_root(store: Store, image: ImageRecord, composed: Composed, target: str) -> None:
+def _copy_root(
+    store: Store, image: ImageRecord, composed: Composed, target: str, ids: IdRange | None = None
+) -> None:
     from rkt.image.copytree import copy_tree
 
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -312,11 +332,11 @@ def _copy_root(store: Store, image: ImageRecord, composed: Composed, target: str
             if len(composed.layers) > 1:
                 from rkt.store.composition import merge
 
-                merge(store, composed.parts, target_fd)
+                merge(store, composed.parts, target_fd, ids=ids)
                 return
             source_fd = os.open(f"{store.layer_path(composed.layers[0])}/rootfs", flags)
             try:
-                copy_tree(source_fd, target_fd)
+                copy_tree(source_fd, target_fd, ids=ids)
             finally:
                 os.close(source_fd)
         finally:
@@ -333,12 +353,17 @@ def _write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
         pod.write(f"{directory}/{DEPENDENCIES}/{image.key}", _seal_verdict(image.verdict))
 
 
-def _discard(pod: Pod, cause: BaseException) -> None:
+def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
     """Take a pod that could not be prepared away again; whatever that leaves is an aborted prepare for gc."""
     try:
         names.release(pod)
         pod.move(lifecycle.GARBAGE, sync=False)
+        leased = pod.read_text(contract.PRIVATE_USERS_PREPARED)
         remove_tree(pod.path)
+        if leased:
+            from rkt.pod import ranges
+
+            ranges.release(data_dir, pod.uuid, leased)
     except (OSError, PodError) as e:
         cause.add_note(f'pod "{pod.uuid}" could not be removed: {e}')
     pod.close()

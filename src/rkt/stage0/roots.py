@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rkt.linux.userns import IdRange, UserNamespace
     from rkt.pod.lifecycle import Pod
     from rkt.store.cas import Store
     from rkt.values import TreeID
@@ -127,9 +128,14 @@ def lay_out_overlays(pod: Pod) -> None:
 
 
 def lay_out_overlay(
-    pod: Pod, store: Store, app: str | None, key: ImageKey, layers: Sequence[ImageKey | TreeID]
+    pod: Pod,
+    store: Store,
+    app: str | None,
+    key: ImageKey,
+    layers: Sequence[ImageKey | TreeID],
+    ids: IdRange | None = None,
 ) -> None:
-    """Directories for one root's changes; the new root directory looks as the image's own."""
+    """Directories for one root's changes; the new root directory looks as the image's own, to the pod with ``ids``."""
     fd = pod.fd
     top = f"{OVERLAY}/{key}"
     try:
@@ -147,7 +153,10 @@ def lay_out_overlay(
         os.mkdir(upper, 0o755, dir_fd=fd)
         os.mkdir(work_path(key, app), 0o755, dir_fd=fd)
     like = os.stat(f"{store.layer_path(layers[0])}/rootfs", follow_symlinks=False)
-    os.chown(upper, like.st_uid, like.st_gid, dir_fd=fd)
+    owner = (like.st_uid, like.st_gid)
+    if ids is not None:
+        owner = (ids.outside(like.st_uid), ids.outside(like.st_gid))
+    os.chown(upper, *owner, dir_fd=fd)
     os.chmod(upper, like.st_mode & 0o7777, dir_fd=fd)
 
 
@@ -179,9 +188,14 @@ def _make_directories(fd: int, base: str, path: str) -> None:
             continue
 
 
-def mount_root(pod: Pod, store: Store, app: str | None) -> None:
+def mount_root(pod: Pod, store: Store, app: str | None, users: UserNamespace | None = None) -> None:
     """Mount one overlay; the working directory is the pod directory, the mount namespace is the pod's own.
 
+    Args:
+        pod: that is about to run.
+        store: where the layers are.
+        app: whose root; ``None`` for stage1's.
+        users: the layers are shown with the ids of this pod's user namespace.
     Raises:
         HostError: the kernel refuses.
     """
@@ -191,6 +205,12 @@ def mount_root(pod: Pod, store: Store, app: str | None) -> None:
     target = contract.STAGE1_ROOTFS if app is None else app_root(app)
     lowers = [f"{store.layer_path(layer)}/rootfs" for layer in layer_keys(pod, app)]
     try:
+        if users is not None:
+            from rkt.stage0.users import ShownLayers
+
+            with ShownLayers(lowers, users):
+                overlay(lowers, upper_path(key, app), work_path(key, app), target)
+            return
         overlay(lowers, upper_path(key, app), work_path(key, app), target)
     except OSError as e:
         raise HostError(
@@ -199,11 +219,11 @@ def mount_root(pod: Pod, store: Store, app: str | None) -> None:
         ) from e
 
 
-def link_mtab(app: str) -> None:
+def link_mtab(app: str, ids: IdRange | None = None) -> None:
     """Make ``/etc/mtab`` of an app where it has ``/etc`` and no such file; the working directory is the pod's.
 
     The image decides what ``etc`` is: it is resolved inside the app's root, so a link to the host's stays inside
-    (invariant RN6, CVE-2024-5154).
+    (invariant RN6, CVE-2024-5154). The link belongs to root, the pod's with ``ids``.
     """
     from rkt.linux import libc
 
@@ -218,6 +238,8 @@ def link_mtab(app: str) -> None:
         os.close(root)
     try:
         os.symlink("../proc/self/mounts", "mtab", dir_fd=etc)
+        if ids is not None:
+            os.chown("mtab", ids.first, ids.first, dir_fd=etc, follow_symlinks=False)
     except FileExistsError:
         pass
     finally:

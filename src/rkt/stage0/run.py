@@ -107,10 +107,17 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     overlay = pod.has(contract.OVERLAY_PREPARED)
     if overlay:
         roots.mount_root(pod, store, None)
+    users = None
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.stage0.users import open_users
+
+        users = open_users(pod)
     for app in apps:
         if overlay:
-            roots.mount_root(pod, store, app)
-        roots.link_mtab(app)
+            roots.mount_root(pod, store, app, users)
+        roots.link_mtab(app, users.ids if users else None)
+    if users is not None:
+        users.close()
     _write_resolver_files(options, pod)
     _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod)
 
@@ -124,7 +131,7 @@ def _arguments(
     words.append(f"--net={','.join(options.networks)}")
     if options.interactive:
         words.append("--interactive")
-    shift = pod.read_text("private-users-prepared")
+    shift = pod.read_text(contract.PRIVATE_USERS_PREPARED)
     if shift:
         words.append(f"--private-users={shift}")
     words.append(f"--local-config={settings.local_config_dir}")

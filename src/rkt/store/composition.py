@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rkt.image.render import Part
+    from rkt.linux.userns import IdRange
     from rkt.schema.appc import Dependency, ImageManifest
     from rkt.store.cas import Store
     from rkt.store.record import ImageRecord
@@ -94,7 +95,14 @@ def resolve(store: Store, top: ImageKey) -> list[Part]:
     return render.flatten(top, manifest_of, lambda dependency: find_dependency(store, dependency).key)
 
 
-def merge(store: Store, parts: Sequence[Part], target_fd: int, *, link: bool = False) -> None:
+def merge(
+    store: Store,
+    parts: Sequence[Part],
+    target_fd: int,
+    *,
+    link: bool = False,
+    ids: IdRange | None = None,
+) -> None:
     """Lay the layers over each other in a directory, each as far as the white lists leave it.
 
     Args:
@@ -102,6 +110,7 @@ def merge(store: Store, parts: Sequence[Part], target_fd: int, *, link: bool = F
         parts: as ``resolve`` returns them.
         target_fd: empty directory, becomes the root file system.
         link: share files with the layers; for what nobody writes to.
+        ids: as for ``copy_tree``.
     Raises:
         ImageError: a file cannot be copied.
         StoreError: a layer is missing.
@@ -116,7 +125,7 @@ def merge(store: Store, parts: Sequence[Part], target_fd: int, *, link: bool = F
             selections = render.select(parts, (list_tree(fd) for fd in fds))
         except OSError as e:
             raise StoreError(f"cannot read a layer: {e.strerror}", hint="rkt image verify") from e
-        copy_layers(fds, selections, target_fd, link=link)
+        copy_layers(fds, selections, target_fd, link=link, ids=ids)
     finally:
         for fd in fds:
             os.close(fd)

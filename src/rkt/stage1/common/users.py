@@ -13,27 +13,33 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import files, libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.linux.userns import IdRange
+
 #: Largest account file that is read, in bytes.
 MAX_ACCOUNT_FILE_BYTES = 1 << 20
 #: 2^32-1 means "no id" to the kernel.
 MAX_ID = 0xFFFFFFFE
 
 
-def resolve_user(root_fd: int, user: str) -> int:
-    """The uid of ``user`` in the image below ``root_fd``.
+def resolve_user(root_fd: int, user: str, ids: IdRange | None = None) -> int:
+    """The uid of ``user`` in the image below ``root_fd``, whose files show the host's ids for ``ids`` of the pod.
 
     Raises:
         Stage1Error: no such user, an id out of range, or a path that does not exist in the image.
     """
-    return _resolve(root_fd, user, b"etc/passwd", "user")
+    return _resolve(root_fd, user, b"etc/passwd", "user", ids)
 
 
-def resolve_group(root_fd: int, group: str) -> int:
+def resolve_group(root_fd: int, group: str, ids: IdRange | None = None) -> int:
     """Likewise for a group."""
-    return _resolve(root_fd, group, b"etc/group", "group")
+    return _resolve(root_fd, group, b"etc/group", "group", ids)
 
 
-def resolve_both(root_fd: int, user: str, group: str, *, converted: bool) -> tuple[int, int]:
+def resolve_both(
+    root_fd: int, user: str, group: str, *, converted: bool, ids: IdRange | None = None
+) -> tuple[int, int]:
     """The uid and the gid of an app.
 
     Args:
@@ -42,19 +48,20 @@ def resolve_both(root_fd: int, user: str, group: str, *, converted: bool) -> tup
         group: likewise.
         converted: the image came from Docker, whose images may name a user only; the converter then wrote the same word
             for the group, so a group of that name need not exist.
+        ids: as for ``resolve_user``.
     Raises:
         Stage1Error: as ``resolve_user``.
     """
-    uid = resolve_user(root_fd, user)
+    uid = resolve_user(root_fd, user, ids)
     try:
-        return uid, resolve_group(root_fd, group)
+        return uid, resolve_group(root_fd, group, ids)
     except Stage1Error:
         if converted and user == group and not group.startswith("/"):
             return uid, uid
         raise
 
 
-def _resolve(root_fd: int, text: str, account_file: bytes, what: str) -> int:
+def _resolve(root_fd: int, text: str, account_file: bytes, what: str, ids: IdRange | None) -> int:
     if text == "root":
         return 0
     if text.isascii() and text.isdigit():
@@ -63,7 +70,7 @@ def _resolve(root_fd: int, text: str, account_file: bytes, what: str) -> int:
             raise Stage1Error(f"{what} id {text!r} is out of range, at most {MAX_ID}")
         return number
     if text.startswith("/"):
-        return _owner(root_fd, text, what)
+        return _owner(root_fd, text, what, ids)
     for name, fields in _entries(root_fd, account_file):
         if name == text.encode() and len(fields) >= 2 and fields[1].isdigit() and len(fields[1]) <= 10:
             number = int(fields[1])
@@ -75,7 +82,7 @@ def _resolve(root_fd: int, text: str, account_file: bytes, what: str) -> int:
     )
 
 
-def _owner(root_fd: int, path: str, what: str) -> int:
+def _owner(root_fd: int, path: str, what: str, ids: IdRange | None) -> int:
     try:
         fd = libc.openat2(root_fd, path.encode(), os.O_PATH | os.O_NOFOLLOW, libc.RESOLVE_IN_ROOT)
     except OSError as e:
@@ -86,7 +93,13 @@ def _owner(root_fd: int, path: str, what: str) -> int:
         status = os.fstat(fd)
     finally:
         os.close(fd)
-    return status.st_uid if what == "user" else status.st_gid
+    number = status.st_uid if what == "user" else status.st_gid
+    if ids is None:
+        return number
+    try:
+        return ids.inside(number)
+    except OSError as e:
+        raise Stage1Error(f"the {what} that owns {path!r} is not among the pod's ids") from e
 
 
 def _entries(root_fd: int, account_file: bytes) -> list[tuple[bytes, list[bytes]]]:

@@ -52,11 +52,20 @@ def main(argv: list[str]) -> int:
     record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
     groups = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid))
     joiner = groups.open_child(name).joiner()
-    flags = namespaces.differing(pid)
+    flags = namespaces.differing(pid) & ~libc.CLONE_NEWUSER
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
-    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score).run()
+    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments)).run()
+
+
+def _join_users(pid: int, arguments: RunArguments) -> steps.Step | None:
+    """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
+    if not arguments.private_users:
+        return None
+    from rkt.stage1.ns.users import JoinUsers, open_users, parse_ids
+
+    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)), 0, streams=())
 
 
 def load_run_arguments() -> RunArguments:
@@ -95,9 +104,11 @@ class _Entering:
         flags: int,
         root_fd: int,
         oom_score: int,
+        join_users: steps.Step | None,
     ) -> None:
         self._plan = plan
         self._oom_score = oom_score
+        self._join_users = join_users
         self._root_fd = root_fd
         self._joiner = joiner
         self._app_pidfd = app_pidfd
@@ -186,6 +197,8 @@ class _Entering:
         """Become the command; never returns."""
         try:
             steps.NewSession().apply(-1)
+            if self._join_users is not None:
+                self._join_users.apply(-1)
             if self._has_pty:
                 master, slave = terminal.open_pty(self._plan.uid)
                 terminal.send_descriptor(self._channel[1], master)

@@ -20,6 +20,7 @@ from rkt.stage2.exec import reset_signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.linux.cgroup import Joiner
+    from rkt.linux.userns import IdRange
 
 #: Largest reaper that is copied into memory, in bytes.
 _MAX_REAPER_BYTES = 8 << 20
@@ -38,7 +39,16 @@ class Init:
 
     __slots__ = ("_alive_w", "_ready_r", "pid", "pidfd")
 
-    def __init__(self, reaper_fd: int, *, empty_root: bytes, joiner: Joiner, seccomp: bytes) -> None:
+    def __init__(
+        self,
+        reaper_fd: int,
+        *,
+        empty_root: bytes,
+        joiner: Joiner,
+        seccomp: bytes,
+        flags: int = 0,
+        ids: IdRange | None = None,
+    ) -> None:
         """Fork pid 1 in the namespaces the caller is in; it gets ready while the caller goes on.
 
         Args:
@@ -46,15 +56,38 @@ class Init:
             empty_root: directory of the engine's own that becomes its root.
             joiner: of the cgroups it lives in.
             seccomp: compiled filter, empty for none.
+            flags: ``CLONE_NEW…`` bits of namespaces that it is born in.
+            ids: of a new user namespace, which owns these.
+        Raises:
+            Stage1Error: the kernel refuses the user namespace.
         """
         self._ready_r, ready_w = os.pipe()
         alive_r, self._alive_w = os.pipe()
-        self.pid, self.pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
+        if ids is not None:
+            flags |= libc.CLONE_NEWUSER
+        try:
+            self.pid, self.pidfd = libc.clone3(flags, cgroup_fd=joiner.cgroup_fd)
+        except OSError as e:
+            if ids is None:
+                raise
+            raise Stage1Error(
+                f"cannot make the pod's user namespace: {e.strerror}", hint="sysctl user.max_user_namespaces"
+            ) from e
         if self.pid == 0:
             os.close(self._alive_w)
-            _become_init(reaper_fd, empty_root, joiner, seccomp, ready_w, alive_r)
+            has_users = ids is not None
+            _become_init(reaper_fd, empty_root, joiner, seccomp, ready_w, alive_r, has_users=has_users)
         os.close(ready_w)
         os.close(alive_r)
+        if ids is not None:
+            from rkt.linux.userns import write_maps
+
+            try:
+                write_maps(self.pid, ids)
+                os.write(self._alive_w, _READY)
+            except BaseException:
+                self.kill()
+                raise
 
     def wait_ready(self) -> None:
         """Return when the reaper has been executed.
@@ -98,19 +131,28 @@ def seal_reaper(path: str) -> int:
 
 
 def _become_init(
-    reaper_fd: int, empty_root: bytes, joiner: Joiner, seccomp: bytes, ready_w: int, alive_r: int
+    reaper_fd: int,
+    empty_root: bytes,
+    joiner: Joiner,
+    seccomp: bytes,
+    ready_w: int,
+    alive_r: int,
+    *,
+    has_users: bool,
 ) -> None:
     """Become the reaper; never returns."""
     try:
         # In a new pid namespace getppid() is 0 whatever happens, so a supervisor that died before the signal was armed
         # shows as the end of this pipe instead.
         libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
-        os.set_blocking(alive_r, False)
-        try:
-            if os.read(alive_r, 1) == b"":
+        if has_users:
+            # Wait for the ids. Nothing of the pod runs yet, but nothing of it shall ever see this process's memory.
+            libc.prctl(libc.PR_SET_DUMPABLE, 0)
+            if os.read(alive_r, 1) != _READY:
                 os._exit(1)
-        except BlockingIOError:
-            pass
+        os.set_blocking(alive_r, False)
+        if not _is_alive(alive_r):
+            os._exit(1)
         null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         joiner.join(unified=False)
         os.setsid()
@@ -121,6 +163,10 @@ def _become_init(
         libc.pivot_root(b".", b".")
         libc.umount2(b".", libc.MNT_DETACH)
         os.chdir(b"/")
+        if has_users:
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
         for stream in (0, 1, 2):
             os.dup2(null_fd, stream)
         reset_signals()
@@ -128,6 +174,8 @@ def _become_init(
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
         libc.capset(0, 0, 0)
         libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        if has_users and not _is_alive(alive_r):
+            os._exit(1)  # changing ids had disarmed the signal
         libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
         if seccomp:
             libc.seccomp_load(seccomp)
@@ -138,3 +186,11 @@ def _become_init(
             os.write(ready_w, str(e).encode(errors="replace"))
         finally:
             os._exit(1)
+
+
+def _is_alive(alive_r: int) -> bool:
+    """Whether the supervisor still holds the other end."""
+    try:
+        return os.read(alive_r, 1) != b""
+    except BlockingIOError:
+        return True

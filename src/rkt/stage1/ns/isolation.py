@@ -14,21 +14,29 @@ _SHARED = libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 
 
 class PodNamespaces:
-    """New namespaces, entered on creation; ``leave`` returns to the host's, ``enter`` comes back.
+    """The namespaces of a pod, entered on creation; ``leave`` returns to the host's, ``enter`` comes back.
 
     Args:
         flags: ``CLONE_NEW…`` bits out of network, IPC and UTS; the others stay the caller's.
         hostname: of the new UTS namespace.
+        pid: the pod's first process, when it was born in them already; else they are made here.
     """
 
     __slots__ = ("_host", "_pod")
 
-    def __init__(self, flags: int, hostname: bytes) -> None:
+    def __init__(self, flags: int, hostname: bytes, *, pid: int = 0) -> None:
         kinds = [(kind, flag) for kind, flag in namespaces.KINDS if flag & flags & _SHARED]
         self._host = [(namespaces.open_namespace("self", kind), flag) for kind, flag in kinds]
-        # The pid namespace is for children: the first one becomes its pid 1.
-        libc.unshare(flags & _SHARED | libc.CLONE_NEWPID)
-        self._pod = [(namespaces.open_namespace("self", kind), flag) for kind, flag in kinds]
+        if pid:
+            self._pod = [(namespaces.open_namespace(pid, kind), flag) for kind, flag in kinds]
+            self._join(self._pod)
+            pid_fd = namespaces.open_namespace(pid, "pid")
+            libc.setns(pid_fd, libc.CLONE_NEWPID)
+            os.close(pid_fd)
+        else:
+            # The pid namespace is for children: the first one becomes its pid 1.
+            libc.unshare(flags & _SHARED | libc.CLONE_NEWPID)
+            self._pod = [(namespaces.open_namespace("self", kind), flag) for kind, flag in kinds]
         if flags & libc.CLONE_NEWUTS:
             libc.sethostname(hostname)
         if flags & libc.CLONE_NEWNET:

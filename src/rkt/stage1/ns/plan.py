@@ -12,7 +12,8 @@ from rkt.schema import appc, isolators
 from rkt.schema.mounts import clean_path
 from rkt.schema.record import Record
 from rkt.stage0 import contract
-from rkt.stage1.common import paths, steps, users
+from rkt.stage1.common import paths, steps
+from rkt.stage1.common import users as accounts
 from rkt.stage1.common.environment import build_environment
 from rkt.stage1.ns import limits
 from rkt.stage1.ns.volumes import attach_volume
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rkt.linux.cgroup import Joiner
+    from rkt.linux.userns import UserNamespace
     from rkt.schema.mounts import PairedMount
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
@@ -83,20 +85,26 @@ def build_exec_plan(
     words = list(argv if argv is not None else app.app.exec)
     if not words or not words[0]:
         raise Stage1Error(f"app {app.name!r} has nothing to execute", hint="rkt run IMAGE --exec=PROGRAM")
+    ids = None
+    if arguments.private_users:
+        from rkt.stage1.ns.users import parse_ids
+
+        ids = parse_ids(arguments.private_users)
     kept = _capabilities(app, arguments)
     uid = gid = 0
     groups: list[int] = []
     if not as_root:
         groups = app.app.supplementary_gids
-        uid, gid = users.resolve_both(
+        uid, gid = accounts.resolve_both(
             root_fd,
             app.app.user,
             app.app.group,
             converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
+            ids=ids,
         )
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
     privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
-    return ExecPlan(
+    plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in words],
         environment=build_environment(app.name, app.app),
         uid=uid,
@@ -109,6 +117,11 @@ def build_exec_plan(
         no_new_privileges=privileges_fixed or (bool(seccomp) and uid != 0),
         seccomp=seccomp,
     )
+    if ids is not None:
+        from rkt.stage1.ns.users import check_ids
+
+        check_ids(app.name, plan, ids)
+    return plan
 
 
 def _capabilities(app: PodApp, arguments: RunArguments) -> int:
@@ -164,6 +177,7 @@ def build_app_plan(
     unified_cgroup: bool,
     handler: str = "",
     is_first: bool = True,
+    users: UserNamespace | None = None,
 ) -> AppPlan:
     """The steps of one process of an app, in the order in which they have to happen.
 
@@ -176,6 +190,8 @@ def build_app_plan(
         unified_cgroup: whether it may see its cgroups.
         handler: name of an event handler to run instead of the app's program.
         is_first: whether no process of the app ran before.
+        users: the pod's user namespace. With it, steps before the last one make what they make as the pod's root, with
+            the rights of the host's.
     """
     root_path = pod_path + b"/" + app.rootfs_path.encode()
     root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -192,16 +208,28 @@ def build_app_plan(
         steps.Unshare(libc.CLONE_NEWCGROUP),
         steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
     ]
+    if users is not None:
+        from rkt.stage1.ns.users import Give, JoinUsers, OwnFiles
+
+        plan.append(OwnFiles(users.ids))
     plan += limits.oom_score_steps(app)
     plan += _kernel_file_systems(
         own, covered, masked=not arguments.disable_paths, unified_cgroup=unified_cgroup
     )
     if b"dev" not in covered:
-        plan += _devices(pod_path + b"/" + SHM.encode())
+        tty_gid = _TTY_GID if users is None else users.ids.outside(_TTY_GID)
+        plan += _devices(pod_path + b"/" + SHM.encode(), tty_gid)
+        if users is not None:
+            plan.append(Give(b"dev/pts", users.ids))
+            if arguments.ipc != "parent":
+                # Else it is the host's, with the host's IPC namespace.
+                plan.append(Give(b"dev/mqueue", users.ids))
     plan += _engine_files(own, arguments)
     for mount in mounts:
-        plan.append(attach_volume(mount))
+        plan.append(attach_volume(mount, users))
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
+    if users is not None:
+        plan.append(JoinUsers(users, execute.uid))
     return AppPlan(
         name=app.name,
         root_fd=root_fd,
@@ -238,7 +266,7 @@ def _kernel_file_systems(
     return plan
 
 
-def _devices(shm: bytes) -> list[steps.Step]:
+def _devices(shm: bytes, tty_gid: int) -> list[steps.Step]:
     return [
         steps.MakeDirectory(b"dev"),
         steps.MountFilesystem(
@@ -250,7 +278,7 @@ def _devices(shm: bytes) -> list[steps.Step]:
             b"devpts",
             b"dev/pts",
             libc.MS_NOSUID | libc.MS_NOEXEC,
-            b"newinstance,ptmxmode=0666,mode=0620,gid=%d" % _TTY_GID,
+            b"newinstance,ptmxmode=0666,mode=0620,gid=%d" % tty_gid,
         ),
         steps.MakeDirectory(b"dev/mqueue"),
         steps.MountFilesystem(b"mqueue", b"dev/mqueue", _SAFE),

@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.interactive import Interactive
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Cgroup of pid 1 below the pod's; no app can be called so.
 INIT_GROUP = "rkt.init"
+#: Root directory of pid 1, below the engine's own files.
+EMPTY_ROOT = b"empty-root"
 #: How the pod was run, for ``enter`` (spec runtime §2.3).
 RUNTIME_CONFIG = "runtime-config"
 _SHM_OPTIONS = b"mode=1777,size=64m"
@@ -91,13 +94,7 @@ def _supervise(
     # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
     joiner = groups.child(INIT_GROUP).joiner()
     reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
-    shared = PodNamespaces(flags, _hostname(arguments).encode())
-    init = Init(
-        reaper_fd,
-        empty_root=own + b"/hidden-directory",
-        joiner=joiner,
-        seccomp=b"" if arguments.disable_seccomp else default_filter(),
-    )
+    shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT, joiner)
     joiner.close()
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
@@ -111,7 +108,7 @@ def _supervise(
     )
     try:
         try:
-            _start_apps(supervisor, pod, arguments, groups, terminal, is_unified=is_unified)
+            _start_apps(supervisor, pod, arguments, groups, terminal, users, is_unified=is_unified)
         except BaseException:
             supervisor.finish()
             raise
@@ -119,6 +116,29 @@ def _supervise(
         return supervisor.run()
     finally:
         shared.close()
+        if users is not None:
+            users.close()
+
+
+def _isolate(
+    arguments: RunArguments, flags: int, reaper_fd: int, empty_root: bytes, joiner: cgroup.Joiner
+) -> tuple[PodNamespaces, Init, UserNamespace | None]:
+    """The pod's namespaces with its pid 1; a user namespace owns the others, so it must be there first."""
+    hostname = _hostname(arguments).encode()
+    seccomp = b"" if arguments.disable_seccomp else default_filter()
+    if not arguments.private_users:
+        shared = PodNamespaces(flags, hostname)
+        return shared, Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp), None
+    from rkt.stage1.ns.users import open_users, parse_ids
+
+    ids = parse_ids(arguments.private_users)
+    flags |= libc.CLONE_NEWPID
+    init = Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp, flags=flags, ids=ids)
+    try:
+        return PodNamespaces(flags, hostname, pid=init.pid), init, open_users(init.pid, ids)
+    except BaseException:
+        init.kill()
+        raise
 
 
 def _start_apps(
@@ -127,6 +147,7 @@ def _start_apps(
     arguments: RunArguments,
     groups: cgroup.Group,
     terminal: Interactive | None,
+    users: UserNamespace | None,
     *,
     is_unified: bool,
 ) -> None:
@@ -143,6 +164,7 @@ def _start_apps(
             unified_cgroup=is_unified,
             handler=handler,
             is_first=is_first,
+            users=users,
         )
         if terminal is not None and not handler:
             plan.steps.append(terminal.step(plan.execute.uid))
@@ -220,12 +242,18 @@ def _make_own_files(arguments: RunArguments) -> None:
     libc.mount(b"tmpfs", own, b"tmpfs", flags, _OWN_OPTIONS)
     libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", flags, _SHM_OPTIONS)
     os.mkdir(f"{OWN_FILES}/hidden-directory", 0)
+    os.mkdir(f"{OWN_FILES}/{EMPTY_ROOT.decode()}", 0o755)
     files.write_new(f"{OWN_FILES}/hidden-file", b"", 0)
     hostname = _hostname(arguments)
     files.write_new(f"{OWN_FILES}/hostname", hostname.encode() + b"\n", 0o644)
     files.write_new(f"{OWN_FILES}/hosts", hosts.hosts_file(arguments.hosts_mode, hostname), 0o644)
     if arguments.resolv_mode in {"stage0", "host"}:
         files.write_new(f"{OWN_FILES}/resolv.conf", hosts.resolv_file(arguments.resolv_mode), 0o644)
+    if arguments.private_users:
+        from rkt.stage1.ns.users import give, parse_ids
+
+        visible = [name for name in os.listdir(OWN_FILES) if not name.startswith("hidden-")]
+        give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
     libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
 
 

@@ -13,16 +13,24 @@ from rkt.stage1.common import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rkt.linux.userns import UserNamespace
     from rkt.schema.mounts import PairedMount
 
 
-def attach_volume(mount: PairedMount) -> steps.Step:
-    """A detached copy of the volume's source, to be attached in the child."""
+def attach_volume(mount: PairedMount, users: UserNamespace | None = None) -> steps.Step:
+    """A detached copy of the volume's source, to be attached in the child.
+
+    With ``users``, ids on disk are those inside the pod; where the file system cannot do that, a notice says so, and what
+    is root's there is nobody's in the pod.
+    """
     attributes = libc.MOUNT_ATTR_NOSUID | (libc.MOUNT_ATTR_RDONLY if mount.read_only else 0)
     source = mount.source
     if source is None:
         source = f"{contract.SHARED_VOLUMES}/{mount.name}"
-        _make_empty_volume(source, mount.mode, mount.uid, mount.gid)
+        uid, gid = mount.uid, mount.gid
+        if users is not None:
+            uid, gid = users.ids.outside(uid), users.ids.outside(gid)
+        _make_empty_volume(source, mount.mode, uid, gid)
     try:
         source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
     except OSError as e:
@@ -38,6 +46,10 @@ def attach_volume(mount: PairedMount) -> steps.Step:
         depth = libc.AT_RECURSIVE if mount.recursive else 0
         tree = libc.open_tree(source_fd, b"", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | depth)
         libc.mount_setattr(tree, b"", libc.AT_EMPTY_PATH | depth, set_=attributes)
+        if users is not None and mount.source is not None and kind in {0o040000, 0o100000}:
+            from rkt.stage1.ns.users import map_volume
+
+            map_volume(tree, users, depth, f"volume {mount.name!r}: {source}")
     except OSError as e:
         if e.errno == errno.EINVAL:
             raise Stage1Error(f"volume {mount.name!r}: {source} cannot be bind mounted") from e
