@@ -16,12 +16,13 @@ _HIDDEN = "********"
 
 
 def run(invocation: Invocation) -> int:
-    """Print ``{"stage0":[…]}``: domains and registries by name, proxies, roots, then ``paths`` and ``stage1``."""
+    """Print ``{"stage0":[…]}``: domains and registries by name, proxies, roots, then ``paths``, ids for pods and ``stage1``."""
     from rkt.cli.output import print_json
     from rkt.config.auth import load_auth
     from rkt.config.network import load_network
     from rkt.config.paths import load_paths
     from rkt.config.stage1 import load_stage1
+    from rkt.config.users import load_users
 
     settings = invocation.settings
     auth = load_auth(settings)
@@ -39,6 +40,8 @@ def run(invocation: Invocation) -> int:
     stage0 += [_entry("proxy", hosts=[host], url=url) for host, url in sorted(network.proxies.items())]
     stage0 += [_entry("tls", hosts=[host], roots=path) for host, path in sorted(network.roots.items())]
     stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
+    if ranges := load_users(settings).ranges:
+        stage0.append(_entry("privateUsers", ranges=[f"{first}:{count}" for first, count in ranges]))
     stage0.append(_entry("stage1", name=stage1.name, version=stage1.version, location=stage1.location))
     print_json({"stage0": stage0}, pretty=invocation.values["pretty-print"])
     return 0
@@ -75,7 +78,8 @@ Prints one JSON object with an entry for each domain and each registry that has 
 proxy or root certificates of its own, one for paths and one for the default stage1 image. Secrets are replaced by
 asterisks unless they are asked for.
 
-Files are read from auth.d, fetch.d, paths.d and stage1.d of each configuration directory, if their name ends by .json.
+Files are read from auth.d, fetch.d, paths.d, stage1.d and users.d of each configuration directory, if their name ends by
+.json.
 Each has rktKind and rktVersion ("v1"). Credentials (kind auth) are sent by https only, to exactly the host and port of
 the URL that is asked for, never after a redirect elsewhere; such files must not be readable by everyone.
 
