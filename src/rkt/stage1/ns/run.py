@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Cgroup of pid 1 below the pod's; no app can be called so.
 INIT_GROUP = "rkt.init"
+#: Root directory of pid 1, below the engine's own files. In a user namespace it enters as owner, without capabilities.
+EMPTY_ROOT = "empty-root"
 #: How the pod was run, for ``enter`` (spec runtime §2.3).
 RUNTIME_CONFIG = "runtime-config"
 _SHM_OPTIONS = b"mode=1777,size=64m"
@@ -92,7 +94,7 @@ def _supervise(
     # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
     joiner = groups.child(INIT_GROUP).joiner()
     reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
-    shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/hidden-directory", joiner)
+    shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT.encode(), joiner)
     joiner.close()
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
@@ -240,6 +242,7 @@ def _make_own_files(arguments: RunArguments) -> None:
     libc.mount(b"tmpfs", own, b"tmpfs", flags, _OWN_OPTIONS)
     libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", flags, _SHM_OPTIONS)
     os.mkdir(f"{OWN_FILES}/hidden-directory", 0)
+    os.mkdir(f"{OWN_FILES}/{EMPTY_ROOT}", 0o700)
     files.write_new(f"{OWN_FILES}/hidden-file", b"", 0)
     hostname = _hostname(arguments)
     files.write_new(f"{OWN_FILES}/hostname", hostname.encode() + b"\n", 0o644)
@@ -249,7 +252,7 @@ def _make_own_files(arguments: RunArguments) -> None:
     if arguments.private_users:
         from rkt.stage1.ns.users import give, parse_ids
 
-        visible = [name for name in os.listdir(OWN_FILES) if not name.startswith("hidden-")]
+        visible = [name for name in os.listdir(OWN_FILES) if name in {"hostname", "hosts", "resolv.conf"}]
         give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
     libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
 
