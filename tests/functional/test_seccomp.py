@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.linux import libc, seccomp
+from rkt.linux.seccomp_isolators import REMOVE, RETAIN, compile_isolators
 from tests.lib.isolated import errno_of, run_isolated
 
 if TYPE_CHECKING:
@@ -174,8 +175,8 @@ def test_chroot_and_ids() -> None:
 
 def test_retain_kills() -> None:
     """A call outside of a retain set ends the process by SIGSYS."""
-    program = seccomp.compile_isolators(
-        [(seccomp.RETAIN, ["write", "exit_group", "mmap", "munmap", "brk", "futex"], "")]
+    program = compile_isolators(
+        [(RETAIN, ["write", "exit_group", "mmap", "munmap", "brk", "futex"], "")], DEFAULT
     )
     pid = os.fork()
     if pid == 0:
@@ -188,7 +189,7 @@ def test_retain_kills() -> None:
 
 def test_remove_answers_errno() -> None:
     """A removed call fails with the errno that was asked for (spec runtime, acceptance S2)."""
-    program = seccomp.compile_isolators([(seccomp.REMOVE, ["getppid", "mkdir", "mkdirat"], "EXFULL")])
+    program = compile_isolators([(REMOVE, ["getppid", "mkdir", "mkdirat"], "EXFULL")], DEFAULT)
     assert filtered(lambda: errno_of(lambda: os.mkdir("/tmp/never")), program) == errno.EXFULL
 
 

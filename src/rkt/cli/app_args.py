@@ -58,6 +58,11 @@ APP_FLAGS = {
             help="name of the app in the pod; default: last part of the image name",
             metavar="NAME",
         ),
+        Flag(
+            name="no-new-privileges",
+            help="whether programs of the app may gain privileges by set-uid and file capabilities: false lets them",
+            metavar="true|false",
+        ),
         Flag(name="oom-score-adj", help="badness for the out-of-memory killer, -1000 to 1000", metavar="N"),
         Flag(
             name="readonly-rootfs",
@@ -206,7 +211,8 @@ def _boolean(app: dict[str, Any], field: str, text: str) -> None:
     try:
         app[field] = parse_boolean(text)
     except UsageError as e:
-        raise UsageError("--readonly-rootfs must be set with a boolean", hint="--readonly-rootfs=true") from e
+        flag = field.replace("_", "-")
+        raise UsageError(f"--{flag} must be set with a boolean", hint=f"--{flag}=true") from e
 
 
 def _integer(low: int, high: int) -> Callable[[dict[str, Any], str, str], None]:
@@ -280,6 +286,7 @@ _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "memory": _plain,
     "mount": _mount,
     "name": _name,
+    "no-new-privileges": _boolean,
     "oom-score-adj": _integer(-1000, 1000),
     "readonly-rootfs": _boolean,
     "seccomp": _seccomp,

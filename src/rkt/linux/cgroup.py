@@ -47,10 +47,10 @@ DEFAULT_DEVICES: tuple[tuple[str, int, int | None, str], ...] = (
     ("c", 1, 8, "rwm"),  # random
     ("c", 1, 9, "rwm"),  # urandom
     ("c", 5, 0, "rwm"),  # tty
-    ("c", 5, 1, "rwm"),  # console
-    ("c", 5, 2, "rwm"),  # ptmx
-    ("c", 136, None, "rwm"),  # pts/*
-    ("c", 10, 200, "rwm"),  # net/tun
+    ("c", 5, 1, "rw"),  # console
+    ("c", 5, 2, "rw"),  # ptmx
+    ("c", 136, None, "rw"),  # pts/*
+    ("c", 10, 200, "rw"),  # net/tun
 )
 
 SUPERVISOR_SUFFIX = ".supervisor"

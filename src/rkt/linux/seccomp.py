@@ -2,7 +2,8 @@
 """System call filters: profiles compiled to BPF by libseccomp.
 
 The default filter is compiled when stage1 is built and only loaded at run time (``libc.seccomp_load``). This module is
-for that build, and for apps whose isolators ask for another filter.
+for that build, and for the workers of a fetch; what isolators of apps ask for is put before the default filter by
+``seccomp_isolators``.
 
 A program has two parts, each compiled by libseccomp and joined here. The first answers the refused arguments of calls
 that are otherwise allowed and hands everything else to the second, the list of calls. libseccomp alone cannot say "all
@@ -36,9 +37,6 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _BPF_RET_K = 0x06
 _BPF_JMP_JA = 0x05
 _BPF_MAXINSNS = 4096
-
-RETAIN = "os/linux/seccomp-retain-set"
-REMOVE = "os/linux/seccomp-remove-set"
 
 
 def scmp_act_errno(number: int) -> int:
@@ -83,77 +81,6 @@ def default_profile() -> Profile:
         profiles.CONDITIONAL,
         profiles.EXCEPTIONS,
     )
-
-
-def isolators_profile(isolators: Iterable[tuple[str, Sequence[str], str]]) -> Profile | None:
-    """The profile that seccomp isolators ask for.
-
-    A retain set allows its names, what ``profiles.IMPLICIT`` lists, and nothing else. A remove set takes its names away
-    from the default filter: rkt let everything else pass, but lists of what is bad age (invariant RN14). Conditions on
-    arguments stay as in the default filter, whoever names the call.
-
-    Args:
-        isolators: (isolator name, set, errno such as ``EPERM`` or empty to kill).
-    Returns:
-        None when no filter is wanted.
-    Raises:
-        ValueError: more than one isolator, an unknown wildcard or errno, or a name to remove that no architecture knows.
-    """
-    given = list(isolators)
-    if not given:
-        return default_profile()
-    if len(given) > 1:
-        raise ValueError("too many seccomp isolators specified")
-    kind, names, errno_name = given[0]
-    action = SCMP_ACT_KILL_PROCESS
-    if errno_name:
-        number = getattr(errno, errno_name, None)
-        if not isinstance(number, int):
-            raise ValueError(f"unknown errno {errno_name}")
-        action = scmp_act_errno(number)
-    everything = "@appc.io/all" in names
-    listed = profiles.expand(name for name in names if name not in {"@appc.io/all", "@appc.io/empty"})
-    if kind == RETAIN:
-        return None if everything else _retain(listed, action)
-    if kind == REMOVE:
-        if everything:
-            raise ValueError("removing @appc.io/all would leave no system call")
-        return _remove(listed, action)
-    raise ValueError(f"not a seccomp isolator: {kind}")
-
-
-def _retain(names: Sequence[str], action: int) -> Profile:
-    conditions = {name for name, _ in profiles.CONDITIONAL}
-    allowed = {*names, *profiles.words((profiles.IMPLICIT,))}
-    refused = dict.fromkeys(profiles.NOT_THERE, scmp_act_errno(errno.ENOSYS))
-    return Profile(
-        action,
-        # clone3 cannot be looked into; a retained clone stands for both (invariant RN17).
-        allowed - conditions - set(profiles.NOT_THERE),
-        refused,
-        [item for item in profiles.CONDITIONAL if item[0] in allowed],
-        [item for item in profiles.EXCEPTIONS if item[0] in allowed],
-    )
-
-
-def _remove(names: Sequence[str], action: int) -> Profile:
-    profile = default_profile()
-    resolve = Library().resolve
-    for name in names:
-        if resolve(name) is None:
-            raise ValueError(f"no system call is named {name}")
-        profile.refused[name] = action
-    gone = set(names)
-    profile.allowed = [name for name in profile.allowed if name not in gone]
-    profile.conditional = [item for item in profile.conditional if item[0] not in gone]
-    profile.exceptions = [item for item in profile.exceptions if item[0] not in gone]
-    return profile
-
-
-def compile_isolators(isolators: Iterable[tuple[str, Sequence[str], str]]) -> bytes:
-    """The filter that seccomp isolators ask for, empty for none; see ``isolators_profile`` and ``compile_filter``."""
-    profile = isolators_profile(isolators)
-    return b"" if profile is None else compile_filter(profile)
 
 
 def compile_filter(profile: Profile) -> bytes:

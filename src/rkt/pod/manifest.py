@@ -8,6 +8,7 @@ An app's environment, lowest to highest: the caller's (``--inherit-env``), the i
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, UsageError, quoted
+from rkt.pod.confinement import check_confinement
 from rkt.schema import appc, isolators, jsontext
 from rkt.schema.appc import App, ImageManifest, Mount, PodManifest, RuntimeApp
 from rkt.schema.isolators import Isolator
@@ -142,6 +143,7 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 isolators.check_enforceable(app.isolators, pod=False)
             else:
                 isolators.check_amounts(app.isolators)
+            check_confinement(app.isolators)
         except InvalidManifest as e:
             raise InvalidManifest(f"app {quoted(runtime_app.name)}: {e.message}", hint=e.hint) from e
         ports.update(port.name for port in app.ports)
@@ -280,6 +282,9 @@ def _flag_isolators(flags: AppRequest) -> tuple[frozenset[str], list[Isolator]]:
     if flags.seccomp is not None:
         replaced.update((isolators.SECCOMP_RETAIN, isolators.SECCOMP_REMOVE))
         added.append(parse_seccomp(flags.seccomp))
+    if flags.no_new_privileges is not None:
+        replaced.add(isolators.NO_NEW_PRIVILEGES)
+        added.append(Isolator(name=isolators.NO_NEW_PRIVILEGES, value=flags.no_new_privileges))
     # Memory and cpu are appended: the last one wins, and the image's own stays visible.
     if flags.memory is not None:
         memory = _as_usage(

@@ -45,6 +45,7 @@ class AppRequest(Record):
     caps_retain: list[str] | None = None
     caps_remove: list[str] | None = None
     seccomp: str | None = None
+    no_new_privileges: bool | None = None
     oom_score_adj: int | None = None
 
 

@@ -126,7 +126,6 @@ _SYSCALL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 _REPEATABLE = frozenset(
     (NO_NEW_PRIVILEGES, CPU, MEMORY, PIDS, BLOCK_BANDWIDTH, BLOCK_IOPS, NETWORK_BANDWIDTH)
 )
-_CONFLICTS = ((CAPABILITIES_RETAIN, CAPABILITIES_REMOVE), (SECCOMP_RETAIN, SECCOMP_REMOVE))
 
 _ISOLATOR = spellings("name", "value")
 _NAME_SET = spellings("set", "errno")
@@ -397,13 +396,16 @@ def check_together(isolators: Sequence[Isolator]) -> None:
         InvalidManifest: they cannot stand together.
     """
     seen: set[str] = set()
+    if sum(isolator.name in {SECCOMP_RETAIN, SECCOMP_REMOVE} for isolator in isolators) > 1:
+        raise InvalidManifest("too many seccomp isolators specified")
     for isolator in isolators:
         if isolator.name in seen and isolator.name not in _REPEATABLE and isolator.name in _PARSERS:
             raise InvalidManifest(f"isolator {quoted(isolator.name)} appears twice")
         seen.add(isolator.name)
-    for one, other in _CONFLICTS:
-        if one in seen and other in seen:
-            raise InvalidManifest(f"isolators {quoted(one)} and {quoted(other)} conflict")
+    if CAPABILITIES_RETAIN in seen and CAPABILITIES_REMOVE in seen:
+        raise InvalidManifest(
+            f"isolators {quoted(CAPABILITIES_RETAIN)} and {quoted(CAPABILITIES_REMOVE)} conflict"
+        )
 
 
 def check_enforceable(isolators: Sequence[Isolator], *, pod: bool) -> None:
@@ -505,7 +507,7 @@ def tighten(
             else:
                 notices.append("a wider system call filter: choose one by --seccomp")
         elif name == NO_NEW_PRIVILEGES and not value:
-            notices.append("gaining privileges by exec")
+            notices.append("gaining privileges by exec: allow it by --no-new-privileges=false")
         elif name == OOM_SCORE_ADJ and value < 0:
             notices.append("protection when memory is short: give it by --oom-score-adj")
         elif name == CPU_SHARES and value > _DEFAULT_CPU_SHARES:

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from rkt.linux import seccomp, seccomp_profiles
+from rkt.linux import seccomp, seccomp_profiles, syscalls
+from rkt.linux.seccomp_isolators import REMOVE, RETAIN, compile_isolators
 from tests.lib.bpf import AUDIT_ARCH, AUDIT_ARCH_I386, run_seccomp
 
 MACHINE = os.uname().machine
@@ -157,12 +158,12 @@ def test_foreign_abis() -> None:
 
 def test_no_isolator() -> None:
     """Without isolators the default filter is made, never none (CVE-2023-2431)."""
-    assert seccomp.compile_isolators([]) == DEFAULT
+    assert compile_isolators([], DEFAULT) == DEFAULT
 
 
 def test_retain() -> None:
     """A retain set allows its names and what a process cannot do without, and kills for the rest."""
-    program = seccomp.compile_isolators([(seccomp.RETAIN, ["read", "ioctl", "clone"], "")])
+    program = compile_isolators([(RETAIN, ["read", "ioctl", "clone"], "")], DEFAULT)
     assert answer("read", program=program) == ALLOW
     assert answer("execve", program=program) == ALLOW
     assert answer("exit_group", program=program) == ALLOW
@@ -173,19 +174,19 @@ def test_retain() -> None:
 def test_retain_keeps_conditions() -> None:
     """A retain set does not bring back the arguments that the default filter refuses."""
     names = ["ioctl", "clone", "clone3", "socket", "personality"]
-    program = seccomp.compile_isolators([(seccomp.RETAIN, names, "EXFULL")])
+    program = compile_isolators([(RETAIN, names, "EXFULL")], DEFAULT)
     assert answer("ioctl", 0, 0x5412, program=program) == EPERM
     assert answer("clone", 1 << 28, program=program) == EPERM
     assert answer("clone3", program=program) == ENOSYS
     assert answer("socket", 38, 1, program=program) == EAFNOSUPPORT
-    assert answer("personality", 0x0040000, program=program) == seccomp.scmp_act_errno(errno.EXFULL)
+    assert answer("personality", 0x0040000, program=program) == ENOSYS
     assert answer("write", program=program) == seccomp.scmp_act_errno(errno.EXFULL)
 
 
 def test_retain_beyond_the_default() -> None:
     """A retain set may name calls that the default filter refuses; the operator decides about that."""
     names = ["@rkt/default-whitelist", "ptrace"]
-    program = seccomp.compile_isolators([(seccomp.RETAIN, names, "EPERM")])
+    program = compile_isolators([(RETAIN, names, "EPERM")], DEFAULT)
     assert answer("ptrace", program=program) == ALLOW
     assert answer("openat", program=program) == ALLOW
     assert answer("bpf", program=program) == EPERM
@@ -193,12 +194,12 @@ def test_retain_beyond_the_default() -> None:
 
 def test_retain_all() -> None:
     """Retaining everything is asking for no filter."""
-    assert seccomp.compile_isolators([(seccomp.RETAIN, ["@appc.io/all"], "")]) == b""
+    assert compile_isolators([(RETAIN, ["@appc.io/all"], "")], DEFAULT) == b""
 
 
 def test_remove() -> None:
     """A remove set takes its names from the default filter, which otherwise stays."""
-    program = seccomp.compile_isolators([(seccomp.REMOVE, ["openat", "socket"], "EXFULL")])
+    program = compile_isolators([(REMOVE, ["openat", "socket"], "EXFULL")], DEFAULT)
     assert answer("openat", program=program) == seccomp.scmp_act_errno(errno.EXFULL)
     assert answer("socket", 38, program=program) == seccomp.scmp_act_errno(errno.EXFULL)
     assert answer("read", program=program) == ALLOW
@@ -208,7 +209,7 @@ def test_remove() -> None:
 
 def test_remove_kills() -> None:
     """Without an errno the removed calls kill, those that the default filter refuses anyway too."""
-    program = seccomp.compile_isolators([(seccomp.REMOVE, ["openat", "reboot", "personality"], "")])
+    program = compile_isolators([(REMOVE, ["openat", "reboot", "personality"], "")], DEFAULT)
     assert answer("openat", program=program) == KILL
     assert answer("reboot", program=program) == KILL
     assert answer("personality", 0, program=program) == KILL
@@ -216,13 +217,13 @@ def test_remove_kills() -> None:
 
 def test_remove_nothing() -> None:
     """Removing the empty set leaves the default filter."""
-    assert seccomp.compile_isolators([(seccomp.REMOVE, ["@appc.io/empty"], "")]) == DEFAULT
+    assert compile_isolators([(REMOVE, ["@appc.io/empty"], "")], DEFAULT) == DEFAULT
 
 
 @pytest.mark.parametrize("name", ["@rkt/default-whitelist", "@docker/default-whitelist"])
 def test_retain_default(name: str) -> None:
     """The named white lists run programs of today."""
-    program = seccomp.compile_isolators([(seccomp.RETAIN, [name], "EPERM")])
+    program = compile_isolators([(RETAIN, [name], "EPERM")], DEFAULT)
     for call in ("read", "openat", "rseq", "clock_nanosleep", "prctl", "newfstatat"):
         if exists(call):
             assert answer(call, program=program) == ALLOW
@@ -231,19 +232,68 @@ def test_retain_default(name: str) -> None:
 @pytest.mark.parametrize(
     "isolators",
     [
-        [(seccomp.RETAIN, ["@rkt/nothing"], "")],
-        [(seccomp.REMOVE, ["@systemd/unheard-of"], "")],
-        [(seccomp.REMOVE, ["sokcet"], "")],
-        [(seccomp.REMOVE, ["@appc.io/all"], "")],
-        [(seccomp.RETAIN, ["read"], "EWHATEVER")],
-        [(seccomp.RETAIN, ["read"], ""), (seccomp.RETAIN, ["write"], "")],
+        [(RETAIN, ["@rkt/nothing"], "")],
+        [(REMOVE, ["@systemd/unheard-of"], "")],
+        [(REMOVE, ["sokcet"], "")],
+        [(REMOVE, ["@appc.io/all"], "")],
+        [(RETAIN, ["read"], "EWHATEVER")],
+        [(RETAIN, ["read"], ""), (RETAIN, ["write"], "")],
         [("os/linux/seccomp", ["read"], "")],
     ],
 )
 def test_refused_isolators(isolators: list[tuple[str, list[str], str]]) -> None:
     """What cannot be understood is an error and not a weaker filter."""
     with pytest.raises(ValueError, match=r"seccomp|system call|errno"):
-        seccomp.compile_isolators(isolators)
+        compile_isolators(isolators, DEFAULT)
+
+
+def test_numbers() -> None:
+    """The table of numbers is libseccomp's, where both know a call, and every call of the lists is in it."""
+    table = syscalls.numbers(MACHINE)
+    assert table is not None
+    assert {
+        name: (number, LIBRARY.resolve(name))
+        for name, number in table.items()
+        if LIBRARY.resolve(name) not in {number, None}
+    } == {}
+    assert len(table) > 300
+    lists = [*seccomp_profiles.ALLOWED.values(), *seccomp_profiles.REFUSED.values()]
+    assert [name for name in seccomp_profiles.words(lists) if not syscalls.is_known(name)] == []
+    assert [name for name in seccomp_profiles.words(lists) if exists(name) and name not in table] == []
+
+
+def test_isolators_leave_other_abis_to_the_default_filter() -> None:
+    """With isolators too, calls of i386, x32 and other architectures do not exist (RN15)."""
+    program = compile_isolators([(RETAIN, ["read", "write"], "")], DEFAULT)
+    assert run_seccomp(program, 4, arch=AUDIT_ARCH_I386) == ENOSYS
+    assert run_seccomp(program, 0, arch=0x12345678) == ENOSYS
+    if MACHINE == "x86_64":
+        assert run_seccomp(program, 0x40000000, arch=AUDIT_ARCH[MACHINE]) == ENOSYS
+
+
+@pytest.mark.parametrize("kind", [RETAIN, REMOVE])
+def test_every_number_gets_the_verdict_of_its_set(kind: str) -> None:
+    """Whatever is in a set, no number below 500 is answered otherwise than set and default filter together say."""
+    names = ["read", "openat", "mount", "ptrace", "getpid", "bpf", "io_uring_setup", "mseal", "kill"]
+    program = compile_isolators([(kind, names, "EXFULL")], DEFAULT)
+    table = syscalls.numbers(MACHINE)
+    assert table is not None
+    listed = {table[name] for name in names}
+    implicit = {
+        table[name]
+        for name in (*seccomp_profiles.words((seccomp_profiles.IMPLICIT,)), "clone3")
+        if name in table
+    }
+    refused = seccomp.scmp_act_errno(errno.EXFULL)
+    for number in range(500):
+        usual = run_seccomp(DEFAULT, number, arch=AUDIT_ARCH[MACHINE])
+        if kind == REMOVE:
+            wanted = refused if number in listed else usual
+        elif number in implicit:
+            wanted = usual
+        else:
+            wanted = ALLOW if number in listed else refused
+        assert run_seccomp(program, number, arch=AUDIT_ARCH[MACHINE]) == wanted, number
 
 
 def test_size() -> None:

@@ -144,9 +144,11 @@ def _filter(app: PodApp) -> bytes:
     """The app's compiled system call filter; one that cannot be had is an error (CVE-2023-2431)."""
     wanted = [i for i in app.app.isolators if i.name.startswith("os/linux/seccomp-")]
     if wanted:
-        from rkt.linux import seccomp
+        from rkt.linux import seccomp_isolators
 
-        return seccomp.compile_isolators([(i.name, i.value.names, i.value.errno) for i in wanted])
+        return seccomp_isolators.compile_isolators(
+            [(i.name, i.value.names, i.value.errno) for i in wanted], default_filter()
+        )
     return default_filter()
 
 
