@@ -63,6 +63,7 @@ class Command(Record):
         run: does it and returns the exit status; raises ``RktError`` otherwise.
         app_flags: accept per-app flags and image arguments (spec cli §1.6); names of those accepted.
         needs_root: refused early for others with ``cannot run as unprivileged user``.
+        for_members: members of the group ``rkt`` are not refused.
         tail: stop parsing flags at the first word (``enter``), the rest is ``Invocation.words``.
         completes: what positional words are: ``image``, ``pod``, ``file`` or empty.
         examples: (command line, what it does) for the man page.
@@ -76,6 +77,7 @@ class Command(Record):
     flags: tuple[Flag, ...] = ()
     app_flags: tuple[str, ...] = ()
     needs_root: bool = False
+    for_members: bool = False
     tail: bool = False
     hidden: bool = False
     completes: str = ""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rkt.cli.app_args import FETCH_APP_FLAGS
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.output import write
@@ -11,6 +13,7 @@ from rkt.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.config.settings import Settings
 
 
 def run(invocation: Invocation) -> int:
@@ -23,9 +26,14 @@ def run(invocation: Invocation) -> int:
     if any(app.args is not None for app in invocation.apps):
         raise UsageError("app arguments unsupported")
     policy = _pull_policy(invocation)
+    settings = invocation.settings
+    if os.geteuid() != 0:
+        from rkt.fetch.spool import settings_of_member
+
+        settings = settings_of_member(settings)
     keys = []
-    report = Reporter(invocation.settings, invocation.values["progress"])
-    with Fetcher(invocation.settings, pull_policy=policy, progress=report) as fetcher:
+    report = Reporter(settings, invocation.values["progress"])
+    with Fetcher(settings, pull_policy=policy, progress=report) as fetcher:
         for app in invocation.apps:
             fetcher.expect(app.reference, app.signature)
         for app in invocation.apps:
@@ -33,8 +41,18 @@ def run(invocation: Invocation) -> int:
             fetcher.dependencies(record)
             report.result(app.reference, record)
             keys.append(record.key)
+    if os.geteuid() == 0:
+        _honour_members(settings)
     write("".join(f"{key if invocation.values['full'] else key.medium}\n" for key in keys))
     return 0
+
+
+def _honour_members(settings: Settings) -> None:
+    """Remove what members asked to be removed, now that it is known what is wanted again."""
+    from rkt.stage0.keep import honour_removals
+    from rkt.store.cas import Store
+
+    honour_removals(settings, Store(settings.data_dir))
 
 
 def _pull_policy(invocation: Invocation) -> str:
@@ -65,6 +83,9 @@ COMMAND = Command(
         "With the policy update servers are asked again, unless they said for how long that is not needed (max-age); "
         "new looks into the store first, never looks nowhere else. Credentials, proxies and private root certificates "
         "are configured, see rkt help config; proxy variables and SSL_CERT_FILE are not read.\n\n"
+        "Members of the group rkt fetch into a small store of their own, where the image stays as it came, verified by the same keys, and pending: the next "
+        "command of root that names it, by name, hash or URL, verifies it again and takes it, unless verification is switched "
+        "off. A hash stands for an image that is there, or pending.\n\n"
         "Prints one hash per image. A download that broke off is gone on with by the next fetch of the same URL.\n\n"
         "--progress=auto draws a bar on a terminal and prints a line per second elsewhere, as --progress=plain always "
         'does. With --progress=json each line on standard error is one JSON object: {"event": "download", "url", '
@@ -92,6 +113,7 @@ COMMAND = Command(
     ),
     app_flags=FETCH_APP_FLAGS,
     needs_root=True,
+    for_members=True,
     completes="file",
     examples=(
         ("rkt fetch example.com/app:1.0", "find the image of a name, verify and import it"),

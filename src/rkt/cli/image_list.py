@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.output import FORMATS, human_size, human_time, long_time, message, print_json, print_table
 from rkt.errors import UsageError
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.cli.command import Invocation
+    from rkt.config.settings import Settings
     from rkt.errors import RktError
+    from rkt.store.cas import Store
+    from rkt.store.pending import Pending
     from rkt.store.record import ImageRecord
 
 _HEADERS = {
@@ -23,6 +28,8 @@ _HEADERS = {
     "lastused": "LAST USED",
     "verdict": "VERDICT",
 }
+#: Verdict on an image that a member fetched and root has not judged yet.
+PENDING = "pending"
 _SORT_FIELDS = ("name", "importtime", "lastused", "size")
 
 
@@ -68,6 +75,44 @@ class _Row:
         }
 
 
+class _PendingRow(_Row):
+    """One image that a member fetched: what is shown of it is what the member claims."""
+
+    __slots__ = ("_uid",)
+
+    def __init__(self, pending: Pending) -> None:
+        from rkt.store.record import ImageRecord
+        from rkt.trust.verdict import Verdict
+
+        self._uid = pending.home.uid
+        super().__init__(
+            ImageRecord(
+                key=pending.key,
+                image_id=pending.image_id,
+                name=pending.name,
+                labels=pending.labels,
+                import_time_ns=pending.fetched_ns,
+                origin="",
+                size_bytes=pending.size_bytes,
+                tree_size_bytes=0,
+                verdict=Verdict(
+                    kind=PENDING, name=pending.name, rule=f"fetched by user {self._uid}", checked_at=0
+                ),
+                layers=[],
+                manifest_digest="",
+            ),
+            0,
+        )
+
+    def cell(self, field: str, now_ns: int, *, full: bool) -> str:
+        if field == "verdict" and full:
+            return f"{PENDING} ({self.record.verdict.rule})"
+        return super().cell(field, now_ns, full=full)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "pending": True, "uid": self._uid}
+
+
 def _verdict(record: ImageRecord, *, full: bool) -> str:
     """Who vouches for it; an image that nobody vouches for catches the eye (invariant SG16)."""
     verdict = record.verdict
@@ -89,9 +134,11 @@ def run(invocation: Invocation) -> int:
     sort = _words(values["sort"], _SORT_FIELDS, "--sort")
     if values["order"] not in {"asc", "desc"}:
         raise UsageError(f"wrong sort order {values['order']!r}", hint="use --order=asc or --order=desc")
-    store = Store(invocation.settings.data_dir)
+    settings = invocation.settings
+    store = Store(settings.data_dir)
     damaged: list[RktError] = []
     rows = [_Row(record, store.last_used_ns(record.key)) for record in store.records(damaged)]
+    rows = _with_members(rows, store, settings)
     rows.sort(key=lambda row: row.record.key)
     rows.sort(key=lambda row: [row.sort_key(field) for field in sort], reverse=values["order"] == "desc")
     if values["format"]:
@@ -105,6 +152,31 @@ def run(invocation: Invocation) -> int:
     for error in damaged:
         message(invocation.settings, error.message + (f" (hint: {error.hint})" if error.hint else ""))
     return 0
+
+
+def _with_members(rows: list[_Row], store: Store, settings: Settings) -> list[_Row]:
+    """The rows without images that members removed, and with those that they fetched."""
+    from rkt.store.pending import Spool
+
+    with Spool(settings.data_dir) as spool:
+        if not spool.homes:
+            return rows
+        removed = set(spool.removed(store))
+        if removed:
+            from rkt.stage0.keep import stage1_keys
+
+            removed -= stage1_keys(settings, store)
+        rows = [row for row in rows if row.record.key not in removed]
+        seen = {row.record.key for row in rows}
+        for pending in spool.pending():
+            if pending.key not in seen:
+                seen.add(pending.key)
+                rows.append(_PendingRow(pending))
+    if removed and os.geteuid() == 0:
+        message(
+            settings, f"{len(removed)} image(s) that members removed are still on disk (hint: rkt image gc)"
+        )
+    return rows
 
 
 def _words(text: str, known: tuple[str, ...], flag: str) -> list[str]:
@@ -123,7 +195,11 @@ COMMAND = Command(
     description=(
         "The size is that of the uncompressed image. The verdict says how the image was verified when it was fetched: "
         "openpgp (a trusted key signed it), builtin (a stage1 image of the installation), or NOT VERIFIED. "
-        "Whether it may run is decided anew at each start."
+        "Whether it may run is decided anew at each start.\n\n"
+        "Images that members of the group rkt fetched, and that no command of root has needed yet, have the verdict "
+        "pending: root will judge them when they are needed, and what is shown of them is what that member says. In JSON "
+        'they have the members "pending": true and "uid". Images that a member removed are not shown; rkt image gc takes '
+        "them."
     ),
     flags=(
         Flag(

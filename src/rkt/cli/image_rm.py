@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
+
 from rkt.cli.command import Command
 from rkt.cli.output import message, write
 from rkt.errors import EXIT_FAILURE, UsageError
+from rkt.values import is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
     from rkt.config.settings import Settings
+    from rkt.store.cas import Store
     from rkt.values import ImageKey
 
 
@@ -23,19 +27,26 @@ def run(invocation: Invocation) -> int:
     if not invocation.words:
         raise UsageError("must provide at least one image ID", hint="rkt image list")
     settings = invocation.settings
+    if os.geteuid() != 0:
+        return _as_member(invocation.words, settings)
     store = Store(settings.data_dir)
     failed = False
+    removed = 0
     keys: list[ImageKey] = []
     for word in invocation.words:
         try:
             key = store.resolve(word)
         except RktError as e:
-            message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
-            failed = True
+            pending = _pending(settings, word)
+            for key in pending:
+                write(f'successfully removed aci for image: "{key}"\n')
+            removed += len(pending)
+            if not pending:
+                message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
+                failed = True
             continue
         if key not in keys:
             keys.append(key)
-    removed = 0
     default = _default_stage1(settings)
     for key in keys:
         try:
@@ -45,6 +56,7 @@ def run(invocation: Invocation) -> int:
             failed = True
             continue
         removed += 1
+        _pending(settings, key)
         if key == default:
             message(
                 settings, f"warning: {key.medium} is the default stage1 image; the next pod imports it again"
@@ -54,6 +66,76 @@ def run(invocation: Invocation) -> int:
             message(
                 settings, f"files of {key.medium} stay as long as pods use them; then: rkt gc, rkt image gc"
             )
+    _honour_members(settings, store)
+    if removed:
+        message(settings, f"{removed} image(s) successfully removed")
+    return EXIT_FAILURE if failed else 0
+
+
+def _honour_members(settings: Settings, store: Store) -> None:
+    """Remove what members asked to be removed; nobody asked for it here, so that nothing is said."""
+    from rkt.stage0.keep import honour_removals
+
+    honour_removals(settings, store)
+
+
+def _pending(settings: Settings, text: str) -> list[ImageKey]:
+    """Remove images that members fetched and root did not take; returns their keys.
+
+    Several at once only when one member's key, or name, is another's too.
+    """
+    from rkt.store.pending import Spool, matching
+
+    with Spool(settings.data_dir) as spool:
+        found = matching(spool.pending(), text) if spool.homes else []
+        if is_image_hash(text) and len({p.key for p in found}) > 1:
+            return []
+        found = [p for p in found if p.key == found[0].key]
+        for pending in found:
+            spool.discard(pending)
+    return list({p.key for p in found})
+
+
+def _as_member(words: list[str], settings: Settings) -> int:
+    """A member removes their own images, and asks root to remove others."""
+    from rkt.errors import HostError, RktError
+    from rkt.stage0.keep import stage1_keys
+    from rkt.store.member import MemberStore, find_to_remove, member_settings
+
+    own = member_settings(settings)
+    store = MemberStore(own.data_dir, own.shared_dir)
+    failed = False
+    keys: list[ImageKey] = []
+    for word in words:
+        try:
+            key = find_to_remove(store, word)
+            if store.is_shared(key) and key in stage1_keys(settings, store.shared):
+                raise HostError(
+                    f"image {key.medium} is a stage1 image, which root's pods start with",
+                    hint=f"sudo rkt image rm {key.medium}",
+                )
+        except RktError as e:
+            message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
+            failed = True
+            continue
+        if key not in keys:
+            keys.append(key)
+    removed = 0
+    for key in keys:
+        try:
+            if store.is_own(key):
+                store.remove(key)
+            if store.is_shared(key):
+                store.ask_for_removal(key)
+                message(
+                    settings, f"files of {key.medium} stay until root's next rkt image gc, image rm or fetch"
+                )
+        except RktError as e:
+            message(settings, e.message)
+            failed = True
+            continue
+        removed += 1
+        write(f'successfully removed aci for image: "{key}"\n')
     if removed:
         message(settings, f"{removed} image(s) successfully removed")
     return EXIT_FAILURE if failed else 0
@@ -76,9 +158,13 @@ COMMAND = Command(
     usage="IMAGE…",
     description=(
         "IMAGE is a hash, the beginning of one, or a name. Pods that use the image keep working: its files stay until "
-        "no pod refers to them."
+        "no pod refers to them.\n\n"
+        "A member of the group rkt removes images of their own at once. One that root fetched vanishes from the lists, and its "
+        "files go with the next rkt image gc, image rm or fetch by root, unless a pod needs them or it was used or fetched again by then. "
+        "Stage1 images stay."
     ),
     needs_root=True,
+    for_members=True,
     completes="image",
     run=run,
 )

@@ -170,14 +170,20 @@ def _run(words: list[str], installation: Installation, ending: _Ending) -> int:
     for flag in parsed.deprecated:
         _to_stderr(f"Flag --{flag.name} has been deprecated, use --{flag.deprecated} instead\n")
     ending.json = str(parsed.values.get("format", "")).startswith("json")
-    if command.needs_root and os.geteuid() != 0:
+    unprivileged = command.needs_root and os.geteuid() != 0
+    if unprivileged and not command.for_members:
         raise HostError("cannot run as unprivileged user", hint=f"sudo rkt {found.name} …")
+    settings = _settings(parsed, installation, ending.prefix)
+    if unprivileged:
+        from rkt.store.member import require_member
+
+        require_member(settings.data_dir, found.name)
     if parsed.words and not command.usage:
         # ``rkt gc UUID`` must not look as if it had collected that pod only.
         raise UsageError(f"unexpected argument {quoted(parsed.words[0])}")
     invocation = Invocation(
         command=command,
-        settings=_settings(parsed, installation, ending.prefix),
+        settings=settings,
         values=parsed.values,
         given=parsed.given,
         words=parsed.words,

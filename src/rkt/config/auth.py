@@ -78,7 +78,9 @@ def load_auth(settings: Settings) -> AuthConfig:
     for directory in settings.config_dirs:
         own_domains: dict[str, BasicCredentials | OAuthCredentials | AwsCredentials] = {}
         own_registries: dict[str, BasicCredentials] = {}
-        for file in read_directory(f"{directory}/auth.d", ("auth", "dockerAuth")):
+        # A member of the group rkt fetches without the credentials that are root's alone.
+        found = read_directory(f"{directory}/auth.d", ("auth", "dockerAuth"), readable_only=os.geteuid() != 0)
+        for file in found:
             _check_secrecy(file.path)
             if file.kind == "auth":
                 _read_auth(file, own_domains)

@@ -63,12 +63,15 @@ def text_member(file: ConfigFile, members: dict[str, Any], name: str) -> str:
     return value
 
 
-def read_directory(directory: str, kinds: tuple[str, ...]) -> list[ConfigFile]:
+def read_directory(
+    directory: str, kinds: tuple[str, ...], *, readable_only: bool = False
+) -> list[ConfigFile]:
     """The files of one configuration directory's sub-directory, by name; a missing directory is empty.
 
     Args:
         directory: such as ``/etc/rkt/auth.d``.
         kinds: those that may stand there.
+        readable_only: pass over what this user may not read.
     Raises:
         ConfigError: the path is no directory, or a file is not what it should be.
     """
@@ -83,7 +86,12 @@ def read_directory(directory: str, kinds: tuple[str, ...]) -> list[ConfigFile]:
         return []
     except NotADirectoryError:
         raise ConfigError(f'expected "{directory}" to be a directory') from None
-    return [_read(os.path.join(directory, name), kinds) for name in names]
+    except PermissionError:
+        if readable_only:
+            return []
+        raise
+    paths = [os.path.join(directory, name) for name in names]
+    return [_read(path, kinds) for path in paths if not readable_only or os.access(path, os.R_OK)]
 
 
 def _read(path: str, kinds: tuple[str, ...]) -> ConfigFile:

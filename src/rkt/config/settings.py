@@ -129,6 +129,7 @@ class Settings(Record):
 
     Attributes:
         data_dir: absolute data directory, symbolic links resolved (``--dir``).
+        shared_dir: root's, when a member of the group ``rkt`` works in a store of their own; else empty.
         system_config_dir, local_config_dir: absolute; ``user_config_dir`` may be empty.
         insecure: what ``--insecure-options`` switched off.
         debug: diagnostics and error trees.
@@ -138,6 +139,7 @@ class Settings(Record):
 
     installation: Installation
     data_dir: str = "/var/lib/rkt"
+    shared_dir: str = ""
     system_config_dir: str = "/usr/lib/rkt"
     local_config_dir: str = "/etc/rkt"
     user_config_dir: str = ""

@@ -32,7 +32,7 @@ from rkt.fetch import fetch
 from rkt.fetch.report import Reporter
 from rkt.linux import libc
 from rkt.privsep import wire
-from rkt.store.cas import Store
+from rkt.store.member import open_store
 from rkt.values import ImageKey
 
 TYPE_CHECKING = False
@@ -232,7 +232,7 @@ class Crew:
         if "result" in message:
             key = ImageKey.parse(message["result"])
             try:
-                self._finish(job, Store(self._settings.data_dir).get(key))
+                self._finish(job, open_store(self._settings).get(key))
             except RktError as e:
                 self._finish(job, e)
         elif "error" in message:

@@ -16,8 +16,8 @@ from rkt.fetch.crew import Crew
 from rkt.fetch.report import Reporter
 from rkt.image.render import MAX_DEPTH, MAX_PARTS
 from rkt.schema.appc import parse_image_manifest
-from rkt.store.cas import Store
 from rkt.store.composition import check_dependency, find_dependency, resolve
+from rkt.store.member import open_store
 from rkt.values import AppcReference
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Fetcher:
             NotFound, FetchError, NotVerified: a dependency cannot be had.
             ImageError: one is not what its dependent says, or they form a cycle, or there are too many.
         """
-        store = Store(self._settings.data_dir)
+        store = open_store(self._settings)
         if not parse_image_manifest(store.manifest_bytes(top.key)).dependencies:
             return
         self._crew.foresee(top)
@@ -84,7 +84,7 @@ class Fetcher:
                 expanded.add(found.key)
                 waiting.append((found, depth + 1))
         # Cycles end above without a word; they are found here, before anything is run.
-        resolve(Store(self._settings.data_dir), top.key)
+        resolve(open_store(self._settings), top.key)
 
     def close(self) -> None:
         """Give up what nobody waits for."""
@@ -94,7 +94,7 @@ class Fetcher:
         if self._pull_policy == fetch.UPDATE and not dependency.image_id:
             return None
         try:
-            return find_dependency(Store(self._settings.data_dir), dependency)
+            return find_dependency(open_store(self._settings), dependency)
         except NotFound:
             if self._pull_policy == fetch.NEVER:
                 raise
@@ -102,16 +102,32 @@ class Fetcher:
 
     def _have(self, dependency: Dependency, wanted: AppcReference) -> ImageRecord:
         # What came for the sake of this very question is in the store too by now, but was not found there.
-        record = None if self._crew.is_expected(str(wanted)) else self._in_store(dependency)
+        record = None if self._crew.is_expected(str(wanted)) else self._had(dependency, wanted)
         if record is None:
             return self._crew.fetch(_question(wanted))
         self._report.debug(f"using image from local store for image name {wanted}")
-        Store(self._settings.data_dir).touch(record.key)
+        open_store(self._settings).touch(record.key)
+        return record
+
+    def _had(self, dependency: Dependency, wanted: AppcReference) -> ImageRecord | None:
+        """What is in the store; or pinned, or no server may be asked, and a member of the group ``rkt`` has it."""
+        try:
+            record = self._in_store(dependency)
+        except NotFound:
+            from rkt.fetch.spool import take_dependency
+
+            record = take_dependency(dependency.image_id, wanted, self._settings, self._report)
+            if record is None:
+                raise
+        if record is None and dependency.image_id:
+            from rkt.fetch.spool import take_dependency
+
+            record = take_dependency(dependency.image_id, wanted, self._settings, self._report)
         return record
 
     def _foresee(self, image: ImageRecord) -> list[str]:
         """What the walk will ask for below an image; what cannot be had it will say itself, in its order."""
-        store = Store(self._settings.data_dir)
+        store = open_store(self._settings)
         found: list[str] = []
         waiting = deque([image])
         while waiting and len(self._foreseen) < MAX_PARTS:

@@ -14,6 +14,7 @@ This module moves things and compares them; it never judges (``trust``), and nev
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -39,9 +40,10 @@ from rkt.privsep import libraries
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
+from rkt.store.member import open_store
 from rkt.store.record import RemoteRow
 from rkt.store.staging import Staging, sweep
-from rkt.values import ACIdentifier, AppcReference
+from rkt.values import ACIdentifier, AppcReference, is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from rkt.fetch.reference import Reference
     from rkt.store.record import ImageRecord
     from rkt.trust.verdict import Verdict
+    from rkt.values import ImageID
 
 #: Pull policies (spec cli §5.3).
 NEW = "new"
@@ -77,7 +80,7 @@ def fetch_image(
     """Bring an image into the store, or find it there, as the pull policy says.
 
     Args:
-        reference: path, URL or name; a hash counts as a name.
+        reference: path, URL, name, or the hash of an image that is there.
         settings: of the running command; its ``insecure`` says which checks are off.
         signature: file with the detached signature; by default it is looked for beside the image.
         pull_policy: ``new``, ``update`` or ``never``.
@@ -91,17 +94,25 @@ def fetch_image(
     """
     if pull_policy not in POLICIES:
         raise UsageError(f"unknown pull policy {pull_policy!r}", hint=f"use one of {', '.join(POLICIES)}")
-    parsed = references.parse_reference(reference)
     report = progress or Reporter(settings)
-    store = Store(settings.data_dir)
+    store = open_store(settings)
+    if is_image_hash(reference):
+        from rkt.fetch.spool import find_by_hash
+
+        known = find_by_hash(reference, settings, store, report)
+        store.touch(known.key)
+        return known
+    parsed = references.parse_reference(reference)
     if parsed.kind == references.FILE:
         report.debug(f"using image from file {parsed.location}")
-        return _Fetch(parsed, settings, store, report, signature).from_file()
+        return _make(parsed, settings, store, report, signature).from_file()
     if parsed.kind == references.NAME:
         return _by_name(parsed, settings, store, report, pull_policy, signature)
     if pull_policy != UPDATE and (record := _from_row(parsed.text, store)) is not None:
         report.debug(f"using image from local store for url {reference}")
         store.touch(record.key)
+        return record
+    if pull_policy != UPDATE and (record := _from_spool(parsed, settings, report, signature)) is not None:
         return record
     if pull_policy == NEVER:
         kind = "docker image" if parsed.kind == references.DOCKER else "image"
@@ -111,7 +122,7 @@ def fetch_image(
             f'cannot fetch "{reference}": docker registries are not supported yet',
             hint="fetch an image by its file or its URL: rkt fetch https://HOST/PATH/IMAGE.aci",
         )
-    return _Fetch(parsed, settings, store, report, signature).from_url(parsed.location)
+    return _make(parsed, settings, store, report, signature).from_url(parsed.location)
 
 
 def _by_name(
@@ -130,12 +141,35 @@ def _by_name(
             report.debug(f"using image from local store for image name {parsed.text}")
             store.touch(key)
             return store.get(key)
+        if (record := _from_spool(parsed, settings, report, signature)) is not None:
+            return record
     if pull_policy == NEVER:
         raise NotFound(
             f'unable to fetch image from image name "{parsed.text}": {_NOT_IN_STORE}',
             hint=f"rkt fetch {parsed.text}",
         )
-    return _Fetch(parsed, settings, store, report, signature).from_name()
+    return _make(parsed, settings, store, report, signature).from_name()
+
+
+def _from_spool(
+    parsed: Reference, settings: Settings, report: Reporter, signature: str | None
+) -> ImageRecord | None:
+    """What a member of the group ``rkt`` fetched before, if root wants it now and it is good."""
+    if signature is not None or os.geteuid() != 0:
+        return None
+    from rkt.fetch.spool import take
+
+    return take(parsed, settings, report)
+
+
+def _make(
+    reference: Reference, settings: Settings, store: Store, report: Reporter, signature: str | None
+) -> Fetch:
+    if settings.shared_dir:
+        from rkt.fetch.spool import MemberFetch
+
+        return MemberFetch(reference, settings, store, report, signature)
+    return Fetch(reference, settings, store, report, signature)
 
 
 def _from_row(url: str, store: Store) -> ImageRecord | None:
@@ -148,7 +182,7 @@ def _from_row(url: str, store: Store) -> ImageRecord | None:
         return None  # removed or damaged: fetch it again
 
 
-class _Fetch:
+class Fetch:
     """One image on its way."""
 
     def __init__(
@@ -321,7 +355,9 @@ class _Fetch:
             record = self._import(staging, partial.blob_fd, partial.path, answer, signature, ahead)
         return answer, record
 
-    def _unpack_ahead(self, staging: Staging, partial: Partial) -> UnpackAhead:
+    def _unpack_ahead(
+        self, staging: Staging, partial: Partial
+    ) -> contextlib.AbstractContextManager[UnpackAhead | None]:
         from rkt.fetch.ahead import UnpackAhead
 
         self._ahead = UnpackAhead(staging, partial.blob_fd, self._settings.installation)
@@ -498,6 +534,7 @@ class _Fetch:
         )
         # What follows needs its room no more; the name stays, with the lock that others wait for.
         os.ftruncate(blob_fd, 0)
+        self._check_image_id(unpacked.image_id)
         self._check_labels(parse_image_manifest(unpacked.manifest).labels)
         return importer.commit(
             self._store,
@@ -508,8 +545,14 @@ class _Fetch:
             origin=self._reference.location
             if self._reference.kind == references.FILE
             else self._reference.text,
-            latest=self._wanted is not None and "version" not in self._wanted.labels,
+            latest=self._is_latest(),
         )
+
+    def _is_latest(self) -> bool:
+        return self._wanted is not None and "version" not in self._wanted.labels
+
+    def _check_image_id(self, image_id: ImageID) -> None:
+        """Hold it against what is expected, before anything is committed; nothing is where an image was asked for."""
 
     def _judge(self, name: ACIdentifier, blob_path: str, signature: bytes | None) -> Verdict:
         from rkt.trust.policy import judge

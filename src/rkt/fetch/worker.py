@@ -13,7 +13,8 @@ import time
 
 from rkt.errors import FetchError
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
-from rkt.image.aci import peek_manifest
+from rkt.image.aci import peek_manifest, scan_aci
+from rkt.linux.files import write_all
 from rkt.privsep import confine
 from rkt.schema.appc import parse_image_manifest
 
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 20
 _PROGRESS_SECONDS = 0.1
+#: Room for a signature or a manifest whatever an image may have.
+_SMALL_FILE_BYTES = 8 << 20
 #: Loads codecs that are otherwise looked up on first use, when the file system is out of reach.
 _CODECS = ("ascii", "latin-1", "idna", "utf-8")
 
 
 def prepare(request: dict[str, Any]) -> Work:
-    """Take a request: ``{"op": "copy"}``, ``{"op": "download", "url", "signature_url", …}``, or one of ``discovery``."""
+    """Take a request: ``{"op": "copy"}``, ``{"op": "download", "url", "signature_url", …}``, or one of ``discovery``.
+
+    The first two may have ``limit_bytes``, beyond which an image is refused. With a descriptor ``manifest`` they read the
+    image to its end, write its manifest there, and report its ``image_id`` and ``tar_bytes`` too.
+    """
     for codec in _CODECS:
         "".encode(codec)
     if request["op"] == "copy":
@@ -52,26 +59,28 @@ class Copy:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._uid = int(request["uid"])
+        self._limit_bytes = int(request.get("limit_bytes", DEFAULT_TRANSFER_LIMITS.image_bytes))
 
     def confine(self, fds: dict[str, int]) -> None:
         """Keep ``source`` and ``blob``; no network, no files."""
         confine.begin(b"rkt-fetch", network=False)
-        limit = DEFAULT_TRANSFER_LIMITS.image_bytes
+        limit = max(self._limit_bytes, _SMALL_FILE_BYTES)
         confine.confine_fetch(network=False, file_size_bytes=limit, uid=self._uid)
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
         """Copy and peek."""
         source, blob = fds["source"], fds["blob"]
-        limit = DEFAULT_TRANSFER_LIMITS.image_bytes
+        limit = self._limit_bytes
         size = os.fstat(source).st_size
         if size > limit:
             raise FetchError(f"the image is too large: {size} bytes, at most {limit} are accepted")
         copied = 0
-        while count := os.sendfile(blob, source, copied, _CHUNK_BYTES * 16):
+        # Not beyond the size it had: somebody may be adding to it.
+        while copied < size and (
+            count := os.sendfile(blob, source, copied, min(_CHUNK_BYTES * 16, size - copied))
+        ):
             copied += count
-            if copied > limit:
-                raise FetchError(f"the image is too large: more than {limit} bytes")
-        return {"size_bytes": copied, **_peek(blob)}
+        return {"size_bytes": copied, **_read(blob, fds)}
 
 
 class Download:
@@ -89,13 +98,14 @@ class Download:
         self._url: str = request["url"]
         self._signature_url: str = request["signature_url"]
         self._etag: str = request.get("etag", "")
+        self._limit_bytes = int(request.get("limit_bytes", DEFAULT_TRANSFER_LIMITS.image_bytes))
         self._client = make_client(request)
 
     def confine(self, fds: dict[str, int]) -> None:
         """Keep ``blob``, ``validators`` and ``signature``; the network, and the host's files for reading."""
         # glibc loads its resolver plug-ins on first use; from here on they come from where they always are.
         confine.begin(b"rkt-fetch", network=True)
-        limit = DEFAULT_TRANSFER_LIMITS.image_bytes
+        limit = max(self._limit_bytes, _SMALL_FILE_BYTES)
         confine.confine_fetch(network=True, file_size_bytes=limit, uid=self._uid)
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
@@ -108,7 +118,7 @@ class Download:
         image = client.download(
             self._url,
             fds["blob"],
-            limit_bytes=DEFAULT_TRANSFER_LIMITS.image_bytes,
+            limit_bytes=self._limit_bytes,
             validators_fd=fds.get("validators", -1),
             known_etag=self._etag,
             started=lambda kept, total: emit({"kind": "started", "kept": kept, "total": total}),
@@ -125,7 +135,11 @@ class Download:
             progress.report_last(image.size_bytes)
             if deferred:
                 self._signature(client, fds["signature"], emit, defer=False)
-            answer |= {"size_bytes": image.size_bytes, "kept_bytes": image.kept_bytes, **_peek(fds["blob"])}
+            answer |= {
+                "size_bytes": image.size_bytes,
+                "kept_bytes": image.kept_bytes,
+                **_read(fds["blob"], fds),
+            }
         client.close()
         return answer
 
@@ -182,6 +196,23 @@ class _Progress:
 
     def report_last(self, done: int) -> None:
         self._emit({"kind": "progress", "done": done, "total": self._total or done})
+
+
+def _read(blob: int, fds: dict[str, int]) -> dict[str, Any]:
+    """What the image says of itself; of all of it where somebody wants to know."""
+    if "manifest" not in fds:
+        return _peek(blob)
+    os.lseek(blob, 0, os.SEEK_SET)
+    image_id, data, tar_bytes = scan_aci(blob)
+    write_all(fds["manifest"], data)
+    manifest = parse_image_manifest(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return {
+        "name": manifest.name,
+        "manifest_sha256": digest,
+        "image_id": image_id,
+        "tar_bytes": tar_bytes,
+    }
 
 
 def _peek(blob: int) -> dict[str, Any]:

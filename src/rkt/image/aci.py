@@ -243,11 +243,11 @@ def peek_manifest(stream_fd: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
     raise ImageError("no image manifest found in layout")
 
 
-def scan_aci(stream_fd: int, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageID, bytes]:
+def scan_aci(stream_fd: int, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageID, bytes, int]:
     """Read an ACI to its end as the store would, and write nothing.
 
     Returns:
-        image ID and manifest.
+        image ID, manifest, and size of the uncompressed tar.
 
     Raises:
         ImageError: the archive breaks a rule or a limit.
@@ -261,7 +261,7 @@ def scan_aci(stream_fd: int, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageID, 
                 manifest = aci.read(member)
             else:
                 aci.skip(member)
-        return aci.image_id(), manifest
+        return aci.image_id(), manifest, aci.tar_bytes
 
 
 def _scan_member(aci: AciStream, path: Path, member: Member, kinds: dict[Path, bytes]) -> None:

@@ -315,7 +315,7 @@ def create_aci(
         notices = _from_tar(tar_fd, writer)
     digest = writer.finish()
     os.lseek(out_fd, 0, os.SEEK_SET)
-    image_id, manifest_again = scan_aci(out_fd)
+    image_id, manifest_again, _ = scan_aci(out_fd)
     if image_id != f"sha512-{digest}" or manifest_again != manifest:
         raise ImageError("the image that was written cannot be read again")
     return Created(image_id=image_id, notices=notices)

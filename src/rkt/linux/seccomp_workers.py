@@ -48,11 +48,19 @@ _UNPACK = """
 """
 _ENDS = "chroot execve execveat fork vfork"
 
-_LISTS = {"copy": _EVERY, "download": _EVERY + _DOWNLOAD, "unpack": _EVERY + _UNPACK}
+_LISTS = {
+    "copy": _EVERY,
+    "download": _EVERY + _DOWNLOAD,
+    "download-user": _EVERY + _DOWNLOAD,
+    "unpack": _EVERY + _UNPACK,
+}
+_AF_UNIX = 1
+#: With a user's own id, a Unix socket leads to services that obey that user. Name services are asked by DNS then.
+_NO_UNIX_SOCKETS = ("socket", errno.EAFNOSUPPORT, ((0, profiles.MASKED, _AF_UNIX, _LOW_32),))
 
 
 def profile(kind: str) -> seccomp.Profile:
-    """What a kind of worker may call: ``copy``, ``download`` or ``unpack``."""
+    """What a kind of worker may call: ``copy``, ``download``, ``download-user`` or ``unpack``."""
     conditional = [
         ("clone", ((_CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
         ("prctl", ((0, profiles.MASKED, _PR_SET_NAME, _LOW_32),)),
@@ -61,12 +69,15 @@ def profile(kind: str) -> seccomp.Profile:
     if kind == "unpack":
         conditional.append(("mknodat", ((2, profiles.MASKED, _FIFO, _FORMAT),)))
     allowed = _LISTS[kind].split()
+    exceptions = [item for item in profiles.EXCEPTIONS if item[0] == "socket" and item[0] in allowed]
+    if kind == "download-user":
+        exceptions.append(_NO_UNIX_SOCKETS)
     return seccomp.Profile(
         seccomp.scmp_act_errno(errno.ENOSYS),
         allowed,
         dict.fromkeys(profiles.words((*profiles.REFUSED.values(), _ENDS)), seccomp.SCMP_ACT_KILL_PROCESS),
         conditional,
-        [item for item in profiles.EXCEPTIONS if item[0] == "socket" and item[0] in allowed],
+        exceptions,
     )
 
 

@@ -19,6 +19,10 @@ system calls       a list, ``linux/seccomp_workers.py``        another, without 
 limits             file size, memory, descriptors, processes   file size, memory, descriptors
 =================  ==========================================  ======================================================
 
+A member of the group ``rkt`` fetches without root, so ``rkt-fetch`` then has the member's user id and no namespace of its
+own. What confines it is Landlock and the list of system calls, which must both be there, no_new_privs, and that it opens
+no Unix socket: behind those are services that do what this user says.
+
 Everything has been imported before; nothing can be imported, or needs to be, afterwards. A step that the kernel refuses
 ends the worker. Two things a kernel may lack: Landlock, from 5.13 on, which repeats what mounts and users say, and system
 call filters; ``missing`` tells which. Each is process 1 of its pid namespace: when it ends, whatever it may have started
@@ -78,12 +82,17 @@ _parent_fd = -1
 def begin(name: bytes, *, network: bool) -> None:
     """Leave the caller's namespaces; process 1 of the new pid namespace goes on, the old process waits for it.
 
+    Who is not root stays where it is.
+
     Args:
         name: shown by ps(1).
         network: stay in the host's network.
     Raises:
         OSError: the kernel refuses.
     """
+    if os.geteuid() != 0:
+        _set_name(name)
+        return
     mount.enter_own_namespace()
     flags = libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | libc.CLONE_NEWPID
     libc.unshare(flags if network else flags | libc.CLONE_NEWNET)
@@ -109,10 +118,14 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
     Args:
         network: the host's files stay readable, for resolver configuration and certificates.
         file_size_bytes: no file may grow beyond it.
-        uid: user and group id of this process alone.
+        uid: user and group id of this process alone; who is not root stays who it is.
     Raises:
+        HostError: not root, and the kernel has not all that would confine this process.
         OSError: the kernel refuses.
     """
+    if os.geteuid() != 0:
+        _confine_user(network=network, file_size_bytes=file_size_bytes)
+        return
     last = capabilities.last_capability()
     program = _compile("download" if network else "copy")
     if network:
@@ -140,6 +153,45 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
     else:
         landlock.restrict([])
     _load(program)
+
+
+def _confine_user(*, network: bool, file_size_bytes: int) -> None:
+    """Become ``rkt-fetch`` of a user who is not root."""
+    require_walls()
+    program = _compile("download-user" if network else "copy")
+    os.chdir("/")
+    os.umask(0o077)
+    _new_keyring()
+    # Not the number of processes: all that this user runs would count.
+    _lower_limits(file_size_bytes)
+    capabilities.clear_ambient()
+    capabilities.limit(0)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    if network:
+        landlock.restrict([(path, landlock.READ) for path in _RESOLVER_PATHS], network=landlock.BIND_TCP)
+    else:
+        landlock.restrict([])
+    _load(program)
+
+
+def require_walls() -> None:
+    """Refuse to fetch as a user who is not root where nothing would confine ``rkt-fetch``.
+
+    Raises:
+        HostError: this kernel lacks Landlock or system call filters.
+    """
+    lacks = []
+    if landlock.abi() == 0:
+        lacks.append("Landlock")
+    if not libc.seccomp_action_available(_SECCOMP_RET_KILL_PROCESS):
+        lacks.append("system call filters")
+    if lacks:
+        raise HostError(
+            f"only root can fetch on this host: its kernel has no {' and no '.join(lacks)} "
+            "to confine rkt-fetch of other users",
+            hint="sudo rkt fetch …",
+        )
 
 
 def take_directory(target_fd: int) -> int:

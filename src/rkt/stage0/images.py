@@ -53,27 +53,38 @@ def find_image(
     if store is None:
         store = Store(settings.data_dir)
     if is_image_hash(reference):
-        key = store.resolve_id(reference)
-        diagnose(settings, "image", f"using image from the store with hash {key}")
-        return store.get(key)
+        return find_by_hash(reference, settings, store)
     name = parse_reference(reference).name
-    if name is not None:
-        if pull_policy != POLICY_UPDATE:
-            found = store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels}))
-            if found is not None:
-                diagnose(settings, "image", f"using image from local store for image name {reference}")
-                return store.get(found)
-        if pull_policy == POLICY_NEVER:
-            raise NotFound(
-                f'unable to fetch image from image name "{reference}": '
-                "it is not in the store, and fetching is disabled",
-                hint=f"rkt fetch {reference}",
-            )
+    if name is not None and pull_policy != POLICY_UPDATE:
+        found = store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels}))
+        if found is not None:
+            diagnose(settings, "image", f"using image from local store for image name {reference}")
+            return store.get(found)
     if fetcher is not None:
         return fetcher.image(reference, signature)
     from rkt.fetch.fetch import fetch_image
 
     return fetch_image(reference, settings, signature=signature, pull_policy=pull_policy)
+
+
+def find_by_hash(text: str, settings: Settings, store: Store) -> ImageRecord:
+    """The image a hash stands for, in the store or in that of a member of the group ``rkt``.
+
+    Raises:
+        NotFound, Ambiguous: there is none, or more than one.
+        RktError: what a member fetched cannot be used.
+    """
+    try:
+        key = store.resolve_id(text)
+    except NotFound:
+        from rkt.fetch.spool import take_by_hash
+
+        taken = take_by_hash(text, settings)
+        if taken is None:
+            raise
+        return taken
+    diagnose(settings, "image", f"using image from the store with hash {key}")
+    return store.get(key)
 
 
 def expect(
@@ -158,8 +169,7 @@ def compose(
     try:
         parts = resolve(store, image.key)
     except NotFound:
-        if pull_policy == POLICY_NEVER:
-            raise
+        # Never from a server where that is the policy, but perhaps a member of the group rkt has it.
         _fetch_dependencies(image, settings, pull_policy, fetcher)
         parts = resolve(store, image.key)
     keys = list(dict.fromkeys(part.key for part in parts))

@@ -43,3 +43,18 @@ def stage1_keys(settings: Settings, store: Store) -> set[ImageKey]:
         except RktError:
             continue  # damaged, or without its dependencies: it is kept as far as it is there
     return keys
+
+
+def honour_removals(settings: Settings, store: Store, *, dry_run: bool = False) -> list[ImageKey]:
+    """Remove what members of the group ``rkt`` want removed and neither a pod nor a setting needs; cheap when that is nothing.
+
+    Returns:
+        what was removed. What cannot be is tried again by the next command.
+    """
+    from rkt.store.pending import Spool
+    from rkt.store.pending_gc import remove_removed
+
+    with Spool(settings.data_dir) as spool:
+        if not spool.removed(store):
+            return []
+        return remove_removed(spool, store, protected=stage1_keys(settings, store), dry_run=dry_run)

@@ -18,7 +18,7 @@ from rkt.schema.appc import parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
-from rkt.stage0.images import POLICY_NEVER, Composed, compose, expect, find_image
+from rkt.stage0.images import POLICY_NEVER, Composed, compose, expect, find_by_hash, find_image
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store
@@ -211,7 +211,7 @@ def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, 
     for app in manifest.apps:
         if not is_image_hash(app.image_id):
             raise InvalidManifest(f'app "{app.name}" in {path} has no image ID')
-        image = store.get(store.resolve_id(app.image_id))
+        image = find_by_hash(app.image_id, settings, store)
         check_verdict(image.verdict, settings, opted_out=settings.insecure.image)
         image_bytes = store.manifest_bytes(image.key)
         image_manifest = parse_image_manifest(image_bytes)

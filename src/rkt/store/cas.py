@@ -110,7 +110,7 @@ class Store:
         best: ImageRecord | None = None
         wanted = reference.labels.items()
         any_version = "version" not in reference.labels
-        for text in _list(f"{self._cas}/name/{_quote(reference.name)}"):
+        for text in _list(f"{self._cas}/name/{quote_name(reference.name)}"):
             try:
                 record = self.get(ImageKey.parse(text))
             except (NotFound, StoreError, InvalidManifest):
@@ -132,14 +132,31 @@ class Store:
             Ambiguous: a prefix of several keys.
         """
         if is_image_hash(text):
-            return self.resolve_id(text)
+            try:
+                return self.resolve_id(text)
+            except NotFound as e:
+                raise self._pending(text) or e from None
         try:
             key = self.find_by_name(AppcReference.parse(text))
         except InvalidManifest as e:
             raise NotFound(f"no image {text!r} in the store: {e.message}", hint="rkt image list") from e
         if key is None:
-            raise NotFound(f"no image {text!r} in the store", hint="rkt image list")
+            raise self._pending(text) or NotFound(f"no image {text!r} in the store", hint="rkt image list")
         return key
+
+    def _pending(self, text: str) -> NotFound | None:
+        """The error for an image that only a member of the group ``rkt`` has; None when nobody has it."""
+        from rkt.store.pending import Spool, matching, user_name
+
+        with Spool(self.data_dir) as spool:
+            found = matching(spool.pending(), text) if spool.homes else []
+        if not found:
+            return None
+        return NotFound(
+            f"image {found[0].key.medium} is pending: user {user_name(found[0].home.uid)} fetched it, "
+            "and root has not needed it yet",
+            hint=f"sudo rkt fetch {found[0].key.medium}",
+        )
 
     def manifest_bytes(self, key: ImageKey) -> bytes:
         """The manifest exactly as the image carries it.
@@ -235,11 +252,11 @@ class Store:
             OSError: the file system refused; the image is as before.
         """
         from rkt.linux.libc import syncfs
-        from rkt.store.layout import rkt_group_id
         from rkt.store.locks import image_lock, prepare_lock
 
         key = record.key
-        gid = rkt_group_id() if os.geteuid() == 0 else -1
+        # What leaves staging gets the group of where it goes, whatever that is called.
+        gid = os.stat(f"{self._cas}/manifest").st_gid if os.geteuid() == 0 else -1
         staging_fd = os.open(staging_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # One flush for the layer with all its files; after it, a name under the key means a whole layer.
@@ -269,7 +286,7 @@ class Store:
 
     def index_name(self, name: ACIdentifier, key: ImageKey, gid: int = -1) -> None:
         """Enter an image into the name index; again is harmless."""
-        directory = f"{self._cas}/name/{_quote(name)}"
+        directory = f"{self._cas}/name/{quote_name(name)}"
         while True:
             try:
                 os.mkdir(directory, 0o750)
@@ -345,7 +362,7 @@ class Store:
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
         """Take an image out of the name index; without a name, look for it under every name."""
         parent = f"{self._cas}/name"
-        for quoted in [_quote(name)] if name is not None else _list(parent):
+        for quoted in [quote_name(name)] if name is not None else _list(parent):
             _unlink(f"{parent}/{quoted}/{key}")
             try:
                 os.rmdir(f"{parent}/{quoted}")
@@ -430,7 +447,7 @@ def _merge(old: ImageRecord, new: ImageRecord) -> ImageRecord:
     return new.replace(verdict=verdict, latest=old.latest or new.latest)
 
 
-def _quote(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name as one path component; it starts and ends alphanumerically, so it is never ``.`` or ``..``."""
     quoted = name.replace("%", "%25").replace("/", "%2F")
     if len(quoted) <= _MAX_NAME_BYTES:

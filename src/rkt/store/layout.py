@@ -16,11 +16,13 @@
     │   ├── split/KEY         what the tar held besides the files' contents
     │   ├── partial/          0700, made on demand: downloads that did not become an image yet (fetch.partial)
     │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
-    │   └── remote/SHA256     what was downloaded from the URL with that sha256
+    │   ├── remote/SHA256     what was downloaded from the URL with that sha256
+    │   └── incoming/         3770: a small store for each member of the group rkt (store.pending)
     └── pods/                 (pod.lifecycle)
 
 The group ``rkt`` may look, not write: a member who could replace a directory here could hand root a forged verdict
-(invariant HH2). Layers are for root alone, since they hold images' setuid files (invariant HH1, CVE-2021-41103).
+(invariant HH2). Only in ``incoming`` members make directories of their own, and what is in those root treats as any
+stranger's files. Layers are for root alone, since they hold images' setuid files (invariant HH1, CVE-2021-41103).
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ import os
 
 from rkt.errors import HostError, StoreError
 
+#: Name of the directory below ``cas`` in which members keep what they fetch.
+INCOMING = "incoming"
 #: (path below $DATA, mode, belongs to group rkt)
 _DIRECTORIES = (
     ("", 0o2750),
@@ -43,6 +47,21 @@ _DIRECTORIES = (
     ("cas/tree", 0o700),
     ("cas/split", 0o700),
     ("cas/imagelocks", 0o2750),
+    ("cas/remote", 0o2750),
+    (f"cas/{INCOMING}", 0o3770),
+)
+#: What the small store of a member has, below that.
+_MEMBER_DIRECTORIES = (
+    ("locks", 0o700),
+    ("cas", 0o2750),
+    ("cas/tmp", 0o700),
+    ("cas/blob", 0o700),
+    ("cas/record", 0o2750),
+    ("cas/manifest", 0o2750),
+    ("cas/name", 0o2750),
+    ("cas/used", 0o2750),
+    ("cas/imagelocks", 0o700),
+    ("cas/removal", 0o2750),
     ("cas/remote", 0o2750),
 )
 PREPARE_LOCK = "locks/prepareLock"
@@ -68,8 +87,8 @@ def setup_data_dir(data_dir: str) -> None:
         StoreError: the directory is writable for strangers, or cannot be made.
     """
     try:
-        # "remote" is made last: where it exists the others do.
-        os.stat(f"{data_dir}/cas/remote")
+        # Made last: where it exists the others do. Only root needs a place for members.
+        os.stat(f"{data_dir}/cas/{'remote' if os.geteuid() else INCOMING}")
     except FileNotFoundError:
         pass
     except OSError as e:
@@ -85,6 +104,19 @@ def setup_data_dir(data_dir: str) -> None:
         raise HostError(
             f"cannot create {e.filename}: {e.strerror}", hint="run the command as root, or give another --dir"
         ) from e
+    except OSError as e:
+        raise StoreError(f"cannot create {e.filename}: {e.strerror}") from e
+
+
+def setup_member_dir(path: str) -> None:
+    """Make the directories of a member's own store where they are missing; it exists itself, empty perhaps.
+
+    Raises:
+        StoreError: they cannot be made.
+    """
+    try:
+        for name, mode in _MEMBER_DIRECTORIES:
+            _make_directory(f"{path}/{name}", mode, -1)
     except OSError as e:
         raise StoreError(f"cannot create {e.filename}: {e.strerror}") from e
 

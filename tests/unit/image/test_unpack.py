@@ -209,7 +209,7 @@ def test_scanning_agrees_with_unpacking() -> None:
     """Scanning gives the same identity and manifest without writing anything."""
     tar = aci.aci_tar(aci.Entry("rootfs/f", content=b"z"), aci.hard_link("rootfs/g", "rootfs/f"))
     with stream(aci.compress(tar, "xz")) as fd:
-        assert scan_aci(fd) == (aci.image_id(tar), aci.manifest_entry().content)
+        assert scan_aci(fd) == (aci.image_id(tar), aci.manifest_entry().content, len(tar))
 
 
 def test_no_space(tmp_path: Path) -> None:

@@ -66,11 +66,11 @@ def test_images_for_other_machines_are_not_taken(settings: Settings, fetched: li
 
 
 def test_policies(settings: Settings, fetched: list[tuple[str, str]]) -> None:
-    """Never does not fetch, update does not look, a hash is never fetched."""
+    """Never is handed on, update does not look, a hash is never fetched."""
     put(settings)
-    with pytest.raises(NotFound, match="fetching is disabled"):
+    with pytest.raises(NotFound, match="refused"):
         find_image("example.com/other", settings, pull_policy="never")
-    assert fetched == []
+    assert fetched.pop() == ("example.com/other", "never")
     with pytest.raises(NotFound, match="refused"):
         find_image("example.com/app", settings, pull_policy="update")
     assert fetched == [("example.com/app", "update")]
