@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections import Counter
 from urllib.parse import urlsplit
 
 from rkt.errors import (
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
     from rkt.store.pending import Pending
     from rkt.store.staging import Staging
 
-#: So many of several images that would do are tried; each may cost reading it.
-_MAX_TRIED = 4
+#: So many images of one user are tried of those that would do: each may cost reading it, and nobody may crowd out others.
+_TRIES_PER_USER = 2
 
 
 def settings_of_member(settings: Settings) -> Settings:
@@ -261,7 +262,11 @@ class _Attempts:
         if found and self._settings.insecure.image:
             self._report.debug("images that members fetched are not used while verification is switched off")
             return None
-        for pending in found[:_MAX_TRIED]:
+        tries: Counter[int] = Counter()
+        for pending in found:
+            tries[pending.home.uid] += 1
+            if tries[pending.home.uid] > _TRIES_PER_USER:
+                continue
             what = f"image {pending.key.medium} ({pending.full_name}), fetched by user {user_name(pending.home.uid)}"
             try:
                 record = Taking(self._spool, pending, self._settings, self._report, self._reference).run()

@@ -175,13 +175,11 @@ class Spool:
         return sorted(found, key=lambda p: (-p.fetched_ns, p.home.name))
 
     def _pending_of(self, home: Home) -> Iterator[Pending]:
-        count = 0
-        for name in sorted(self._names(f"{home.name}/cas/record")):
-            if count == self.limits.user_images:
-                return
+        names = [name for name in sorted(self._names(f"{home.name}/cas/record")) if not name.startswith(".")]
+        # Bad ones count too: they are read before they prove to be bad.
+        for name in names[: self.limits.user_images]:
             pending = self._read_record(home, name)
             if pending is not None:
-                count += 1
                 yield pending
 
     def _read_record(self, home: Home, name: str) -> Pending | None:
