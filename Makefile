@@ -12,7 +12,12 @@ DATA_DIR ?= /var/lib/rkt
 SYSCONF_DIR ?= /etc
 #: words for pytest, such as TESTS='tests/unit -x'
 TESTS ?= tests
-SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh .ci/run
+SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
+#: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
+NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch demo dependencies discovery fetch formats install \
+	parallel_fetch progress resume several_images store store_maintenance trust trust_discovery unpack_ahead) \
+	$(addprefix security/test_,fetch hostile_archives signatures)
+VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
 PYTHON_FILES := src tests tools
 VENV := .venv/bin
 
@@ -39,6 +44,10 @@ demo: setup-test ## build, sign, trust, fetch and run a small image
 .PHONY: test
 test: setup-test ## the whole test suite
 	@$(VENV)/python -m pytest $(TESTS)
+
+.PHONY: test-vm
+test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TEST_HOST='ssh root@host'
+	@tools/test-vm.sh $(if $(filter file,$(origin TESTS)),$(VM_TESTS),$(TESTS))
 
 .PHONY: check
 check: setup-check man ## linters, types, shell scripts, import budget, man pages
