@@ -263,7 +263,7 @@ def run_options(invocation: Invocation) -> RunOptions:
 
 def _check_hostname(text: str) -> str:
     """A host name as RFC 1123 has it; the kernel takes 64 characters of anything, hosts files do not."""
-    labels = text.rstrip(".").split(".") if text else []
+    labels = text.removesuffix(".").split(".") if text else []
     if len(text) > _LONGEST_HOSTNAME or not all(
         label and label.isascii() and label.replace("-", "").replace("_", "").isalnum() and label[0] != "-"
         for label in labels
