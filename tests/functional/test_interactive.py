@@ -56,7 +56,7 @@ class Operator:
 
 
 def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, images: Images) -> None:
-    """With --interactive the app's standard input is a terminal of its own, and its status is the command's."""
+    """With --interactive the app's standard input is a terminal of its own, and its status is the command's (runtime R23, R24, cli R13)."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
     operator = Operator(rkt, "--insecure-options=image", "run", "--interactive", path)
     operator.until("# ")
@@ -80,7 +80,7 @@ def test_three_escapes_stop_an_interactive_pod(rkt: Rkt, images: Images) -> None
 
 
 def test_without_interactive_there_is_no_terminal(rkt: Rkt, images: Images) -> None:
-    """An app that was not given a terminal has none, even when the operator sits at one."""
+    """An app that was not given a terminal has none, even when the operator sits at one (runtime R22, cli R12)."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
     operator = Operator(rkt, "--insecure-options=image", "run", path, "--", "-c", "tty; tty <&1; echo end")
     operator.until("end")

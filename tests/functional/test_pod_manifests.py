@@ -211,3 +211,22 @@ def test_a_pod_manifest_is_kept_as_it_was_written(module_rkt: Rkt, images: Image
     assert shown["apps"][0]["user_annotations"] == {"note": "n"}
     assert shown["apps"][0]["user_labels"] == {"tier": "front"}
     rkt.run("run-prepared", uuid, check=0)
+
+
+def test_ports_that_no_network_can_forward(module_rkt: Rkt, images: Images) -> None:
+    """Without a network the ports of a manifest are refused, not forgotten; with the host's apps have them, and that is said (spec cli §2.1)."""
+    rkt = module_rkt
+    stored(rkt, inspect_image(images))
+    port = {"name": "web", "protocol": "tcp", "port": 80, "count": 1, "socketActivated": False}
+    app = manifest_app(images.ids[inspect_image(images)], "app", "echo ran", ports=[port])
+    path = write_pod_manifest(f"{rkt.base}/ports", [app], ports=[{"name": "web", "hostPort": 8080}])
+    uuid = rkt.run("prepare", INSECURE, f"--pod-manifest={path}", check=0).stdout.strip()
+    before = rkt.pods()
+    for words in (("run", INSECURE, f"--pod-manifest={path}"), ("run-prepared", uuid)):
+        for net in ((), ("--net=none",)):
+            result = rkt.run(words[0], *net, *words[1:], check=254)
+            assert "the pod's ports do not work with 'none' networking" in result.stderr
+    assert rkt.pods() == before
+    result = rkt.run("run-prepared", "--net=host", uuid, check=0)
+    assert result.stdout == "ran\n"
+    assert "ports are not forwarded with 'host' networking" in result.stderr

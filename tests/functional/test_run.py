@@ -58,7 +58,7 @@ def test_the_first_failure_ends_the_pod(rkt: Rkt, image: str) -> None:
 
 
 def test_arguments_reach_the_app_verbatim(rkt: Rkt, images: Images) -> None:
-    """Flags, empty words, blanks, quotes and line feeds arrive as they were written (design §9.8)."""
+    """Flags, empty words, blanks, quotes and line feeds arrive as they were written (design §9.8, cli R3)."""
     image = fetch(rkt, images.script("example.com/args", 'for word in "$@"; do echo "<$word>"; done\n'))
     words = ["--net=host", "", "two words", "quo\"te'", "$HOME", "a\nb", "--", "%n"]
     result = rkt.run("run", INSECURE, image, "--", *words, check=0)

@@ -222,6 +222,12 @@ def run_options(invocation: Invocation) -> RunOptions:
                 raise UsageError(f"invalid value {text!r} for --{flag}")
     dns = parse_dns(values["dns"], values["dns-search"], values["dns-opt"], values["dns-domain"])
     hosts = parse_hosts(values["hosts-entry"])
+    for wanted, path in (
+        (dns.mode == "host", "/etc/resolv.conf"),
+        (hosts.use_host, "/etc/hosts"),
+    ):
+        if wanted:
+            _check_host_file(path)
     nets = parse_nets(values["net"])
     missing = [net.name for net in nets if net.name not in _NETWORKS_THAT_WORK]
     if missing:
@@ -259,6 +265,13 @@ def run_options(invocation: Invocation) -> RunOptions:
         ),
         ipc=values["ipc"],
     )
+
+
+def _check_host_file(path: str) -> None:
+    import os
+
+    if not os.path.isfile(path):
+        raise UsageError(f"the host has no {path} to give to the pod")
 
 
 def _check_hostname(text: str) -> str:

@@ -28,6 +28,7 @@ def run(invocation: Invocation) -> int:
         settings,
         uuid_file=invocation.values["uuid-file-save"],
         single_app=options.interactive,
+        networks=options.networks,
         sync=False,
     )
     become(pod, settings, options)

@@ -28,6 +28,10 @@ def run(invocation: Invocation) -> int:
         raise UsageError("interactive option only supports pods with one app")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to run prepared overlay-enabled pod: overlay not supported: {reason}")
+    if status.has_ports(pod):
+        from rkt.stage0.ports import check_ports
+
+        check_ports(options.networks, settings)
     check_pod_verdicts(pod, settings)
     if pod.has(contract.PRIVATE_USERS_PREPARED):
         from rkt.pod import ranges

@@ -148,6 +148,11 @@ def app_names(pod: Pod) -> list[str]:
     return [ACName.parse(app["name"], what="app name") for app in members.get("apps") or []]
 
 
+def has_ports(pod: Pod) -> bool:
+    """Whether a prepared pod wants ports forwarded."""
+    return bool((_read_manifest(pod) or {}).get("ports"))
+
+
 def _manifest(pod: Pod) -> dict[str, Any] | None:
     """The manifest of a pod that is prepared, or was."""
     # Before that it may be half written, by a process that lives or by one that was killed.

@@ -67,6 +67,7 @@ class _Plan(Record):
     stage1_composed: Composed
     apps: list[_App]
     manifest: bytes
+    has_ports: bool
     overlay: bool
     ranges: list[tuple[int, int]] | None
 
@@ -78,6 +79,7 @@ def prepare(
     *,
     uuid_file: str = "",
     single_app: bool = False,
+    networks: list[str] | None = None,
     sync: bool,
 ) -> Pod:
     """Make a pod that stands in ``prepare``, locked by this process.
@@ -88,6 +90,7 @@ def prepare(
         settings: of the running command.
         uuid_file: where to write the UUID as soon as the pod exists; empty for nowhere.
         single_app: refuse a pod of several apps.
+        networks: those it is going to run with; refuse ports that these cannot forward.
         sync: whether the pod must survive a power cut once this returns; ``run`` needs no such promise.
     Raises:
         RktError: it cannot be made; then there is no pod.
@@ -100,6 +103,10 @@ def prepare(
     plan = _plan(request, choice, settings, store)
     if single_app and len(plan.apps) > 1:
         raise UsageError("interactive option only supports one image")
+    if networks is not None and plan.has_ports:
+        from rkt.stage0.ports import check_ports
+
+        check_ports(networks, settings)
     uuid_fd = _open_uuid_file(uuid_file) if uuid_file else -1
     try:
         pod = lifecycle.create(settings.data_dir)
@@ -132,9 +139,9 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     # Its programs are started from the store, so one directory must have them all.
     stage1_composed = compose(stage1, parse_image_manifest(stage1_manifest), settings, store, single=True)
     if request.pod_manifest_path is not None:
-        manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
+        data, manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
     else:
-        manifest, apps = _from_images(request, settings, store)
+        data, manifest, apps = _from_images(request, settings, store)
     overlay = not request.no_overlay
     if overlay and (reason := roots.overlay_unsupported(settings.data_dir)):
         tell(settings, f'disabling overlay support: "{reason}"')
@@ -144,19 +151,22 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         from rkt.stage0.users import check_pod_ids, find_ranges
 
         ranges = find_ranges(settings)
-        check_pod_ids(parse_pod_manifest(manifest), [app.manifest for app in apps])
+        check_pod_ids(manifest, [app.manifest for app in apps])
     return _Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
         stage1_composed=stage1_composed,
         apps=apps,
-        manifest=manifest,
+        manifest=data,
+        has_ports=bool(manifest.ports),
         overlay=overlay,
         ranges=ranges,
     )
 
 
-def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple[bytes, list[_App]]:
+def _from_images(
+    request: PodRequest, settings: Settings, store: Store
+) -> tuple[bytes, PodManifest, list[_App]]:
     if not request.apps:
         raise UsageError("must provide at least one image or specify the pod manifest")
     images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
@@ -196,10 +206,10 @@ def _from_images(request: PodRequest, settings: Settings, store: Store) -> tuple
         _App(name=app.name, image=image, manifest=data, composed=made)
         for app, (_, image, _), data, made in zip(manifest.apps, images, manifests, composed, strict=True)
     ]
-    return jsontext.dump(manifest.to_json()).encode(), apps
+    return jsontext.dump(manifest.to_json()).encode(), manifest, apps
 
 
-def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, list[_App]]:
+def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, PodManifest, list[_App]]:
     """A user's own manifest: its bytes are kept as they are, its images must be in the store."""
     try:
         data = read_bounded(path, jsontext.MAX_DOCUMENT_BYTES)
@@ -221,7 +231,7 @@ def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, 
         apps.append(_App(name=app.name, image=image, manifest=image_bytes, composed=composed))
         store.touch(image.key)
     check_pod_manifest(manifest, images)
-    return data, apps
+    return data, manifest, apps
 
 
 def _open_uuid_file(path: str) -> int:
