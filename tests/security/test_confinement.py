@@ -67,20 +67,21 @@ class Seen:
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, rkt: Rkt, images: Images) -> Seen:
-    """The probe as the app itself, or entering a running one."""
-    if request.param == "app":
+    """The probe as the app itself, or entering a running one, in a pod with or without a user namespace of its own."""
+    words = ["--insecure-options=image", "run"]
+    if request.param.startswith("private"):
+        words.append("--private-users")
+    if request.param.endswith("app"):
         path = images.busybox("example.com/probe", ("/bin/sh", "-c", PROBE))
-        return Seen(
-            rkt.run("--insecure-options=image", "run", path, check=0, env={"HOST_SECRET": "leaked"}).stdout
-        )
+        return Seen(rkt.run(*words, path, check=0, env={"HOST_SECRET": "leaked"}).stdout)
     path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
-    rkt.popen("--insecure-options=image", "run", path)
+    rkt.popen(*words, path)
     uuid = rkt.wait_for_pod()
     result = rkt.run("enter", uuid, "/bin/sh", "-c", PROBE, check=0, env={"HOST_SECRET": "leaked"})
     return Seen(result.stdout)
 
 
-both = pytest.mark.parametrize("seen", ["app", "enter"], indirect=True)
+both = pytest.mark.parametrize("seen", ["app", "enter", "private app", "private enter"], indirect=True)
 
 
 @both

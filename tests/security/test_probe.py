@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A probe makes risky calls, opens sensitive files, and tries to write, wherever a command of a pod can run.
 
-It runs as the app of a default pod, through ``enter``, and through ``app exec``. Beside these it runs where nothing
+It runs as the app of a default pod, through ``enter``, and through ``app exec``, and likewise in a pod with a user
+namespace of its own. Beside these it runs where nothing
 confines it but namespaces (``--insecure-options=all-run``), to show that the same call there reaches the kernel, and
 where only the filter is left (``--insecure-options=capabilities``), to show that the filter refuses by itself. Every
 call is harmless where it is let through: its arguments are such that the kernel answers an errno of its own, or it
@@ -32,7 +33,7 @@ from tests.lib.probe import (
     answers,
     build,
 )
-from tests.lib.rkt import Rkt
+from tests.lib.rkt import Rkt, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -266,7 +267,10 @@ _O_WRONLY, _O_NONBLOCK, _O_DIRECTORY = 1, 0o4000, 0o200000
 #: Two entries, "." and "..", as getdents64 writes them.
 _EMPTY_DIRECTORY_BYTES = 48
 ABIS = ("x86-64", "i386", "x32")
-CONFINED = ("app", "enter", "app exec")
+IN_PLAIN_POD = ("app", "enter", "app exec")
+#: The same in a pod with ``--private-users``.
+IN_USER_NAMESPACE = ("private app", "private enter", "private app exec")
+CONFINED = (*IN_PLAIN_POD, *IN_USER_NAMESPACE)
 FILTER_ALONE = "filter alone"
 UNCONFINED = "unconfined"
 INSECURE = "--insecure-options=image"
@@ -314,6 +318,10 @@ def program() -> bytes:
     return build(list(PROBES.values()))
 
 
+def _wait_for_pod(engine: Rkt, name: str) -> None:
+    wait_for(lambda: not engine.run("enter", name, "/bin/true").status, f"pod {name}")
+
+
 @pytest.fixture(scope="module")
 def seen(rkt_binary: str, program: bytes) -> Iterator[dict[str, dict[str, int]]]:
     """Place -> what was tried there -> the answer; each place is one run of the probe."""
@@ -323,11 +331,15 @@ def seen(rkt_binary: str, program: bytes) -> Iterator[dict[str, dict[str, int]]]
             image = Images(directory).busybox(
                 "example.com/prober", ("/probe",), files={"probe": (program, 0o755), MARK: b""}
             )
-            engine.popen(INSECURE, "run", "--name=prober", image, "--exec=/bin/sleep", "--", "600")
-            engine.wait_for_pod()
-            texts = {"app": engine.run(INSECURE, "run", image, check=0).stdout}
-            for place in ("enter", "app exec"):
-                texts[place] = engine.run(*place.split(), "prober", "/probe", check=0).stdout
+            texts = {}
+            for prefix, name, flags in (("", "prober", ()), ("private ", "private", ("--private-users",))):
+                texts[f"{prefix}app"] = engine.run(INSECURE, "run", *flags, image, check=0).stdout
+                engine.popen(
+                    INSECURE, "run", *flags, f"--name={name}", image, "--exec=/bin/sleep", "--", "600"
+                )
+                _wait_for_pod(engine, name)
+                for place in ("enter", "app exec"):
+                    texts[prefix + place] = engine.run(*place.split(), name, "/probe", check=0).stdout
             for place, words in ((FILTER_ALONE, ",capabilities"), (UNCONFINED, ",all-run")):
                 texts[place] = engine.run(INSECURE + words, "run", image, check=0).stdout
         yield {place: dict(zip(PROBES, answers(text), strict=True)) for place, text in texts.items()}
