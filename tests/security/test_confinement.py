@@ -215,6 +215,77 @@ sleep 600
     assert {int(status[name], 16) for name in status if name.startswith("Cap")} == {0}
 
 
+_STREAMS = """
+for number in 0 1 2; do
+  chmod 777 /proc/self/fd/$number; chown 1:1 /proc/self/fd/$number
+  [ $number = 1 ] || (echo more >> /proc/self/fd/$number)
+done 2>/dev/null
+stat -L -c '%d:%i' /proc/self/fd/0 /dev/null
+"""
+
+
+def test_no_file_of_the_hosts_is_behind_the_standard_streams(rkt: Rkt, images: Images) -> None:
+    """Root in an app can change neither the host's ``/dev/null`` nor a file that the operator gives or takes (RN2)."""
+    path = images.busybox("example.com/streams", ("/bin/sh", "-c", _STREAMS))
+    rkt.popen("--insecure-options=image", "run", "--name=sleeper", path, "--exec=/bin/sleep", "--", "600")
+    rkt.wait_for_pod()
+    rkt.run("status", "--wait-ready=20s", "sleeper", check=0)
+    null = os.stat("/dev/null")
+    own, null_of_the_app = rkt.run("--insecure-options=image", "run", path, check=0).lines
+    assert own == null_of_the_app
+    assert own != f"{null.st_dev}:{null.st_ino}"
+    # The tests' own standard streams are files.
+    rkt.run("--insecure-options=image", "run", "--interactive", path, input="given\n", check=0)
+    files = [os.path.join(rkt.base, name) for name in ("given", "taken")]
+    for name in files:
+        with open(name, "w", encoding="ascii") as file:
+            file.write("given\n")
+        os.chmod(name, 0o600)
+    with open(files[0], "rb") as given, open(files[1], "ab") as taken:
+        command = rkt.command("enter", "sleeper", "/bin/sh", "-c", _STREAMS)
+        subprocess.run(command, stdin=given, stdout=taken, stderr=taken, check=True, env=rkt.environment())
+    for name in files:
+        status = os.stat(name)
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o600, 0, 0)
+    with open(files[0], encoding="ascii") as file:
+        assert file.read() == "given\n"
+    after = os.stat("/dev/null")
+    assert (after.st_mode, after.st_uid, after.st_gid) == (null.st_mode, null.st_uid, null.st_gid)
+
+
+def test_files_pass_through_enter_whole(rkt: Rkt, images: Images) -> None:
+    """Large input and output of ``enter`` arrive, in order when both streams go to one file, read by the command or not."""
+    path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))
+    rkt.popen("--insecure-options=image", "run", "--name=sleeper", path)
+    rkt.wait_for_pod()
+    rkt.run("status", "--wait-ready=20s", "sleeper", check=0)
+    names = [os.path.join(rkt.base, name) for name in ("given", "taken")]
+    data = b"".join(b"%d\n" % number for number in range(100_000))
+    with open(names[0], "wb") as file:
+        file.write(data)
+    for script, expected in (
+        ("cat", data),
+        ("head -c 1 >/dev/null; seq 0 99999", data),
+        (
+            "for i in $(seq 50); do echo out$i; echo err$i >&2; done",
+            b"".join(b"out%d\nerr%d\n" % (i, i) for i in range(1, 51)),
+        ),
+    ):
+        with open(names[0], "rb") as given, open(names[1], "wb") as taken:
+            command = rkt.command("app", "exec", "sleeper", "/bin/sh", "-c", script)
+            subprocess.run(
+                command,
+                stdin=given,
+                stdout=taken,
+                stderr=taken,
+                check=True,
+                env=rkt.environment(),
+                timeout=30,
+            )
+        with open(names[1], "rb") as file:
+            assert file.read() == expected, script
+
+
 @pytest.mark.parametrize("name", ["proc", "sys", "dev", "tmp", "run"])
 def test_a_link_of_the_image_changes_nothing_on_the_host(rkt: Rkt, images: Images, name: str) -> None:
     """An image whose directory is a link to a directory of the host leaves that directory as it was (invariant RN6)."""

@@ -380,6 +380,31 @@ class PivotRoot(Step):
         os.chdir(b"/")
 
 
+class EmptyInput(Step):
+    """Nothing as standard input: the app's own ``/dev/null``, since the host's belongs to root in the app as well."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return "empty standard input"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        try:
+            here = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = libc.openat2(here, b"dev/null", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK, _BENEATH)
+            status = os.fstat(fd)
+            is_null = status.st_mode & 0o170000 == 0o020000 and status.st_rdev == os.makedev(1, 3)
+        except OSError:
+            is_null = False
+        if not is_null:
+            # A volume may lie over /dev. A pipe that nobody can write is as empty.
+            fd, write_fd = os.pipe()
+            os.close(write_fd)
+        os.dup2(fd, 0)
+
+
 class NewSession(Step):
     """A session and a kernel session keyring of its own (invariant RN18)."""
 

@@ -18,7 +18,7 @@ from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, namespaces, pidfd
 from rkt.schema import jsontext
 from rkt.stage0 import contract
-from rkt.stage1.common import steps, terminal
+from rkt.stage1.common import feed, steps, terminal
 from rkt.stage1.common.arguments import RunArguments, parse_run
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.ns.limits import SetOomScore, group_name
@@ -116,13 +116,26 @@ class _Entering:
         self._has_pty = os.isatty(0) and os.isatty(1)
         self._errors = os.pipe()
         self._channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        #: Standard stream -> (our end, the command's end) where a pipe stands before a terminal.
+        #: Standard stream -> (our end, the command's end) where a pipe stands before a terminal or a file.
         self._pipes: dict[int, tuple[int, int]] = {}
+        self._fed = -1
         if not self._has_pty:
-            for stream in (0, 1, 2):
-                if os.isatty(stream):
-                    read_end, write_end = os.pipe()
-                    self._pipes[stream] = (write_end, read_end) if stream == 0 else (read_end, write_end)
+            self._stand_between()
+
+    def _stand_between(self) -> None:
+        """Give the command pipes instead of what is no pipe: it could open a file of the host's again, or change its mode."""
+        if os.isatty(0):
+            read_end, write_end = os.pipe()
+            self._pipes[0] = (write_end, read_end)
+        elif not feed.is_channel(0):
+            self._fed = feed.feed(0)
+        files_seen: dict[tuple[int, int], int] = {}
+        for stream in (1, 2):
+            if not feed.is_channel(stream):
+                status = os.fstat(stream)
+                # Two streams to one file share a pipe, so that what they say stays in order.
+                first = files_seen.setdefault((status.st_dev, status.st_ino), stream)
+                self._pipes[stream] = os.pipe() if first == stream else self._pipes[first]
 
     def run(self) -> int:
         """Start the command, relay its streams, return its status."""
@@ -131,8 +144,10 @@ class _Entering:
             self._help()
         os.close(self._errors[1])
         self._channel[1].close()
-        for _, theirs in self._pipes.values():
+        for theirs in {theirs for _, theirs in self._pipes.values()}:
             os.close(theirs)
+        if self._fed >= 0:
+            os.close(self._fed)
         for number in _FORWARDED:
             _signal.signal(number, lambda n, _frame: pidfd.send_signal(helper_pidfd, n))
         report = b""
@@ -153,10 +168,13 @@ class _Entering:
             with terminal.RawTerminal(0):
                 terminal.relay([(0, master), (master, 1)], helper_pidfd, window=(0, master))
         elif self._pipes:
-            pairs = [
-                (0, ours) if stream == 0 else (ours, stream) for stream, (ours, _) in self._pipes.items()
-            ]
-            terminal.relay(pairs, helper_pidfd)
+            pairs: dict[int, int] = {}
+            for stream, (ours, _) in self._pipes.items():
+                if stream == 0:
+                    pairs[0] = ours
+                else:
+                    pairs.setdefault(ours, stream)
+            terminal.relay(list(pairs.items()), helper_pidfd)
 
     def _help(self) -> None:
         """Join the namespaces, fork the command, pass signals on and the status back; never returns."""
@@ -183,9 +201,10 @@ class _Entering:
                 _signal.signal(number, lambda n, _frame: pidfd.send_signal(child_pidfd, n))
             for fd in (0, 1, 2):
                 os.close(fd)
-            for ends in self._pipes.values():
-                for fd in ends:
-                    os.close(fd)
+            if self._fed >= 0:
+                os.close(self._fed)
+            for fd in {fd for ends in self._pipes.values() for fd in ends}:
+                os.close(fd)
             _, raw = os.waitpid(child, 0)
             os._exit(os.WEXITSTATUS(raw) if os.WIFEXITED(raw) else 128 + os.WTERMSIG(raw))
         except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the parent's frames
@@ -205,6 +224,8 @@ class _Entering:
                 terminal.take_terminal(slave)
             for stream, (_, theirs) in self._pipes.items():
                 os.dup2(theirs, stream)
+            if self._fed >= 0:
+                os.dup2(self._fed, 0)
             become(self._plan)
         except BaseException as e:  # noqa: BLE001 - as above
             os.write(self._errors[1], str(e).encode(errors="replace"))

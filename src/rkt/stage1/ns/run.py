@@ -89,6 +89,7 @@ def _supervise(
         flags |= libc.CLONE_NEWNET
     if arguments.ipc != "parent":
         flags |= libc.CLONE_NEWIPC
+    stdin_fd = _standard_input(arguments)
     pod_path = os.getcwdb()
     own = pod_path + b"/" + OWN_FILES.encode()
     # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
@@ -105,6 +106,7 @@ def _supervise(
         status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
         report=_say,
         interactive=terminal,
+        stdin_fd=stdin_fd,
     )
     try:
         try:
@@ -177,9 +179,19 @@ def _start_apps(
 
     launches = [Launch(app, limits.create_app_group(groups, pod, app, _say), make_plan) for app in pod.apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
-    null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    # Without a terminal, --interactive means that the caller's standard input is the app's.
-    supervisor.start(launches, stdin_fd=0 if arguments.interactive else null_fd, null_fd=null_fd)
+    supervisor.start(launches)
+
+
+def _standard_input(arguments: RunArguments) -> int:
+    """What the app reads: -1 for nothing; to be called before there are namespaces to be in."""
+    if not arguments.interactive:
+        return -1
+    if os.isatty(0):
+        # The app gets a terminal of its own instead.
+        return 0
+    from rkt.stage1.common.feed import feed, is_channel
+
+    return 0 if is_channel(0) else feed(0)
 
 
 def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:

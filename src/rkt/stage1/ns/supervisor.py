@@ -21,7 +21,7 @@ from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
-from rkt.stage1.common import control
+from rkt.stage1.common import control, steps
 from rkt.stage1.common.log import LogFile
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Iterable
 
-    from rkt.stage1.common import steps
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.isolation import PodNamespaces
@@ -124,8 +123,9 @@ def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
     step: steps.Step | None = None
     try:
         for number, fd in enumerate(stdio):
-            os.dup2(fd, number)
-        for each in plan.steps:
+            if fd >= 0:
+                os.dup2(fd, number)
+        for each in plan.steps if stdio[0] >= 0 else (*plan.steps, steps.EmptyInput()):
             step = each
             each.apply(plan.root_fd)
         step = None
@@ -156,7 +156,19 @@ class Supervisor:
         status_directory: str,
         report: Callable[[str], None],
         interactive: Interactive | None = None,
+        stdin_fd: int = -1,
     ) -> None:
+        """Take over a pod that has its first process.
+
+        Args:
+            init: the first process.
+            shared: the pod's namespaces.
+            server: the socket to listen on.
+            status_directory: where exit statuses are written.
+            report: says something to the operator.
+            interactive: the operator's terminal, for the only app.
+            stdin_fd: standard input of the apps, -1 for nothing; their handlers have nothing.
+        """
         self._init = init
         self._shared = shared
         self._interactive = interactive
@@ -167,7 +179,7 @@ class Supervisor:
         self._clients: dict[int, _socket.socket] = {}
         self._outlets = (Outlet(1), Outlet(2))
         self._several = False
-        self._stdin_fd = self._null_fd = -1
+        self._stdin_fd = stdin_fd
         self._first_failure = 0
         #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
         self._memory_kills: dict[str, int] = {}
@@ -180,17 +192,14 @@ class Supervisor:
         for number in _STOP_SIGNALS:
             _signal.signal(number, lambda _number, _frame: None)
 
-    def start(self, launches: list[Launch], *, stdin_fd: int, null_fd: int) -> None:
+    def start(self, launches: list[Launch]) -> None:
         """Start all apps; to be called in the pod's namespaces, which it leaves.
 
         Args:
             launches: the apps.
-            stdin_fd: standard input of the apps.
-            null_fd: standard input of their handlers.
         Raises:
             Stage1Error: one could not be started; ``finish`` ends the others.
         """
-        self._stdin_fd, self._null_fd = stdin_fd, null_fd
         self._several = len(launches) > 1
         try:
             starting = [
@@ -231,7 +240,7 @@ class Supervisor:
         self._attach(app, starting)
 
     def _stdin_of(self, stage: str) -> int:
-        return self._null_fd if stage else self._stdin_fd
+        return -1 if stage else self._stdin_fd
 
     def _attach(self, app: App, starting: Starting) -> None:
         """Take over a process that has been started."""
