@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,3 +76,20 @@ def test_everything_at_once(rkt: Rkt, images: Images) -> None:
     assert problems(collecting, 200) == []
     assert rkt.pods() == {}
     assert rkt.leaks() == []
+
+
+def test_parallel_runs_with_users_of_their_own(rkt: Rkt, images: Images) -> None:
+    """Pods started at once with --private-users never share a range of ids, and gc gives all ranges back (RN19)."""
+    image = fetch(rkt, images.busybox())
+    count = max(COUNT // 3, 10)
+    words = ("run", INSECURE, "--private-users", image, "--exec=/bin/cat", "--", "/proc/self/uid_map")
+    processes = [rkt.popen(*words) for _ in range(count)]
+    assert problems(processes, 200) == []
+    maps = [[int(word) for word in process.stdout_text.split()] for process in processes]
+    assert {(inside, size) for inside, _, size in maps} == {(0, 65536)}
+    firsts = sorted(first for _, first, _ in maps)
+    assert all(after - before >= 65536 for before, after in pairwise(firsts))
+    assert rkt.leaks() == []
+    rkt.run("gc", "--grace-period=0", check=0)
+    assert rkt.pods() == {}
+    assert os.listdir(f"{rkt.data}/ranges") == []
