@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,7 @@ def test_users_and_paths_that_the_image_lacks(
     path = write_pod_manifest(f"{module_rkt.base}/lacking", [app])
     result = run_manifest(module_rkt, way, path, check=254)
     assert message in result.stderr
+    assert "app 'app': " in result.stderr
     assert result.stdout == ""
 
 
@@ -211,6 +213,20 @@ def test_a_pod_manifest_is_kept_as_it_was_written(module_rkt: Rkt, images: Image
     assert shown["apps"][0]["user_annotations"] == {"note": "n"}
     assert shown["apps"][0]["user_labels"] == {"tier": "front"}
     rkt.run("run-prepared", uuid, check=0)
+
+
+def test_a_pod_manifest_from_a_pipe(module_rkt: Rkt, images: Images) -> None:
+    """The manifest may come from whatever the operator names: standard input, a link."""
+    rkt = module_rkt
+    stored(rkt, inspect_image(images))
+    app = manifest_app(images.ids[inspect_image(images)], "app", "echo ran")
+    path = write_pod_manifest(f"{rkt.base}/piped", [app])
+    link = f"{rkt.base}/link-to-piped"
+    os.symlink(path, link)
+    assert rkt.run("run", INSECURE, f"--pod-manifest={link}", check=0).lines == ["ran"]
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read()
+    assert rkt.run("run", INSECURE, "--pod-manifest=/dev/stdin", input=text, check=0).lines == ["ran"]
 
 
 def test_ports_that_no_network_can_forward(module_rkt: Rkt, images: Images) -> None:

@@ -58,7 +58,7 @@ PREPARE_FLAGS = (
     Flag(
         name="pod-manifest",
         default="",
-        help="run this pod manifest instead of images",
+        help="make the pod of this manifest, whose images are in the store",
         metavar="PATH",
         completes="file",
     ),
@@ -81,11 +81,11 @@ PREPARE_FLAGS = (
         metavar="POLICY",
         choices=("new", "update", "never"),
     ),
-    Flag(name="set-env", kind=LIST, help="set a variable for all apps", metavar="NAME=VALUE"),
+    Flag(name="set-env", kind=LIST, help="set a variable for all apps; repeatable", metavar="NAME=VALUE"),
     Flag(
         name="set-env-file",
         kind=LIST,
-        help="file of NAME=VALUE lines for all apps",
+        help="file of NAME=VALUE lines for all apps; repeatable",
         metavar="PATH",
         completes="file",
     ),
@@ -106,17 +106,29 @@ PREPARE_FLAGS = (
 )
 #: Of ``run`` and ``run-prepared``.
 RUN_FLAGS = (
-    Flag(name="dns", kind=LIST, help="name servers, or host, or none", metavar="IP[,IP…]"),
+    Flag(
+        name="dns",
+        kind=LIST,
+        help="name servers; host for the host's file, none for the image's own; repeatable",
+        metavar="IP[,IP…]",
+    ),
     Flag(name="dns-domain", default="", help="DNS domain of the pod", metavar="DOMAIN"),
-    Flag(name="dns-opt", kind=LIST, help="resolver option", metavar="OPTION"),
-    Flag(name="dns-search", kind=LIST, help="domain to search names in", metavar="DOMAIN"),
+    Flag(name="dns-opt", kind=LIST, help="resolver option; repeatable", metavar="OPTION"),
+    Flag(name="dns-search", kind=LIST, help="domain to search names in; repeatable", metavar="DOMAIN"),
     Flag(name="hostname", default="", help="host name of the pod; default: rkt-UUID", metavar="NAME"),
-    Flag(name="hosts-entry", kind=LIST, help="entries for /etc/hosts, or host", metavar="IP=NAME[,IP=NAME…]"),
-    Flag(name="interactive", kind=BOOL, default=False, help="attach the terminal to the only app"),
+    Flag(
+        name="hosts-entry",
+        kind=LIST,
+        help="entries for /etc/hosts, or host for the host's file; repeatable",
+        metavar="IP=NAME[,IP=NAME…]",
+    ),
+    Flag(
+        name="interactive", kind=BOOL, default=False, help="give the caller's terminal to the pod's only app"
+    ),
     Flag(
         name="ipc",
         default="",
-        help="IPC namespace: auto, private or parent",
+        help="IPC namespace: private, which auto means too, or parent, the host's",
         metavar="MODE",
         choices=("auto", "private", "parent"),
     ),
@@ -248,8 +260,6 @@ def run_options(invocation: Invocation) -> RunOptions:
                 "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
             )
         raise UsageError("the metadata service is not there yet, so --mds-register cannot be honoured")
-    if not names:
-        tell(invocation.settings, "no network is set up: the default is --net=none for now")
     return RunOptions(
         networks=[f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"],
         interactive=values["interactive"],
@@ -265,6 +275,12 @@ def run_options(invocation: Invocation) -> RunOptions:
         ),
         ipc=values["ipc"],
     )
+
+
+def tell_default_network(invocation: Invocation) -> None:
+    """Say what a pod that is about to run lacks, when nobody asked for a network."""
+    if not invocation.values["net"]:
+        tell(invocation.settings, "no network is set up: the default is --net=none for now")
 
 
 def _check_host_file(path: str) -> None:

@@ -30,7 +30,8 @@ COMMAND = Command(
     summary="prepare a pod to run it later",
     usage="[--volume=VOLUME…] [--mount=MOUNT…] IMAGE [--name=APP…] [-- ARG… [---]]…",
     description=(
-        "Does everything that run does short of starting the pod, and prints the pod's UUID, for run-prepared.\n\n"
+        "Does everything that run does short of starting the pod, and prints the pod's UUID, for run-prepared. "
+        "rkt help run says how images and their options are written.\n\n"
         "Protections that --insecure-options switches off are recorded and stay off for this pod only."
     ),
     run=run,

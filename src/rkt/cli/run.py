@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.app_args import ALL_APP_FLAGS
 from rkt.cli.command import Command, Flag
-from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options
+from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options, tell_default_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run(invocation: Invocation) -> int:
         networks=options.networks,
         sync=False,
     )
+    tell_default_network(invocation)
     become(pod, settings, options)
 
 
@@ -41,7 +42,11 @@ COMMAND = Command(
     description=(
         "Finds or fetches the images, verifies them, makes a pod of them, and becomes that pod: the process that was "
         "started as rkt supervises it, and ends with the status of the first app that failed.\n\n"
-        "Flags after an image are that app's. Flags before the first image are the pod's."
+        "An image is a name, a hash, a file or a URL. What follows it, up to the next image, is about it: options of the "
+        "app, and after -- the arguments of its program, up to --- or the end. Options of the pod may stand anywhere but "
+        "there.\n\n"
+        "Of a variable that is set several times --environment counts before --set-env, that before --set-env-file, that "
+        "before the image, and that before the caller's, which only --inherit-env passes on."
     ),
     run=run,
     flags=(

@@ -193,8 +193,10 @@ def read_environment_files(paths: Iterable[str]) -> dict[str, str]:
             with open(path, "rb") as file:
                 data = file.read(MAX_ENVIRONMENT_FILE_BYTES + 1)
             text = data.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise UsageError(f"cannot read environment file {quoted(path)}: {e}") from e
+        except OSError as e:
+            raise UsageError(f"cannot read environment file {quoted(path)}: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise UsageError(f"environment file {quoted(path)} is not UTF-8: {e}") from e
         if len(data) > MAX_ENVIRONMENT_FILE_BYTES:
             raise UsageError(
                 f"environment file {quoted(path)} is larger than {MAX_ENVIRONMENT_FILE_BYTES} bytes"

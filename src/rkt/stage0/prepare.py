@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, InvalidManifest, NotFound, PodError, UsageError
-from rkt.linux.files import read_bounded, remove_tree, write_all
+from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
 from rkt.schema import jsontext
@@ -212,7 +212,9 @@ def _from_images(
 def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, PodManifest, list[_App]]:
     """A user's own manifest: its bytes are kept as they are, its images must be in the store."""
     try:
-        data = read_bounded(path, jsontext.MAX_DOCUMENT_BYTES)
+        # Whatever the operator names, a pipe too.
+        with open(path, "rb") as file:
+            data = file.read(jsontext.MAX_DOCUMENT_BYTES + 1)
     except OSError as e:
         raise UsageError(f"cannot read pod manifest {path}: {e.strerror}") from e
     manifest: PodManifest = parse_pod_manifest(data)

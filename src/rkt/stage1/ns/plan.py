@@ -95,13 +95,16 @@ def build_exec_plan(
     groups: list[int] = []
     if not as_root:
         groups = app.app.supplementary_gids
-        uid, gid = accounts.resolve_both(
-            root_fd,
-            app.app.user,
-            app.app.group,
-            converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
-            ids=ids,
-        )
+        try:
+            uid, gid = accounts.resolve_both(
+                root_fd,
+                app.app.user,
+                app.app.group,
+                converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
+                ids=ids,
+            )
+        except Stage1Error as e:
+            raise Stage1Error(f"app {app.name!r}: {e.message}", hint=e.hint) from e
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
     privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
     plan = ExecPlan(
