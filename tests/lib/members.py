@@ -101,8 +101,9 @@ class Members:
 
     def home(self, uid: int) -> str:
         """The user's directory in the spool."""
-        (name,) = [name for name in os.listdir(self.incoming) if name.startswith(f"{uid}-")]
-        return os.path.join(self.incoming, name)
+        paths = [os.path.join(self.incoming, name) for name in os.listdir(self.incoming)]
+        (home,) = [path for path in paths if os.lstat(path).st_uid == uid and f"/{uid}-" in path]
+        return home
 
     def kept(self, uid: int) -> list[str]:
         """What the user keeps of images: names of blobs and signatures."""
