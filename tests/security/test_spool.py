@@ -539,3 +539,37 @@ def test_no_fetch_without_walls(monkeypatch: pytest.MonkeyPatch, lacks: str) -> 
         monkeypatch.setattr(libc, "seccomp_action_available", lambda _: False)
     with pytest.raises(RktError, match=f"only root can fetch on this host: its kernel has no {lacks}"):
         confine.require_walls()
+
+
+def test_signatures_are_read_confined(pending: Pending) -> None:
+    """Sentence 48: the OpenPGP program of a member's fetch reads no file of the member's, opens no socket, sends no signal, starts nothing."""
+    from rkt.trust.program import run_confined
+
+    own = f"{pending.rkt.base}/own"
+    with open(own, "wb"):
+        pass
+    os.chown(own, ALICE, ALICE)
+    code = (
+        "import errno, os, socket, sys\n"
+        "def attempt(function):\n"
+        "    try: function()\n"
+        "    except OSError as e: return errno.errorcode[e.errno]\n"
+        "    return 'done'\n"
+        f"words = [attempt(lambda: open({own!r})), attempt(lambda: socket.socket(socket.AF_UNIX)), attempt(socket.socket),\n"
+        "    attempt(lambda: os.kill(os.getppid(), 0)), attempt(os.fork)]\n"
+        "os.write(int(sys.argv[1]), ' '.join(words).encode())\n"
+    )
+    installation = pending.settings().installation
+
+    def look() -> str:
+        null = os.open("/dev/null", os.O_RDONLY)
+        outcome = run_confined(
+            lambda status: [os.path.realpath(sys.executable), "-ISc", code, str(status)],
+            stdin=null,
+            descriptors=[],
+            timeout_seconds=30,
+            package_path=installation.package_path,
+        )
+        return (outcome.status_output or outcome.error_output).decode()
+
+    assert as_member(look, confined=False) == "EACCES ENOSYS ENOSYS ENOSYS EAGAIN"

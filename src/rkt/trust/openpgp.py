@@ -122,7 +122,12 @@ def choose_signatures(data: bytes, keys: list[TrustedKey]) -> list[tuple[Signatu
 
 
 def verify_detached(
-    blob: int | str, signature: bytes, keys: list[TrustedKey], *, now: int | None = None
+    blob: int | str,
+    signature: bytes,
+    keys: list[TrustedKey],
+    *,
+    now: int | None = None,
+    package_path: str = "",
 ) -> Verified:
     """Check the signatures of a blob by keys that count.
 
@@ -134,6 +139,7 @@ def verify_detached(
         signature: content of the detached signature file, armoured or binary.
         keys: the keys that count.
         now: seconds since the epoch, for tests.
+        package_path: as for ``run_confined``.
 
     Raises:
         SignatureMismatch: a signature by a key that counts does not fit the blob.
@@ -156,7 +162,7 @@ def verify_detached(
         for candidate, key in chosen:
             os.lseek(blob_fd, 0, os.SEEK_SET)
             try:
-                good.append(_verify_one(gpgv, blob_fd, candidate, key, now, timeout_seconds))
+                good.append(_verify_one(gpgv, blob_fd, candidate, key, now, timeout_seconds, package_path))
             except _NotGood as e:
                 reasons.append(
                     f"openpgp: signature by {group_fingerprint(key.key.fingerprint)} does not count: {e}"
@@ -172,7 +178,13 @@ def verify_detached(
 
 
 def _verify_one(
-    gpgv: str, blob_fd: int, signature: Signature, key: TrustedKey, now: int, timeout_seconds: float
+    gpgv: str,
+    blob_fd: int,
+    signature: Signature,
+    key: TrustedKey,
+    now: int,
+    timeout_seconds: float,
+    package_path: str,
 ) -> Verified:
     if problem := key.key.problem(now):
         raise _NotGood(f"the key {problem}")
@@ -206,6 +218,7 @@ def _verify_one(
             stdin=blob_fd,
             descriptors=[ring, packet],
             timeout_seconds=timeout_seconds,
+            package_path=package_path,
         )
     finally:
         os.close(ring)

@@ -63,7 +63,9 @@ def judge(name: str, blob: int | str, signature: bytes | None, settings: Setting
         )
     keys = Keystore(settings).load(name)
     try:
-        verified = verify_detached(blob, signature, keys, now=now)
+        verified = verify_detached(
+            blob, signature, keys, now=now, package_path=settings.installation.package_path
+        )
     except NotVerified as e:
         raise _failed(name, e, keys) from e
     return Verdict(

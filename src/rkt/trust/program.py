@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs OpenPGP programs: found by absolute path, owned by root, and, for foreign data, without rights.
 
-A program that reads foreign data gets an unused uid and gid of its own and no groups, no capabilities, no_new_privs,
+When root calls, a program that reads foreign data gets an unused uid and gid of its own and no groups, no capabilities, no_new_privs,
 no network, lowered limits, an empty environment, no home directory, and exactly the descriptors that are passed to it.
+
+When somebody else calls, there is no uid and no namespace to give: Landlock and a system call filter take their place
+(``privsep.program``).
 
 ``unshare``, ``setpriv`` and ``prlimit`` of util-linux give the rights up, one after the other, each by exec. Doing it
 here between fork and exec would run Python code in a copy of a process that may have more threads than one (``fetch``
@@ -15,6 +18,7 @@ import fcntl
 import os
 import resource
 import subprocess
+import sys
 
 from rkt.errors import CannotVerify, HostError
 from rkt.linux import libc
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 #: First uid of helpers without rights: "rk" and the low half of the engine's process ID.
 UID_BASE = 0x726B0000
+_CONFINE = "import sys; sys.path.insert(0, sys.argv[1]); from rkt.privsep.program import main; main()"
 #: What a confined program may write to its descriptors, in bytes.
 OUTPUT_LIMIT_BYTES = 1 << 20
 
@@ -100,7 +105,12 @@ def sealed_memory(name: str, content: bytes) -> int:
 
 
 def run_confined(
-    argv: Callable[[int], list[str]], *, stdin: int, descriptors: list[int], timeout_seconds: float
+    argv: Callable[[int], list[str]],
+    *,
+    stdin: int,
+    descriptors: list[int],
+    timeout_seconds: float,
+    package_path: str = "",
 ) -> Outcome:
     """Run a program that reads foreign data, and wait for it.
 
@@ -109,12 +119,16 @@ def run_confined(
         stdin: descriptor that becomes standard input.
         descriptors: others that stay open under the same numbers.
         timeout_seconds: after that long it is killed.
+        package_path: directory that holds the ``rkt`` package, for ``privsep.program``, which confines what runs as the
+            user who called; without it that user's rights are the only bound.
 
     Raises:
         HostError: a program that takes rights away is missing.
         CannotVerify: it cannot be started, or does not end in time.
     """
     prefix = _without_rights()
+    if package_path and os.geteuid() != 0:
+        prefix += [sys.executable, "-I", "-S", "-c", _CONFINE, package_path]
     status = os.memfd_create("status", os.MFD_CLOEXEC)
     errors = os.memfd_create("errors", os.MFD_CLOEXEC)
     words = argv(status)
