@@ -54,7 +54,7 @@ def chrooted(rkt: Rkt) -> Rkt:
 def test_pods_below_a_chroot(chrooted: Rkt, images: Images) -> None:
     """Fetch, run with and without overlay, enter, export and gc work there, and no mount of a pod gets out."""
     image = fetch(chrooted, images.busybox())
-    for flags in ((), ("--no-overlay",)):
+    for flags in ((), ("--no-overlay",), ("--private-users",), ("--private-users", "--no-overlay")):
         words = ("--exec=/bin/sh", "--", "-c", "echo kept >/kept; cat /kept; ls -d /home /srv 2>/dev/null")
         run = ("run", "--insecure-options=image", *flags, image, *words)
         assert chrooted.run(*run, check=1).stdout == "kept\n"

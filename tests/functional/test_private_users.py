@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.aci import Entry
+from tests.lib.aci import Entry, write_aci
+from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
 from tests.lib.inspect import (
     INSECURE,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, needs_idmapped_mounts]
 
 USERS = "--private-users"
 COUNT = 65536
@@ -106,6 +107,70 @@ cat /secret; readlink /etc/mtab; stat -c %u:%g /etc/mtab"""
         "../proc/self/mounts",
         "0:0",
     ]
+
+
+def test_layers_of_dependencies(rkt: Rkt, images: Images) -> None:
+    """An image over two others, one with a white list, shows every file of theirs as its own."""
+    fetch(rkt, images.busybox("example.com/base", entries=[Entry("rootfs/base")]))
+    white_list = ["/bin/busybox", "/bin/sh", "/bin/stat", "/middle", "/listed"]
+    for name, uid, more in (
+        ("middle", 5, {"dependencies": [{"imageName": "example.com/base"}]}),
+        ("top", 6, {"dependencies": [{"imageName": "example.com/middle"}]}),
+        ("listed", 7, {"dependencies": [{"imageName": "example.com/middle"}], "pathWhitelist": white_list}),
+    ):
+        entries = [Entry(f"rootfs/{name}", uid=uid, gid=uid)]
+        path = f"{rkt.tmp}/{name}.aci"
+        write_aci(path, name=f"example.com/{name}", entries=entries, **more)
+        rkt.run(INSECURE, "fetch", "--pull-policy=new", path, check=0)
+    for flags in LAYOUTS.values():
+        for name, seen in (("top", "/base /middle /top"), ("listed", "/middle /listed")):
+            words = (
+                f"example.com/{name}",
+                "--exec=/bin/sh",
+                "--",
+                "-c",
+                f"stat -c %u:%g {seen}; echo x >> /middle",
+            )
+            said = rkt.run("run", INSECURE, *flags, *words, check=0).lines
+            assert said == (["0:0", "5:5", "6:6"] if name == "top" else ["5:5", "7:7"])
+    rkt.run("image", "verify", "example.com/base", "example.com/middle", "example.com/listed", check=0)
+
+
+def test_event_handlers(module_rkt: Rkt, images: Images) -> None:
+    """Handlers run as root of the pod, before and after an app of another user, and share its files."""
+    listed = [
+        {"name": name, "exec": ["/bin/sh", "-c", script]}
+        for name, script in (
+            ("pre-start", "echo pre $(id -u); touch /made; chown 1000 /made"),
+            ("post-stop", "echo post $(id -u) $(stat -c %u /made /app); cat /proc/self/uid_map"),
+        )
+    ]
+    path = inspect_image(
+        images,
+        "private-handlers",
+        name="example.com/private-handlers",
+        app={"user": "1000", "group": "100", "eventHandlers": listed},
+    )
+    script = "echo app $(id -u); echo x > /made; touch /tmp/app; cat /proc/self/uid_map"
+    said = module_rkt.run("run", INSECURE, USERS, path, "--", "-c", script, check=0).lines
+    assert said[:2] == ["pre 0", "app 1000"]
+    assert said[3].startswith("post 0 1000")
+    assert said[2] == said[4]
+
+
+@pytest.mark.parametrize(
+    "flags", ["--net=host", "--ipc=parent", "--net=host --ipc=parent --no-overlay", "--interactive"]
+)
+def test_together_with_other_namespaces(module_rkt: Rkt, image: str, flags: str) -> None:
+    """A pod that shares namespaces of the host has them without rights over them."""
+    script = "echo x > /dev/null && ls /sys/class/net > /dev/null && (hostname -F /etc/hostname || ip link set lo down) 2>/dev/null; echo up"
+    assert sh(module_rkt, image, script, *flags.split()).lines == ["up"]
+
+
+def test_a_read_only_root(module_rkt: Rkt, image: str) -> None:
+    """A root that is read-only is so to the pod's root."""
+    words = (image, "--readonly-rootfs=true", "--", "-c", "echo x > /new || echo refused; cat /secret")
+    assert module_rkt.run("run", INSECURE, USERS, *words, check=0).lines == ["refused", "secret"]
 
 
 @both_layouts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
 from tests.lib.inspect import newest_pod, shell_app
 from tests.lib.rkt import wait_for
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, needs_idmapped_mounts]
 
 INSECURE = "--insecure-options=image"
 USERS = "--private-users"

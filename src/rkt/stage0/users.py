@@ -8,6 +8,7 @@ and goes on when the cover is gone. What the pod changes lies in the upper direc
 
 from __future__ import annotations
 
+import errno
 import os
 
 from rkt.errors import HostError, UsageError
@@ -79,17 +80,32 @@ def lease(pod: Pod, settings: Settings, pool: ranges.Pool, *, overlay: bool) -> 
     """
     ids = ranges.lease(pod, settings.data_dir, pool)
     if overlay:
-        layers = f"{settings.data_dir}/cas/layer"
+        _check_layers(f"{settings.data_dir}/cas/layer", ids)
+    return ids
+
+
+def _check_layers(path: str, ids: IdRange) -> None:
+    """Refuse to prepare what could not be run, as far as that can be said here.
+
+    Raises:
+        HostError: the layers cannot be shown with other ids, or there can be no user namespace.
+    """
+    try:
+        users = UserNamespace.create(ids)
+    except OSError as e:
+        if e.errno == errno.EPERM:
+            # Below a chroot; the pod will have a mount namespace whose root is this one, where it can be had.
+            return
+        raise _refusal(e) from e
+    with users:
         try:
-            with _create(ids) as users:
-                os.close(mount.clone(layers, recursive=False, idmap_fd=users.idmap_fd))
+            os.close(mount.clone(path, recursive=False, idmap_fd=users.idmap_fd))
         except OSError as e:
             raise HostError(
-                f"cannot show {layers} with other ids: {e.strerror}: the kernel is older than 5.19, or its file system "
-                "has no idmapped mounts",
+                f"cannot show {path} with other ids: {e.strerror}: the kernel is older than 5.19, or its file system has "
+                "no idmapped mounts",
                 hint="rkt run --private-users --no-overlay",
             ) from e
-    return ids
 
 
 def open_users(pod: Pod) -> UserNamespace:
@@ -101,16 +117,14 @@ def open_users(pod: Pod) -> UserNamespace:
     """
     ids = ranges.read(pod)
     assert ids is not None
-    return _create(ids)
-
-
-def _create(ids: IdRange) -> UserNamespace:
     try:
         return UserNamespace.create(ids)
     except OSError as e:
-        raise HostError(
-            f"cannot make a user namespace: {e.strerror}", hint="sysctl user.max_user_namespaces"
-        ) from e
+        raise _refusal(e) from e
+
+
+def _refusal(e: OSError) -> HostError:
+    return HostError(f"cannot make a user namespace: {e.strerror}", hint="sysctl user.max_user_namespaces")
 
 
 class ShownLayers:
