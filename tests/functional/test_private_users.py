@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.functional.test_interactive import Operator
 from tests.lib.aci import Entry, write_aci
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
@@ -322,8 +323,6 @@ def test_enter_is_in_the_same_namespace(rkt: Rkt, private: str, layout: str) -> 
 
 def test_interactive(module_rkt: Rkt, image: str) -> None:
     """An app with a terminal owns it: its standard input has a name and belongs to its user."""
-    from tests.functional.test_interactive import Operator
-
     operator = Operator(
         module_rkt,
         "run",
@@ -338,6 +337,19 @@ def test_interactive(module_rkt: Rkt, image: str) -> None:
         "tty; stat -c %u:%g $(tty); read word; exit $word",
     )
     operator.until("/dev/pts/0")
+    operator.until("1000:5")
+    operator.type("5\r")
+    assert operator.status() == 5
+
+
+def test_enter_with_a_terminal(rkt: Rkt, private: str) -> None:
+    """Who enters from a terminal gets one of the app's own, which belongs to the app's user."""
+    image = fetch(rkt, private)
+    rkt.popen("run", INSECURE, USERS, image, "--user=user1", "--exec=/bin/sleep", "--", "600")
+    uuid = rkt.wait_for_pod()
+    operator = Operator(
+        rkt, "enter", uuid, "/bin/sh", "-c", "tty; stat -c %u:%g $(tty); read word; exit $word"
+    )
     operator.until("1000:5")
     operator.type("5\r")
     assert operator.status() == 5
@@ -525,6 +537,23 @@ def test_killed_commands_leak_no_range(rkt: Rkt) -> None:
         remove.wait()
     rkt.run("gc", "--grace-period=0", "--expire-prepared=0s", check=0)
     rkt.run("gc", "--grace-period=0", "--expire-prepared=0s", check=0)
+    assert rkt.pods() == {}
+    assert leases(rkt) == {}
+
+
+def test_killed_pods_leave_nothing(rkt: Rkt, images: Images) -> None:
+    """However early or late run is killed, no process, no mount and no range of its pod is left."""
+    image = fetch(rkt, images.busybox())
+    chance = random.Random(5)
+    for number in range(12):
+        flags = LAYOUTS["copy" if number % 4 == 0 else "overlay"]
+        running = rkt.popen("run", INSECURE, *flags, image, "--exec=/bin/sleep", "--", "600")
+        time.sleep(chance.uniform(0.05, 0.4))
+        running.kill()
+        running.wait()
+    assert rkt.leaks() == []
+    rkt.run("gc", "--grace-period=0", check=0)
+    rkt.run("gc", "--grace-period=0", check=0)
     assert rkt.pods() == {}
     assert leases(rkt) == {}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import Entry
+from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 
 if TYPE_CHECKING:
@@ -37,7 +38,14 @@ ROWS = {
 }
 
 
-@pytest.fixture(scope="module", params=["", "--private-users", "--private-users --no-overlay"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "",
+        pytest.param("--private-users", marks=needs_idmapped_mounts),
+        "--private-users --no-overlay",
+    ],
+)
 def identities(request: pytest.FixtureRequest, module_rkt: Rkt, images: Images) -> dict[str, str]:
     """What each row's app says of itself, all of them in one pod, each with others before and after it."""
     owned = [Entry("rootfs/owned", uid=1234, gid=4321)]

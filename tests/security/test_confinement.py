@@ -16,6 +16,7 @@ import pytest
 from rkt.linux import capabilities
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
 from tests.lib import host
+from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -81,7 +82,16 @@ def seen(request: pytest.FixtureRequest, rkt: Rkt, images: Images) -> Seen:
     return Seen(result.stdout)
 
 
-both = pytest.mark.parametrize("seen", ["app", "enter", "private app", "private enter"], indirect=True)
+both = pytest.mark.parametrize(
+    "seen",
+    [
+        "app",
+        "enter",
+        pytest.param("private app", marks=needs_idmapped_mounts),
+        pytest.param("private enter", marks=needs_idmapped_mounts),
+    ],
+    indirect=True,
+)
 
 
 @both

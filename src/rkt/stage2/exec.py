@@ -63,6 +63,9 @@ def become(plan: ExecPlan) -> None:
         # Only CAP_SYS_ADMIN may install a filter without no_new_privs, so it must come before ids and capabilities go.
         libc.seccomp_load(plan.seccomp)
     os.setresuid(plan.uid, plan.uid, plan.uid)
+    # The pod's processes of the same user may not look in here until the program is executed, which makes it as any other
+    # (CVE-2016-9962). Changing ids has set this to what ``fs.suid_dumpable`` says, and that may be 1.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     kept = plan.capabilities if plan.uid == 0 else 0
     libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
     libc.capset(kept, kept, 0)

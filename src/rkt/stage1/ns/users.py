@@ -157,4 +157,6 @@ class JoinUsers(Step):
         for stream in self.streams:
             os.fchown(stream, self.users.ids.outside(self.uid), -1)
         libc.prctl(libc.PR_SET_DUMPABLE, 0)
+        # A terminal that is opened from here on must be somebody's whom the namespace knows.
+        userns.assume_owner(self.users.ids.first)
         libc.setns(self.users.idmap_fd, libc.CLONE_NEWUSER)
