@@ -384,7 +384,8 @@ class Docker(Peer):
     name = "docker"
     start_budget = 0.35
 
-    def prepare(self) -> None:
+    def start(self) -> None:
+        """Start the daemon."""
         if shutil.which("dockerd") is None:
             raise Unavailable("dockerd is not installed")
         self.socket = f"unix://{self.base}/docker.sock"
@@ -410,6 +411,9 @@ class Docker(Peer):
             if self.daemon.poll() is not None or time.monotonic() > deadline:
                 raise Unavailable(f"dockerd does not start, see {self.base}/dockerd.log")
             time.sleep(0.1)
+
+    def prepare(self) -> None:
+        self.start()
         archive = os.path.join(self.base, "rootfs.tar")
         call("tar", "-C", self.rootfs, "-cf", archive, ".")
         call("docker", "--host", self.socket, "import", archive, "bench", env=self.environment())

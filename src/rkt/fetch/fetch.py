@@ -484,6 +484,8 @@ class Fetch:
         kind = event.get("kind")
         if kind == "progress":
             done, total = event.get("done"), event.get("total")
+            if self._ahead is not None:
+                self._ahead.check()
             if isinstance(done, int):
                 self._report.progress(self._label, done, total if isinstance(total, int) else None, self._url)
         elif kind == "image":

@@ -154,11 +154,17 @@ class AciStream:
     """
 
     def __init__(
-        self, stream_fd: int, limits: Limits, record: Callable[[bytes], object] | None = None
+        self,
+        stream_fd: int,
+        limits: Limits,
+        record: Callable[[bytes], object] | None = None,
+        *,
+        hash_blob: bool = True,
     ) -> None:
         self._tar_hash = hashlib.sha512()
-        self._blob_hash = hashlib.sha256()
-        self._decompressor = Decompressor(fd_reader(stream_fd), limits, seen=self._blob_hash.update)
+        self._blob_hash = hashlib.sha256() if hash_blob else None
+        seen = None if self._blob_hash is None else self._blob_hash.update
+        self._decompressor = Decompressor(fd_reader(stream_fd), limits, seen=seen)
         self._ahead = ReadAhead(self._hashed())
         self._limits = limits
         self.source = Chunks(iter(self._ahead), record)
@@ -215,8 +221,8 @@ class AciStream:
         return self._tar_hash.digest()
 
     def blob_sha256(self) -> str:
-        """Hex digest of the bytes as read, once all was read."""
-        return self._blob_hash.hexdigest()
+        """Hex digest of the bytes as read, once all was read; empty when they were not hashed."""
+        return "" if self._blob_hash is None else self._blob_hash.hexdigest()
 
     def close(self) -> None:
         """End the second thread."""

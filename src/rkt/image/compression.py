@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import zlib
-from collections import deque
+from queue import SimpleQueue
 
 from rkt.errors import ImageError
 
@@ -52,9 +52,10 @@ BZIP2 = "bzip2"
 XZ = "xz"
 #: What an ACI may be compressed with, and what ``image create --compression`` accepts.
 KINDS = (NONE, GZIP, BZIP2, XZ)
-#: Most bytes that are asked of a decoder at a time.
-CHUNK_BYTES = 1 << 20
-_READ_BYTES = 1 << 18
+#: Most bytes that are asked of a decoder at a time; small enough to be hashed and written while they are in the
+#: processor's cache.
+CHUNK_BYTES = 256 << 10
+_READ_BYTES = 64 << 10
 _TAR_MAGIC_OFFSET = 257
 _MAGICS = ((b"\x1f\x8b", GZIP), (b"BZh", BZIP2), (b"\xfd7zXZ\x00", XZ))
 
@@ -238,11 +239,13 @@ class ReadAhead:
     the tree. Without permission to start a thread, the chunks are made in turn.
     """
 
-    def __init__(self, chunks: Iterator[bytes], depth: int = 6) -> None:
+    def __init__(self, chunks: Iterator[bytes], depth: int = 16) -> None:
         self._chunks = chunks
-        self._ready: deque[bytes | BaseException | None] = deque()
-        self._filled = threading.Semaphore(0)
-        self._free = threading.Semaphore(depth)
+        # Queues written in C: a chunk is handed over thousands of times.
+        self._ready: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(depth):
+            self._free.put(None)
         self._stop = False
         self._thread: threading.Thread | None = threading.Thread(target=self._fill, daemon=True)
         try:
@@ -252,27 +255,26 @@ class ReadAhead:
 
     def _fill(self) -> None:
         last: BaseException | None = None
+        get, put = self._free.get, self._ready.put
         try:
             for chunk in self._chunks:
-                self._free.acquire()
+                get()
                 if self._stop:
                     break
-                self._ready.append(chunk)
-                self._filled.release()
+                put(chunk)
         except BaseException as e:  # noqa: BLE001 - handed to the consuming thread
             last = e
-        self._ready.append(last)
-        self._filled.release()
+        put(last)
 
     def __iter__(self) -> Iterator[bytes]:
         if self._thread is None:
             yield from self._chunks
             return
+        get, put = self._ready.get, self._free.put
         while True:
-            self._filled.acquire()
-            item = self._ready.popleft()
+            item = get()
             if isinstance(item, bytes):
-                self._free.release()
+                put(None)
                 yield item
             elif item is None:
                 return
@@ -283,7 +285,7 @@ class ReadAhead:
         """Stop and join the thread."""
         if self._thread is not None:
             self._stop = True
-            self._free.release()
+            self._free.put(None)
             self._thread.join()
 
 

@@ -52,7 +52,7 @@ class UnpackResult(Record):
 
     Attributes:
         image_id: sha512 of the uncompressed tar.
-        blob_sha256: hex sha256 of the bytes as read; ``blob_bytes`` their number.
+        blob_sha256: hex sha256 of the bytes as read, empty when they were not hashed; ``blob_bytes`` their number.
         compression: ``none``, ``gzip``, ``bzip2`` or ``xz``.
         size_bytes: size of the uncompressed tar.
         tree_size_bytes: content of regular files, hard links once.
@@ -271,7 +271,7 @@ class _Unpacker:
 
 
 def unpack_aci(
-    stream_fd: int, target_fd: int, split_fd: int, limits: Limits = DEFAULT_LIMITS
+    stream_fd: int, target_fd: int, split_fd: int, limits: Limits = DEFAULT_LIMITS, *, hash_blob: bool = True
 ) -> UnpackResult:
     """Unpack an ACI, hash it on both sides, and write its tar-split file.
 
@@ -280,6 +280,7 @@ def unpack_aci(
         target_fd: an empty directory; nothing is created outside it. On failure it is left as far as it got.
         split_fd: an empty file for the tar-split stream.
         limits: ceilings.
+        hash_blob: whether the bytes as read are hashed.
 
     Returns:
         digests, sizes and the manifest; the manifest is not parsed here.
@@ -293,7 +294,7 @@ def unpack_aci(
     split = SplitWriter(split_fd)
     unpacker = _Unpacker(target_fd, limits, split)
     entries = 0
-    with AciStream(stream_fd, limits, split.raw) as aci:
+    with AciStream(stream_fd, limits, split.raw, hash_blob=hash_blob) as aci:
         try:
             for path, member in aci.members():
                 entries += 1

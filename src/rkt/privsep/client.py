@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from rkt.config.settings import Installation
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from rkt.privsep.worker import main; main()"
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    # mallopt(3): glibc gives the memory of each chunk back and takes it anew, a page fault for every 4 KiB that are
+    # unpacked, an eighth of the whole time. Within these bounds it keeps it.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+}
 #: What a worker's error may become here; anything else is a failure of the worker itself.
 _ERRORS: dict[str, type[RktError]] = {
     error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError)

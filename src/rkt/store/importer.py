@@ -52,13 +52,20 @@ class Unpacked:
 
 
 class Filled:
-    """What ``rkt-unpack`` left in staging, and what it said about it; nothing is compared yet."""
+    """What ``rkt-unpack`` left in staging, and what it said about it; nothing is compared yet.
 
-    __slots__ = ("manifest", "result")
+    Attributes:
+        result: as the worker reported it.
+        manifest: the manifest's bytes.
+        blob_sha256: of the bytes that were unpacked: the worker's word for a file, for a pipe that of its other end.
+    """
+
+    __slots__ = ("blob_sha256", "manifest", "result")
 
     def __init__(self, result: dict[str, Any], manifest: bytes) -> None:
         self.result = result
         self.manifest = manifest
+        self.blob_sha256 = str(result.get("blob_sha256"))
 
 
 def fill(
@@ -127,7 +134,7 @@ def unpack(
     """
     filled = filled or fill(staging, blob_fd, installation)
     result, manifest = filled.result, filled.manifest
-    if result.get("blob_sha256") != blob_sha256:
+    if filled.blob_sha256 != blob_sha256:
         raise ImageError(
             "the image changed while it was being fetched: what was unpacked is not what was verified"
         )

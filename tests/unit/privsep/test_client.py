@@ -79,7 +79,7 @@ def test_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert given.read() == b"hello"
     files = {target for target in result["targets"] if target.startswith("/") and "/proc" not in target}
     assert files == {"/dev/null", str(tmp_path / "given")}
-    assert result["env"] == ["LC_ALL", "PATH"]
+    assert result["env"] == ["LC_ALL", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "PATH"]
     assert result["cwd"] == "/"
     assert result["flags"] == [1, 1]
 
