@@ -283,7 +283,7 @@ def test_labels_that_fit(module_rkt: Rkt, images: Images) -> None:
 
 
 def test_an_image_cannot_speak_in_the_engines_name(module_rkt: Rkt, images: Images) -> None:
-    """Annotations and labels of an image that begin as the engine's own do not get into the pod manifest (RN20)."""
+    """Annotations and labels of an image that begin as the engine's own are not the pod's (RN20); the operator's flags replace all of them."""
     ours = {"coreos.com/rkt/stage1/mutable": "true", "Coreos.com/RKT/x": "y", "kept": "k"}
     image = stored(
         module_rkt, inspect_image(images, "reserved", app={"userAnnotations": ours, "userLabels": ours})
@@ -294,6 +294,11 @@ def test_an_image_cannot_speak_in_the_engines_name(module_rkt: Rkt, images: Imag
     assert app["userAnnotations"] == {"kept": "k"}
     assert app["userLabels"] == {"kept": "k"}
     assert manifest["annotations"] == [{"name": "coreos.com/rkt/stage1/mutable", "value": "false"}]
+    flags = ("--user-annotation=a=1", "--user-annotation=coreos.com/rkt/b=2", "--user-label=c=")
+    uuid = module_rkt.run("prepare", INSECURE, image, *flags, check=0).stdout.strip()
+    app = json.loads(module_rkt.run("cat-manifest", uuid, check=0).stdout)["apps"][0]["app"]
+    assert app["userAnnotations"] == {"a": "1", "coreos.com/rkt/b": "2"}
+    assert app["userLabels"] == {"c": ""}
 
 
 def test_deprecated_flags_still_work(module_rkt: Rkt, images: Images) -> None:

@@ -35,7 +35,10 @@ def handlers(images: Images, file: str, *, pre: str = "", post: str = "", **app:
     )
 
 
-def test_handlers_run_as_root_of_the_image_around_the_app(rkt: Rkt, images: Images) -> None:
+@pytest.mark.parametrize("flags", [(), ("--private-users",), ("--no-overlay",)], ids=" ".join)
+def test_handlers_run_as_root_of_the_image_around_the_app(
+    rkt: Rkt, images: Images, flags: tuple[str, ...]
+) -> None:
     """Before an app of user 1000 and after it its handlers run as 0:0, in its root, volumes, environment and directory (runtime R10, cli R17)."""
     image = handlers(
         images,
@@ -47,6 +50,7 @@ def test_handlers_run_as_root_of_the_image_around_the_app(rkt: Rkt, images: Imag
     result = rkt.run(
         "run",
         INSECURE,
+        *flags,
         "--volume=v,kind=empty",
         "--mount=volume=v,target=/v",
         image,

@@ -350,6 +350,8 @@ class Supervisor:
         if app.stage == POST_STOP:
             app.is_running = False
             app.deadline = 0.0
+            if any(other.is_running for other in self._apps):
+                app.launch.cgroup.kill()
             if status:
                 self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
             return
