@@ -17,7 +17,7 @@ import pytest
 from rkt.linux import capabilities
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
 from tests.lib.images import Images, fetch
-from tests.lib.rkt import Rkt
+from tests.lib.rkt import Rkt, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -498,13 +498,12 @@ def test_entering_is_confined_as_the_app_is(apps: Apps, insecure: str, flags: tu
         *flags, "--", "-c", script,
     )  # fmt: skip
     try:
-        apps.engine.run("status", "--wait-ready=20s", name)
+        wait_for(lambda: len(process.stdout_text.splitlines()) == 9, "what the app says of itself")
         texts = [
             apps.engine.run(*verb, name, "/bin/sh", "-c", _SHOW, check=0).stdout
             for verb in (("enter",), ("app", "exec"))
         ]
         own = process.stdout_text
-        assert len(own.splitlines()) == 9, own
         assert texts == [own, own]
     finally:
         apps.engine.run("stop", "--force", name)
