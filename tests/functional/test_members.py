@@ -64,11 +64,11 @@ def run_words(reference: str, *flags: str) -> list[str]:
 # Rows of the specification
 
 
-@pytest.mark.parametrize("flag", ["--no-overlay=false", "--no-overlay"])
-def test_list_after_pods_ran(rkt: Rkt, members: Members, images: Images, flag: str) -> None:
-    """Row I28 of cli, A9 of runtime: ``image list`` works for a member after pods ran with overlay and without."""
+def test_list_after_pods_ran(rkt: Rkt, members: Members, images: Images) -> None:
+    """Row I28 of cli, A9 of runtime: ``image list`` works for a member after pods ran with overlay, without, and with user namespaces."""
     path = images.busybox("example.com/listed", ("/bin/true",))
-    rkt.run("--insecure-options=image", *run_words(path), flag, check=0)
+    for flag in ("--no-overlay=false", "--no-overlay", "--private-users"):
+        rkt.run("--insecure-options=image", *run_words(path), flag, check=0)
     assert members.names(ALICE) == {"example.com/listed": "NOT VERIFIED"}
 
 
@@ -203,14 +203,18 @@ def test_a_url_stands_for_names_of_its_host_only(rkt: Rkt, members: Members, ima
     assert "fetched by user" not in result.stderr
 
 
-def test_updates_come_from_the_server(rkt: Rkt, members: Members, images: Images) -> None:
+def test_updates_come_from_the_server(
+    rkt: Rkt, members: Members, images: Images, authority: Authority
+) -> None:
     """With the policy update root asks the server, whatever members have."""
-    members.trust(images)
-    path = signed(images, members)
-    members.run(ALICE, "fetch", path, check=0)
-    result = rkt.run("fetch", NAME)
-    assert result.status == 254
-    assert "fetched by user" not in result.stderr
+    with Site(authority) as site:
+        site.configure(rkt)
+        members.trust(images, site.host)
+        path = signed(images, members, site.name(), file="from-a-site")
+        members.run(ALICE, "fetch", path, check=0)
+        result = rkt.run("fetch", site.name(), check=254)
+        assert "fetched by user" not in result.stderr
+        assert site.server.requests
 
 
 def test_etag_and_resume(members: Members, images: Images) -> None:
@@ -251,6 +255,16 @@ def test_dependencies(rkt: Rkt, members: Members, images: Images) -> None:
     assert "hello" in result.stdout
     assert result.stderr.count("fetched by user") == 2
     assert set(members.names().values()) == {"openpgp"}
+
+
+def test_several_at_once(members: Members, images: Images) -> None:
+    """Several images of one command are fetched by processes of their own, as by root, and printed in their order."""
+    members.trust(images)
+    paths = [signed(images, members, f"example.com/several{number}") for number in range(3)]
+    result = members.run(ALICE, "fetch", "--full", *paths, check=0)
+    assert result.lines == [key_of(images, path) for path in paths]
+    assert len(members.kept(ALICE)) == 6
+    assert os.listdir(os.path.join(members.home(ALICE), "cas", "tmp")) == []
 
 
 # Verification

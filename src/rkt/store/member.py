@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import Ambiguous, HostError, NotFound, RktError, StoreError
+from rkt.errors import HostError, NotFound, RktError, StoreError
 from rkt.linux.files import replace_file, sync_directory, write_new
 from rkt.store.cas import Store
 from rkt.store.layout import INCOMING, setup_member_dir
@@ -288,8 +288,6 @@ def find_to_remove(store: MemberStore, word: str) -> ImageKey:
     """
     try:
         return store.resolve(word)
-    except Ambiguous:
-        raise
     except NotFound:
         from rkt.store.pending import matching
 
