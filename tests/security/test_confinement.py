@@ -6,6 +6,8 @@ The calls and files that are out of its reach are in ``test_probe``.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shlex
 import subprocess
@@ -15,8 +17,10 @@ import pytest
 
 from rkt.linux import capabilities
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
+from rkt.stage2.exec import ExecPlan, become
 from tests.lib import host
 from tests.lib.idmap import needs_idmapped_mounts
+from tests.lib.isolated import run_isolated
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from tests.lib.rkt import Rkt
 
 pytestmark = pytest.mark.root
+
+# <linux/prctl.h>
+_PR_GET_DUMPABLE = 3
 
 #: What the probe prints: identity and confinement, namespaces, environment, descriptors, sensitive files.
 PROBE = """\
@@ -223,6 +230,40 @@ sleep 600
     assert status["Seccomp"] == "2"
     assert status["NoNewPrivs"] == "1"
     assert {int(status[name], 16) for name in status if name.startswith("Cap")} == {0}
+
+
+class _ExecutedError(Exception):
+    """In place of the program that would run."""
+
+
+def test_nobody_looks_into_a_process_that_becomes_an_app() -> None:
+    """Until its program runs, a process with an app's capabilities and descriptors of the host is closed (CVE-2016-9962)."""
+
+    def dumpable() -> tuple[int, int]:
+        plan = ExecPlan(
+            argv=[b"/bin/true"],
+            environment={},
+            uid=0,
+            gid=0,
+            groups=[0],
+            working_directory=b"/",
+            capabilities=capabilities.mask(DEFAULT_CAPABILITIES)
+            & ~capabilities.missing(capabilities.full_mask()),
+            no_new_privileges=True,
+            seccomp=b"",
+        )
+        library = ctypes.CDLL(None)
+        before = int(library.prctl(_PR_GET_DUMPABLE))
+
+        def execve(*_: object) -> None:
+            raise _ExecutedError
+
+        os.execve = execve  # type: ignore[assignment]
+        with contextlib.suppress(_ExecutedError):
+            become(plan)
+        return before, int(library.prctl(_PR_GET_DUMPABLE))
+
+    assert run_isolated(dumpable, 0) == [1, 0]
 
 
 _STREAMS = """

@@ -55,6 +55,9 @@ def become(plan: ExecPlan) -> None:
     Raises:
         OSError: an earlier step was refused; the caller must end the process.
     """
+    # From the moment in which this process has no more capabilities than another app of the pod, that one could look into
+    # it, and descriptors of the host are still open here (CVE-2016-9962). Execution makes it an ordinary process again.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     enter_directory(plan.working_directory)
     capabilities.drop_bounding(plan.capabilities)
     os.setgroups(plan.groups)

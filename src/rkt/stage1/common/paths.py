@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an app may not see or change below ``/proc`` and ``/sys``: rkt's list and that of today's engines (invariant RN7)."""
+"""What an app may not see or change below ``/proc`` and ``/sys`` (invariant RN7).
+
+rkt's list, those of Docker, containerd and podman of today, and what tells root about memory of the whole host.
+"""
 
 from __future__ import annotations
+
+import os
 
 #: Hidden behind something empty and unreadable.
 MASKED = (
     b"proc/acpi",
     b"proc/asound",
+    b"proc/bootconfig",
     b"proc/config.gz",
     b"proc/interrupts",
     b"proc/kallsyms",
@@ -14,13 +20,18 @@ MASKED = (
     b"proc/keys",
     b"proc/kmem",
     b"proc/kmsg",
+    b"proc/kpagecgroup",
+    b"proc/kpagecount",
+    b"proc/kpageflags",
     b"proc/latency_stats",
     b"proc/mem",
     b"proc/sched_debug",
     b"proc/scsi",
+    b"proc/slabinfo",
     b"proc/timer_list",
     b"proc/timer_stats",
     b"proc/vmallocinfo",
+    b"sys/dev/block",
     b"sys/devices/virtual/powercap",
     b"sys/firmware",
     b"sys/fs",
@@ -39,3 +50,15 @@ READ_ONLY = (
     b"proc/sys",
     b"proc/sysrq-trigger",
 )
+_CPUS = "sys/devices/system/cpu"
+
+
+def thermal_directories(root: str = "/") -> list[bytes]:
+    """Counters of each processor's heat, from which other containers' work can be told; only some hardware has them."""
+    if not os.path.isdir(f"{root}{_CPUS}/cpu0/thermal_throttle"):
+        return []
+    return [
+        f"{_CPUS}/{name}/thermal_throttle".encode()
+        for name in sorted(os.listdir(f"{root}{_CPUS}"))
+        if os.path.isdir(f"{root}{_CPUS}/{name}/thermal_throttle")
+    ]

@@ -259,11 +259,11 @@ def _kernel_file_systems(
     if not masked:
         return plan
     plan += [steps.ReadOnly(path) for path in paths.READ_ONLY]
-    for path in paths.MASKED:
+    for path in (*paths.MASKED, *paths.thermal_directories()):
         if path.startswith(b"sys/") and not has_sys:
             continue
         if path == b"sys/fs" and unified_cgroup:
-            plan.append(steps.MountFilesystem(b"tmpfs", b"sys/fs", _SAFE, b"mode=755,size=0"))
+            plan.append(steps.MountFilesystem(b"tmpfs", b"sys/fs", _SAFE, b"mode=755,size=4k,nr_inodes=8"))
             plan.append(steps.MakeDirectory(b"sys/fs/cgroup"))
             plan.append(steps.MountFilesystem(b"cgroup2", b"sys/fs/cgroup", _SAFE | libc.MS_RDONLY))
             continue
