@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Joiner
 
 _MAX_LINKS = 40
+#: How often somebody else may make or remove a component while a target is looked for.
+_MAX_ATTEMPTS = 40
 #: f_type of procfs, <linux/magic.h>.
 PROC_SUPER_MAGIC = 0x9FA0
 _BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
@@ -35,6 +37,9 @@ class Step:
     def apply(self, root_fd: int) -> None:
         """Do it; ``root_fd`` is the app's root."""
         raise NotImplementedError
+
+    def release(self) -> None:
+        """Close what it holds; called in the parent, where nothing is applied."""
 
 
 class JoinCgroup(Step):
@@ -306,13 +311,15 @@ class AttachTree(Step):
         """See ``Step``."""
         target_fd = open_target(root_fd, self.path, want_directory=self.is_directory)
         try:
-            if libc.statfs_type(target_fd) == PROC_SUPER_MAGIC:
-                raise OSError(errno.EPERM, "nothing may be mounted over /proc", os.fsdecode(self.path))
             libc.move_mount(
                 self.tree_fd, b"", target_fd, b"", libc.MOVE_MOUNT_F_EMPTY_PATH | libc.MOVE_MOUNT_T_EMPTY_PATH
             )
         finally:
             os.close(target_fd)
+
+    def release(self) -> None:
+        """See ``Step``."""
+        os.close(self.tree_fd)
 
 
 class BindFile(Step):
@@ -332,11 +339,12 @@ class BindFile(Step):
     def apply(self, root_fd: int) -> None:
         """See ``Step``."""
         parent, _, name = self.path.rpartition(b"/")
+        # Where the image made a link of the directory, it counts inside the root only.
         try:
-            parent_fd = libc.openat2(root_fd, parent or b".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
+            parent_fd = open_target(root_fd, parent, want_directory=True)
         except OSError as e:
-            if e.errno in {errno.ELOOP, errno.ENOTDIR}:
-                # The image made a link of the directory: leave it alone rather than write where it leads.
+            if e.errno in {errno.ELOOP, errno.ENOTDIR, errno.EPERM}:
+                # No directory, a link to itself, to the root or into /proc: such an image goes without.
                 return
             raise
         try:
@@ -431,11 +439,12 @@ def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
     Returns:
         An ``O_PATH`` descriptor that the caller owns.
     Raises:
-        OSError: ``ELOOP`` for too many links or a component swapped meanwhile, ``EPERM`` for the root itself.
+        OSError: ``ELOOP`` for too many links or a component swapped meanwhile, ``EPERM`` for the root itself and for
+            what lies in a procfs.
     """
     pending = path.split(b"/")
     done: list[bytes] = []
-    links = 0
+    links = attempts = 0
     while pending:
         name = pending.pop(0)
         if name in {b"", b"."}:
@@ -446,15 +455,19 @@ def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
             continue
         parent_fd = libc.openat2(root_fd, b"/".join(done) or b".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
         try:
+            _refuse_proc(parent_fd, path)
             try:
                 mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode & 0o170000
             except FileNotFoundError:
-                if want_directory or any(part not in {b"", b"."} for part in pending):
-                    os.mkdir(name, 0o755, dir_fd=parent_fd)
-                else:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                    os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
-                done.append(name)
+                is_directory = want_directory or any(part not in {b"", b"."} for part in pending)
+                if _make(parent_fd, name, is_directory=is_directory):
+                    done.append(name)
+                    continue
+                # Another app of the pod, mounting below the same volume, was faster: see what it made.
+                attempts += 1
+                if attempts > _MAX_ATTEMPTS:
+                    raise OSError(errno.EAGAIN, "it keeps changing", os.fsdecode(path)) from None
+                pending.insert(0, name)
                 continue
             if mode == 0o120000:
                 links += 1
@@ -470,4 +483,29 @@ def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
             os.close(parent_fd)
     if not done:
         raise OSError(errno.EPERM, "nothing may be mounted over the root", os.fsdecode(path))
-    return libc.openat2(root_fd, b"/".join(done), os.O_PATH | os.O_NOFOLLOW, _BENEATH)
+    target_fd = libc.openat2(root_fd, b"/".join(done), os.O_PATH | os.O_NOFOLLOW, _BENEATH)
+    try:
+        _refuse_proc(target_fd, path)
+    except OSError:
+        os.close(target_fd)
+        raise
+    return target_fd
+
+
+def _refuse_proc(fd: int, path: bytes) -> None:
+    """Nothing may be mounted at or below a procfs, where labels and masks would meet a fake file (CVE-2019-16884)."""
+    if libc.statfs_type(fd) == PROC_SUPER_MAGIC:
+        raise OSError(errno.EPERM, "nothing may be mounted over /proc", os.fsdecode(path))
+
+
+def _make(parent_fd: int, name: bytes, *, is_directory: bool) -> bool:
+    """Make a directory or an empty file; whether it was not there yet."""
+    try:
+        if is_directory:
+            os.mkdir(name, 0o755, dir_fd=parent_fd)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
+    except FileExistsError:
+        return False
+    return True

@@ -104,8 +104,11 @@ class Init:
             raise Stage1Error(f"cannot start the pod's pid 1: {answer.decode(errors='replace') or 'it died'}")
 
     def kill(self) -> None:
-        """Kill it, and with it every process of the pod, and wait until they are gone."""
+        """Kill it, and with it every process of the pod."""
         _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Return when it, and with it every process of the pod, is gone; children of ours must have been reaped."""
         os.waitpid(self.pid, 0)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rkt.schema.isolators import Isolator, Resource
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.ns.volumes import DeviceRule
 
 #: Of the host's memory; the pod meets its ceiling before the host does.
 DEFAULT_MEMORY_PERCENT = 90
@@ -64,7 +65,12 @@ _MOST_SHARES = 262144
 
 
 def create_groups(
-    host: cgroup.Cgroups, pod: LoadedPod, arguments: RunArguments, report: Callable[[str], None]
+    host: cgroup.Cgroups,
+    pod: LoadedPod,
+    arguments: RunArguments,
+    report: Callable[[str], None],
+    *,
+    devices: Sequence[DeviceRule] = (),
 ) -> cgroup.Group:
     """The pod's cgroups below the caller's own, with the ceilings that every pod has.
 
@@ -73,6 +79,7 @@ def create_groups(
         pod: what is to run.
         arguments: of ``run``.
         report: gets a sentence on each wish of an image that cannot be granted.
+        devices: what the pod's volumes need of the device policy.
     Raises:
         Stage1Error: a limit that the operator asked for cannot be set here.
     """
@@ -91,7 +98,7 @@ def create_groups(
         _set_all(groups, pod.manifest.isolators, [], "pod", report)
         _protect(groups, pod)
         if not arguments.disable_paths:
-            _set_devices(groups)
+            _set_devices(groups, devices)
     except BaseException:
         groups.remove()
         raise
@@ -114,14 +121,14 @@ def _protect(groups: cgroup.Group, pod: LoadedPod) -> None:
         groups.set_memory_request(sum(amounts))
 
 
-def _set_devices(groups: cgroup.Group) -> None:
+def _set_devices(group: cgroup.Group, devices: Sequence[DeviceRule]) -> None:
     """The device policy; a host that has no means for one is told how to go without.
 
     Raises:
         Stage1Error: neither a version 1 ``devices`` hierarchy nor a version 2 one can be used.
     """
     try:
-        groups.set_devices()
+        group.set_devices((*cgroup.DEFAULT_DEVICES, *devices))
     except OSError as e:
         raise Stage1Error(
             f"cannot restrict the pod's devices: {e.strerror}", hint="rkt run --insecure-options=paths"
@@ -129,15 +136,31 @@ def _set_devices(groups: cgroup.Group) -> None:
 
 
 def create_app_group(
-    groups: cgroup.Group, pod: LoadedPod, app: PodApp, report: Callable[[str], None]
+    groups: cgroup.Group,
+    pod: LoadedPod,
+    app: PodApp,
+    report: Callable[[str], None],
+    *,
+    devices: Sequence[DeviceRule] | None = None,
 ) -> cgroup.Group:
     """An app's own cgroups with what its isolators limit.
 
+    Args:
+        groups: the pod's.
+        pod: the pod.
+        app: the app.
+        report: as for ``create_groups``.
+        devices: the app's own, where apps of the pod differ in them; ``None`` leaves it to the pod's policy.
     Raises:
         Stage1Error: a limit that the operator asked for cannot be set here.
     """
     wanted = app.app.isolators
-    group = groups.child(app.name, {_CONTROLLERS[each.name] for each in wanted if each.name in _CONTROLLERS})
+    controllers = {_CONTROLLERS[each.name] for each in wanted if each.name in _CONTROLLERS}
+    if devices is not None and groups.has("devices"):
+        controllers.add("devices")
+    group = groups.child(app.name, controllers)
+    if devices is not None:
+        _set_devices(group, devices)
     bound = isolators.last(pod.manifest.isolators, isolators.CPU)
     wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in wanted]
     # In version 1 a group is not bound by the disk limits of the one above it.

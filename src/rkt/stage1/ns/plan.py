@@ -9,14 +9,12 @@ import sys
 from rkt.errors import Stage1Error
 from rkt.linux import capabilities, libc
 from rkt.schema import appc, isolators
-from rkt.schema.mounts import clean_path
 from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage1.common import paths, steps
 from rkt.stage1.common import users as accounts
 from rkt.stage1.common.environment import build_environment
 from rkt.stage1.ns import limits
-from rkt.stage1.ns.volumes import attach_volume
 from rkt.stage2.exec import ExecPlan
 
 TYPE_CHECKING = False
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
 
     from rkt.linux.cgroup import Joiner
     from rkt.linux.userns import UserNamespace
-    from rkt.schema.mounts import PairedMount
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
+    from rkt.stage1.ns.volumes import Volume
 
 #: Directory of the engine's own files for a pod, a small read-only tmpfs that no app can reach except by binds.
 OWN_FILES = f"{contract.STAGE1_ROOTFS}/rkt/own"
@@ -178,7 +176,7 @@ def build_app_plan(
     *,
     pod_path: bytes,
     joiner: Joiner,
-    mounts: Sequence[PairedMount],
+    volumes: Sequence[Volume],
     unified_cgroup: bool,
     handler: str = "",
     is_first: bool = True,
@@ -191,7 +189,7 @@ def build_app_plan(
         arguments: of ``run``.
         pod_path: the pod directory.
         joiner: of the app's cgroups.
-        mounts: its volumes.
+        volumes: its own.
         unified_cgroup: whether it may see its cgroups.
         handler: name of an event handler to run instead of the app's program.
         is_first: whether no process of the app ran before.
@@ -202,7 +200,7 @@ def build_app_plan(
     root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     argv = app.app.event_handlers[handler] if handler else None
     execute = build_exec_plan(app, root_fd, arguments, argv=argv, as_root=bool(handler))
-    covered = {clean_path(mount.path)[1:].encode() for mount in mounts}
+    covered = {volume.place for volume in volumes}
     own = pod_path + b"/" + OWN_FILES.encode()
     plan: list[steps.Step] = [
         steps.NewSession(),
@@ -230,8 +228,7 @@ def build_app_plan(
                 # Else it is the host's, with the host's IPC namespace.
                 plan.append(Give(b"dev/mqueue", users.ids))
     plan += _engine_files(own, arguments)
-    for mount in mounts:
-        plan.append(attach_volume(mount, users))
+    plan += [volume.attach(users) for volume in volumes]
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
     if users is not None:
         plan.append(JoinUsers(users, execute.uid))
@@ -252,7 +249,8 @@ def _kernel_file_systems(
         steps.MakeDirectory(b"proc"),
         steps.MountFilesystem(b"proc", b"proc", _SAFE),
     ]
-    has_sys = b"sys" not in covered
+    # What the operator mounts there may not fit into a sysfs (spec runtime §3.5, row 6).
+    has_sys = not any(place.partition(b"/")[0] == b"sys" for place in covered)
     if has_sys:
         plan.append(steps.MakeDirectory(b"sys"))
         plan.append(steps.MountFilesystem(b"sysfs", b"sys", _SAFE | (libc.MS_RDONLY if masked else 0)))

@@ -13,7 +13,6 @@ import sys
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, mount
 from rkt.schema import jsontext
-from rkt.schema.mounts import pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
@@ -24,12 +23,13 @@ from rkt.stage1.ns.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
 from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan, default_filter
 from rkt.stage1.ns.supervisor import Supervisor
+from rkt.stage1.ns.volumes import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from rkt.linux.userns import UserNamespace
+    from rkt.linux.userns import IdRange, UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.interactive import Interactive
@@ -66,15 +66,17 @@ def main(argv: list[str]) -> int:
     )
     mount.enter_own_namespace()
     _make_own_files(arguments)
+    # Before anything is made: a source that is missing or not to be trusted ends the pod here.
+    volumes = Volumes(pod, _ids(arguments), _say)
     server = control.listen()
     host = cgroup.Cgroups.detect()
-    groups = limits.create_groups(host, pod, arguments, _say)
+    groups = limits.create_groups(host, pod, arguments, _say, devices=volumes.devices())
     if arguments.debug:
         for warning in groups.warnings:
             _say(warning)
     is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
     try:
-        return _supervise(pod, arguments, groups, server, is_unified=is_unified)
+        return _supervise(pod, arguments, groups, volumes, server, is_unified=is_unified)
     finally:
         groups.remove()
         server.close()
@@ -82,7 +84,13 @@ def main(argv: list[str]) -> int:
 
 
 def _supervise(
-    pod: LoadedPod, arguments: RunArguments, groups: cgroup.Group, server: _socket.socket, *, is_unified: bool
+    pod: LoadedPod,
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    volumes: Volumes,
+    server: _socket.socket,
+    *,
+    is_unified: bool,
 ) -> int:
     flags = libc.CLONE_NEWUTS
     if "host" not in arguments.networks:
@@ -110,7 +118,7 @@ def _supervise(
     )
     try:
         try:
-            _start_apps(supervisor, pod, arguments, groups, terminal, users, is_unified=is_unified)
+            _start_apps(supervisor, pod, arguments, groups, volumes, terminal, users, is_unified=is_unified)
         except BaseException:
             supervisor.finish()
             raise
@@ -128,18 +136,19 @@ def _isolate(
     """The pod's namespaces with its pid 1; a user namespace owns the others, so it must be there first."""
     hostname = _hostname(arguments).encode()
     seccomp = b"" if arguments.disable_seccomp else default_filter()
-    if not arguments.private_users:
+    ids = _ids(arguments)
+    if ids is None:
         shared = PodNamespaces(flags, hostname)
         return shared, Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp), None
-    from rkt.stage1.ns.users import open_users, parse_ids
+    from rkt.stage1.ns.users import open_users
 
-    ids = parse_ids(arguments.private_users)
     flags |= libc.CLONE_NEWPID
     init = Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp, flags=flags, ids=ids)
     try:
         return PodNamespaces(flags, hostname, pid=init.pid), init, open_users(init.pid, ids)
     except BaseException:
         init.kill()
+        init.wait()
         raise
 
 
@@ -148,6 +157,7 @@ def _start_apps(
     pod: LoadedPod,
     arguments: RunArguments,
     groups: cgroup.Group,
+    volumes: Volumes,
     terminal: Interactive | None,
     users: UserNamespace | None,
     *,
@@ -162,7 +172,7 @@ def _start_apps(
             arguments,
             pod_path=pod_path,
             joiner=group.joiner(),
-            mounts=pair_mounts(app.runtime, app.app, pod.manifest),
+            volumes=volumes.of(app.name),
             unified_cgroup=is_unified,
             handler=handler,
             is_first=is_first,
@@ -177,9 +187,16 @@ def _start_apps(
                 _say(f"{app.name}: {step.describe()}")
         return plan
 
-    launches = [Launch(app, limits.create_app_group(groups, pod, app, _say), make_plan) for app in pod.apps]
+    def make_group(app: PodApp) -> cgroup.Group:
+        # Where no app has devices of its own the pod's policy will do.
+        own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
+        return limits.create_app_group(groups, pod, app, _say, devices=own)
+
+    launches = [Launch(app, make_group(app), make_plan) for app in pod.apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
     supervisor.start(launches)
+    if not any(launch.has_post_stop for launch in launches):
+        volumes.close()
 
 
 def _standard_input(arguments: RunArguments) -> int:
@@ -192,6 +209,15 @@ def _standard_input(arguments: RunArguments) -> int:
     from rkt.stage1.common.feed import feed, is_channel
 
     return 0 if is_channel(0) else feed(0)
+
+
+def _ids(arguments: RunArguments) -> IdRange | None:
+    """The ids of a pod that has a user namespace."""
+    if not arguments.private_users:
+        return None
+    from rkt.stage1.ns.users import parse_ids
+
+    return parse_ids(arguments.private_users)
 
 
 def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:

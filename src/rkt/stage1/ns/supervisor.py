@@ -102,6 +102,8 @@ class Starting:
         os.close(stderr_w)
         os.close(plan.root_fd)
         plan.joiner.close()
+        for step in plan.steps:
+            step.release()
 
     def wait(self) -> None:
         """Return when the program has been executed.
@@ -281,6 +283,8 @@ class Supervisor:
         for app in self._apps:
             if app.is_running:
                 self._end(app)
+        # Last: the kernel lets pid 1 go when we have taken leave of all others.
+        self._init.wait()
         deadline = time.monotonic() + _DRAIN_SECONDS
         while any(app.outlets for app in self._apps) and time.monotonic() < deadline:
             self._turn(100)

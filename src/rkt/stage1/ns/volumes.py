@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes: from a paired mount to a detached mount that the app's child attaches (spec runtime §3.10)."""
+"""Volumes of a pod: from its manifest to detached mounts that the apps' children attach (spec runtime §3.10).
+
+What a volume is made of is opened once, looked at by descriptor, and mounted by that descriptor (invariant VL1).
+"""
 
 from __future__ import annotations
 
@@ -7,67 +10,214 @@ import errno
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import libc
+from rkt.linux import cgroup, libc, mount
+from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY
+from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
+from rkt.stage1.ns.sources import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rkt.linux.userns import UserNamespace
+    from collections.abc import Callable
+
+    from rkt.linux.userns import IdRange, UserNamespace
     from rkt.schema.mounts import PairedMount
+    from rkt.stage1.common.pod import LoadedPod, PodApp
+
+    #: As ``linux.cgroup`` takes it: (``b`` or ``c``, major, minor or None, access).
+    DeviceRule = tuple[str, int, int | None, str]
+
+_KIND = 0o170000
+_DIRECTORY = 0o040000
+_FILE = 0o100000
+_DEVICES = {0o020000: "c", 0o060000: "b"}
+#: What every pod may use anyway.
+_DEFAULT_DEVICES = frozenset((kind, major, minor) for kind, major, minor, _ in cgroup.DEFAULT_DEVICES)
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def attach_volume(mount: PairedMount, users: UserNamespace | None = None) -> steps.Step:
-    """A detached copy of the volume's source, to be attached in the child.
+class Volume:
+    """One mount of an app, its source held open."""
 
-    With ``users``, ids on disk are those inside the pod; where the file system cannot do that, a notice says so, and what
-    is root's there is nobody's in the pod.
-    """
-    attributes = libc.MOUNT_ATTR_NOSUID | (libc.MOUNT_ATTR_RDONLY if mount.read_only else 0)
-    source = mount.source
-    if source is None:
-        source = f"{contract.SHARED_VOLUMES}/{mount.name}"
-        uid, gid = mount.uid, mount.gid
-        if users is not None:
-            uid, gid = users.ids.outside(uid), users.ids.outside(gid)
-        _make_empty_volume(source, mount.mode, uid, gid)
+    __slots__ = ("fd", "mount", "status")
+
+    def __init__(self, mount: PairedMount, fd: int) -> None:
+        self.mount = mount
+        self.fd = fd
+        self.status = os.fstat(fd)
+
+    @property
+    def place(self) -> bytes:
+        """Where it is mounted, cleaned, relative to the app's root."""
+        return clean_path(self.mount.path)[1:].encode()
+
+    @property
+    def device(self) -> DeviceRule | None:
+        """What the device policy has to allow; ``None`` when the source is no device."""
+        kind = _DEVICES.get(self.status.st_mode & _KIND)
+        if kind is None:
+            return None
+        number = self.status.st_rdev
+        return kind, os.major(number), os.minor(number), "r" if self.mount.read_only else "rw"
+
+    def attach(self, users: UserNamespace | None = None) -> steps.Step:
+        """A detached copy of the source with the volume's attributes, to be attached in the app's child.
+
+        Read-only goes all the way down (VL2). Later mounts of the host below the source do not arrive: they would arrive
+        writable. The attributes are set before the mount is anywhere.
+
+        Args:
+            users: the pod's user namespace. With it ids on disk are those inside the pod; where the file system cannot do
+                that, a notice says so, and what is root's there is nobody's in the pod.
+        """
+        wanted = self.mount
+        attributes = libc.MOUNT_ATTR_NOSUID | (libc.MOUNT_ATTR_RDONLY if wanted.read_only else 0)
+        if not self._needs_devices():
+            attributes |= libc.MOUNT_ATTR_NODEV
+        kind = self.status.st_mode & _KIND
+        try:
+            tree = mount.clone(
+                self.fd, attributes=attributes, recursive=wanted.recursive, propagation=libc.MS_PRIVATE
+            )
+            if users is not None and wanted.source is not None and kind in {_DIRECTORY, _FILE}:
+                from rkt.stage1.ns.users import map_volume
+
+                depth = libc.AT_RECURSIVE if wanted.recursive else 0
+                map_volume(tree, users, depth, f"volume {str(wanted.name)!r}: {wanted.source}")
+        except OSError as e:
+            if e.errno == errno.EINVAL:
+                raise Stage1Error(
+                    f"volume {str(wanted.name)!r}: {wanted.source or wanted.name} cannot be bind mounted"
+                ) from e
+            raise
+        return steps.AttachTree(tree, wanted.path.encode(), is_directory=kind == _DIRECTORY, name=wanted.name)
+
+    def _needs_devices(self) -> bool:
+        """A device, or the operator's own ``/dev``; the device policy decides what can be opened."""
+        if self.device is not None:
+            return True
+        return self.mount.source is not None and self.place.partition(b"/")[0] == b"dev"
+
+    def close(self) -> None:
+        """Let go of the source; what was attached stays."""
+        os.close(self.fd)
+
+
+class Volumes:
+    """The volumes of every app of a pod."""
+
+    __slots__ = ("_apps",)
+
+    def __init__(self, pod: LoadedPod, ids: IdRange | None, warn: Callable[[str], None]) -> None:
+        """Open every source, and make the empty volumes.
+
+        Args:
+            pod: the pod whose directory is the working directory.
+            ids: of a pod with a user namespace; what is kept in the pod's directory is owned by these.
+            warn: told of mount points for which nobody gave a volume.
+        Raises:
+            Stage1Error: a source is missing or must not be used.
+        """
+        self._apps: dict[str, list[Volume]] = {}
+        try:
+            for app in pod.apps:
+                opened = self._apps[app.name] = []
+                for wanted in pair_mounts(app.runtime, app.app, pod.manifest):
+                    opened.append(Volume(wanted, _open(wanted, app, ids, warn)))  # noqa: PERF401 - closed when one fails
+        except BaseException:
+            self.close()
+            raise
+
+    def of(self, app: str) -> list[Volume]:
+        """Those of one app, in the order in which they are to be mounted: what lies deeper comes later."""
+        return sorted(self._apps[app], key=lambda volume: volume.place.count(b"/"))
+
+    def devices(self, app: str | None = None) -> list[DeviceRule]:
+        """What the device policy has to allow in addition, for one app or for the whole pod."""
+        names = self._apps if app is None else [app]
+        rules = (volume.device for name in names for volume in self._apps[name])
+        return list(
+            dict.fromkeys(rule for rule in rules if rule is not None and rule[:3] not in _DEFAULT_DEVICES)
+        )
+
+    def close(self) -> None:
+        """Let go of everything that is open, once the apps have started."""
+        for volumes in self._apps.values():
+            for volume in volumes:
+                volume.close()
+        self._apps.clear()
+
+
+def _open(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[[str], None]) -> int:
+    if wanted.source is None:
+        return _open_empty(wanted, app, ids, warn)
     try:
-        source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        return open_source(wanted.source)
     except OSError as e:
         # systemd-nspawn's words, which rkt's users and tests know.
         raise Stage1Error(
-            f"Failed to stat {source}: {os.strerror(e.errno or 0)}",
-            hint=f"create it, or change the source of volume {mount.name}",
+            f"Failed to stat {wanted.source}: {os.strerror(e.errno or 0)}",
+            hint=f"create it, or change the source of volume {wanted.name}",
         ) from e
-    try:
-        kind = os.fstat(source_fd).st_mode & 0o170000
-        if kind not in {0o020000, 0o060000}:
-            attributes |= libc.MOUNT_ATTR_NODEV
-        depth = libc.AT_RECURSIVE if mount.recursive else 0
-        tree = libc.open_tree(source_fd, b"", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | depth)
-        libc.mount_setattr(tree, b"", libc.AT_EMPTY_PATH | depth, set_=attributes)
-        if users is not None and mount.source is not None and kind in {0o040000, 0o100000}:
-            from rkt.stage1.ns.users import map_volume
-
-            map_volume(tree, users, depth, f"volume {mount.name!r}: {source}")
-    except OSError as e:
-        if e.errno == errno.EINVAL:
-            raise Stage1Error(f"volume {mount.name!r}: {source} cannot be bind mounted") from e
-        raise
-    finally:
-        os.close(source_fd)
-    return steps.AttachTree(tree, mount.path.encode(), is_directory=kind == 0o040000, name=mount.name)
 
 
-def _make_empty_volume(path: str, mode: int, uid: int, gid: int) -> None:
+def _open_empty(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[[str], None]) -> int:
+    """The directory of an empty volume, made by the first app that mounts it."""
+    if wanted.implicit:
+        warn(
+            f"warning: no volume specified for mount point {wanted.path} of app {app.name}, implicitly creating an "
+            '"empty" volume. This volume will be removed when the pod is garbage-collected.'
+        )
     os.makedirs(contract.SHARED_VOLUMES, mode=0o755, exist_ok=True)
+    path = f"{contract.SHARED_VOLUMES}/{wanted.name}"
     try:
         os.mkdir(path, 0o700)
+        is_new = True
     except FileExistsError:
-        return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        is_new = False
+    fd = os.open(path, _OPEN_DIRECTORY)
     try:
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, mode)
-    finally:
+        if is_new:
+            uid, gid = wanted.uid, wanted.gid
+            if ids is not None:
+                uid, gid = ids.outside(uid), ids.outside(gid)
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, wanted.mode)
+            if wanted.implicit and ANNOTATION_DOCKER_REPOSITORY in app.image.annotations:
+                _fill(fd, wanted, app)
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
+
+
+def _fill(fd: int, wanted: PairedMount, app: PodApp) -> None:
+    """Mode, owner and contents of the image's directory, as Docker does it; links are resolved inside the image.
+
+    The root shows owners as the pod's ids are on the host, which is how they are kept in the pod's directory.
+    """
+    root_fd = os.open(app.rootfs_path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        source_fd = libc.openat2(
+            root_fd,
+            wanted.path.encode(),
+            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,
+            libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS,
+        )
+    except OSError as e:
+        if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return  # the image has no such directory, so the volume stays empty
+        raise
+    finally:
+        os.close(root_fd)
+    from rkt.linux.copytree import Copier
+
+    try:
+        Copier(None, link=False).run(source_fd, fd)
+    except OSError as e:
+        raise Stage1Error(
+            f"cannot copy {wanted.path} of the image of app {app.name} to its volume: {e.strerror}: {os.fsdecode(e.filename)}"
+        ) from e
+    finally:
+        os.close(source_fd)
