@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Joiner
 
 _MAX_LINKS = 40
-#: How often somebody else may make or remove a component while a target is looked for.
+#: How often somebody else may change a component while a target is looked for, and how that shows.
 _MAX_ATTEMPTS = 40
+_SWAPPED = frozenset((errno.EEXIST, errno.EINVAL, errno.ELOOP, errno.ENOENT, errno.ENOTDIR))
 #: f_type of procfs, <linux/magic.h>.
 PROC_SUPER_MAGIC = 0x9FA0
 _BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
@@ -436,15 +437,28 @@ class NewSession(Step):
 def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
     """Open ``path`` below ``root_fd`` with links resolved inside the root; what is missing is made.
 
+    Other apps of the pod may change what lies in a volume at the same time: a component that is swapped or made under our
+    hands is looked at again.
+
     Returns:
         An ``O_PATH`` descriptor that the caller owns.
     Raises:
-        OSError: ``ELOOP`` for too many links or a component swapped meanwhile, ``EPERM`` for the root itself and for
-            what lies in a procfs.
+        OSError: ``ELOOP`` for too many links, ``EPERM`` for the root itself and for what lies in a procfs, or what the
+            kernel says of a component, when it still does so after some attempts.
     """
+    for _ in range(_MAX_ATTEMPTS):
+        try:
+            return _resolve(root_fd, path, want_directory=want_directory)
+        except OSError as e:
+            if e.errno not in _SWAPPED:
+                raise
+    return _resolve(root_fd, path, want_directory=want_directory)
+
+
+def _resolve(root_fd: int, path: bytes, *, want_directory: bool) -> int:
     pending = path.split(b"/")
     done: list[bytes] = []
-    links = attempts = 0
+    links = 0
     while pending:
         name = pending.pop(0)
         if name in {b"", b"."}:
@@ -460,14 +474,8 @@ def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
                 mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode & 0o170000
             except FileNotFoundError:
                 is_directory = want_directory or any(part not in {b"", b"."} for part in pending)
-                if _make(parent_fd, name, is_directory=is_directory):
-                    done.append(name)
-                    continue
-                # Another app of the pod, mounting below the same volume, was faster: see what it made.
-                attempts += 1
-                if attempts > _MAX_ATTEMPTS:
-                    raise OSError(errno.EAGAIN, "it keeps changing", os.fsdecode(path)) from None
-                pending.insert(0, name)
+                _make(parent_fd, name, is_directory=is_directory)
+                done.append(name)
                 continue
             if mode == 0o120000:
                 links += 1
@@ -483,7 +491,7 @@ def open_target(root_fd: int, path: bytes, *, want_directory: bool) -> int:
             os.close(parent_fd)
     if not done:
         raise OSError(errno.EPERM, "nothing may be mounted over the root", os.fsdecode(path))
-    target_fd = libc.openat2(root_fd, b"/".join(done), os.O_PATH | os.O_NOFOLLOW, _BENEATH)
+    target_fd = libc.openat2(root_fd, b"/".join(done), os.O_PATH, _BENEATH)
     try:
         _refuse_proc(target_fd, path)
     except OSError:
@@ -498,14 +506,10 @@ def _refuse_proc(fd: int, path: bytes) -> None:
         raise OSError(errno.EPERM, "nothing may be mounted over /proc", os.fsdecode(path))
 
 
-def _make(parent_fd: int, name: bytes, *, is_directory: bool) -> bool:
-    """Make a directory or an empty file; whether it was not there yet."""
-    try:
-        if is_directory:
-            os.mkdir(name, 0o755, dir_fd=parent_fd)
-        else:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
-    except FileExistsError:
-        return False
-    return True
+def _make(parent_fd: int, name: bytes, *, is_directory: bool) -> None:
+    """Make a directory or an empty file."""
+    if is_directory:
+        os.mkdir(name, 0o755, dir_fd=parent_fd)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
