@@ -336,6 +336,13 @@ def test_implicit_volume_has_mode_and_owner_and_belongs_to_the_pod(bench: Bench)
         assert bench.run(image, script).stdout == "751:71:72\ndir1\n/\n"
 
 
+def test_implicit_volume_with_a_user_namespace(bench: Bench) -> None:
+    """Owners in the copy are those of the image, as the pod sees them."""
+    image = bench.image(point("data", "/owned"), point("more", "/dir1"), docker=True)
+    script = "stat -c %a:%u:%g /owned; stat -c %u:%g /dir1/file; echo changed > /dir1/file"
+    assert bench.run(image, script, "--private-users").stdout == "751:71:72\n0:0\n"
+
+
 # Recursive and read-only: V12 to V16 -----------------------------------------------------------------------------------
 
 
@@ -528,6 +535,27 @@ def test_values_of_a_mount_are_taken_as_they_are(bench: Bench, host: str) -> Non
         "--mount=volume=data,target=/a%2Fb+c&d;e",
     )
     assert result.stdout == "/a%2Fb+c&d;e\nhost\n"
+
+
+def test_a_volume_that_cannot_be_mounted_ends_a_pod_whose_other_apps_run(
+    bench: Bench, images: Images
+) -> None:
+    """One app's mount is refused when the other one has started: the pod ends at once, and says why."""
+    image = fetch(bench.rkt, images.busybox("example.com/odd", file="odd-target", links={"p": "/proc"}))
+    words = [
+        INSECURE,
+        "--net=none",
+        "--volume=data,kind=empty",
+        image,
+        "--name=a",
+        "--exec=/bin/sleep",
+        "--",
+        "600",
+        "---",
+    ]
+    words += [image, "--name=b", "--mount=volume=data,target=/p/sys", "--exec=/bin/true"]
+    result = bench.rkt.run("run", *words, check=254, timeout=20)
+    assert "app 'b': volume data on /p/sys: nothing may be mounted over /proc\n" in result.stderr
 
 
 # Several apps ---------------------------------------------------------------------------------------------------------

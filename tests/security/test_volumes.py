@@ -16,6 +16,7 @@ import pytest
 
 from rkt.errors import Stage1Error
 from rkt.stage1.ns.sources import open_source
+from tests.lib.aci import write_aci
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -117,18 +118,19 @@ def test_a_link_of_the_image_leads_nowhere_on_the_host(
     With resolver files that are really written, with and without overlay, and with volumes mounted at and below the link, a
     converted image's implicit one among them. The pod runs, and sees nothing of the host's directory.
     """
+    has_point = name.partition("/")[0] not in {"proc", "etc"} and name != "dev/pts"
+    points = [{"name": "implicit", "path": f"/{name}/inner"}] if has_point else []
+    with open(shutil.which("busybox") or "", "rb") as stream:
+        busybox = stream.read()
     path = f"{place.base}/image.aci"
-    shutil.copy(
-        images.busybox(
-            "example.com/link",
-            file=f"link-{name.replace('/', '-')}-{os.path.basename(place.base).lower()}",
-            links={name: place.trap},
-            annotations=[{"name": "appc.io/docker/repository", "value": "library/app"}],
-            app={"mountPoints": [{"name": "implicit", "path": f"/{name}/inner"}]}
-            if name.partition("/")[0] not in {"proc", "etc"} and name != "dev/pts"
-            else {},
-        ),
+    write_aci(
         path,
+        ("/bin/sh",),
+        name="example.com/link",
+        files={"bin/busybox": (busybox, 0o755)},
+        links={"bin/sh": "busybox", "bin/cat": "busybox", name: place.trap},
+        annotations=[{"name": "appc.io/docker/repository", "value": "library/app"}],
+        app={"mountPoints": points},
     )
     image = fetch(rkt, path)
     flags = ("--dns=192.0.2.1", "--hosts-entry=192.0.2.2=other", "--hostname=here")
@@ -246,7 +248,7 @@ def test_a_source_that_is_swapped_never_opens_what_is_not_its_owners(
     monkeypatch.chdir(place.base)
     owned = place.volume("owned", SOMEBODY)
     flipper = flip(f"{owned}/comp", f"{owned}/link")
-    outcomes = set()
+    outcomes: set[object] = set()
     try:
         for _ in range(10_000):
             try:
