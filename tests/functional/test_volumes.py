@@ -555,7 +555,7 @@ def test_a_volume_that_cannot_be_mounted_ends_a_pod_whose_other_apps_run(
     ]
     words += [image, "--name=b", "--mount=volume=data,target=/p/sys", "--exec=/bin/true"]
     result = bench.rkt.run("run", *words, check=254, timeout=20)
-    assert "app 'b': volume data on /p/sys: nothing may be mounted over /proc\n" in result.stderr
+    assert "app 'b': volume data on /p/sys: nothing may be mounted over /proc" in result.stderr
 
 
 # Several apps ---------------------------------------------------------------------------------------------------------

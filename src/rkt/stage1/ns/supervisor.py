@@ -178,6 +178,8 @@ class Supervisor:
         self._status_directory = status_directory
         self._report = report
         self._apps: list[App] = []
+        #: Processes that were started when pid 1 could not be.
+        self._forlorn: list[int] = []
         self._clients: dict[int, _socket.socket] = {}
         self._outlets = (Outlet(1), Outlet(2))
         self._several = False
@@ -203,14 +205,18 @@ class Supervisor:
             Stage1Error: one could not be started; ``finish`` ends the others.
         """
         self._several = len(launches) > 1
+        starting: list[tuple[Launch, Starting]] = []
         try:
-            starting = [
-                (launch, Starting(launch.plan(launch.first), self._stdin_of(launch.first)))
-                for launch in launches
-            ]
-        finally:
-            # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
-            self._init.wait_ready()
+            try:
+                for launch in launches:
+                    each = Starting(launch.plan(launch.first), self._stdin_of(launch.first))
+                    starting.append((launch, each))
+            finally:
+                # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
+                self._init.wait_ready()
+        except BaseException:
+            self._forlorn = [each.pid for _, each in starting]
+            raise
         self._shared.leave()
         failure: RktError | None = None
         for launch, each in starting:
@@ -283,6 +289,8 @@ class Supervisor:
         for app in self._apps:
             if app.is_running:
                 self._end(app)
+        for pid in self._forlorn:
+            os.waitpid(pid, 0)
         # Last: the kernel lets pid 1 go when we have taken leave of all others.
         self._init.wait()
         deadline = time.monotonic() + _DRAIN_SECONDS
