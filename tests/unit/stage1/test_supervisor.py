@@ -64,7 +64,11 @@ class Pod:
         self.path = path
         self.said: list[str] = []
         quiet = SimpleNamespace(
-            wait_ready=lambda: None, kill=lambda: None, enter=lambda: None, leave=lambda: None
+            wait_ready=lambda: None,
+            kill=lambda: None,
+            wait=lambda: None,
+            enter=lambda: None,
+            leave=lambda: None,
         )
         self.server_fd = os.eventfd(0)
         server = SimpleNamespace(fileno=lambda: self.server_fd)
