@@ -319,6 +319,8 @@ def test_enter_is_in_the_same_namespace(rkt: Rkt, private: str, layout: str) -> 
     script = "cat /probe; touch /entered; stat -c %u /entered"
     assert rkt.run("enter", uuid, "/bin/sh", "-c", script, check=0).stdout == f"{entered}0\n"
     assert os.readlink("/proc/self/ns/user") not in entered
+    # To files, as tests have them, so that the command has pipes of the engine's.
+    assert rkt.run("enter", uuid, "/bin/sh", "-c", "echo out > /dev/stdout", check=0).stdout == "out\n"
 
 
 def test_interactive(module_rkt: Rkt, image: str) -> None:

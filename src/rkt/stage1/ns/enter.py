@@ -28,6 +28,7 @@ from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rkt.stage1.ns.users import JoinUsers
     from rkt.stage2.exec import ExecPlan
 
 _LIMIT_BYTES = 64 << 10
@@ -56,16 +57,18 @@ def main(argv: list[str]) -> int:
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
-    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments)).run()
+    return _Entering(
+        plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments, plan.uid)
+    ).run()
 
 
-def _join_users(pid: int, arguments: RunArguments) -> steps.Step | None:
+def _join_users(pid: int, arguments: RunArguments, uid: int) -> JoinUsers | None:
     """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
     if not arguments.private_users:
         return None
     from rkt.stage1.ns.users import JoinUsers, open_users, parse_ids
 
-    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)), 0, streams=())
+    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)), uid)
 
 
 def load_run_arguments() -> RunArguments:
@@ -104,7 +107,7 @@ class _Entering:
         flags: int,
         root_fd: int,
         oom_score: int,
-        join_users: steps.Step | None,
+        join_users: JoinUsers | None,
     ) -> None:
         self._plan = plan
         self._oom_score = oom_score
@@ -217,6 +220,8 @@ class _Entering:
         try:
             steps.NewSession().apply(-1)
             if self._join_users is not None:
+                # Pipes of ours; the operator's are his.
+                self._join_users.streams = tuple(theirs for _, theirs in self._pipes.values())
                 self._join_users.apply(-1)
             if self._has_pty:
                 master, slave = terminal.open_pty(self._plan.uid)
