@@ -38,6 +38,8 @@ pytestmark = [pytest.mark.root, needs_idmapped_mounts]
 
 USERS = "--private-users"
 COUNT = 65536
+#: What the issue asks for; a slow host may do with fewer.
+PODS = int(os.environ.get("RKT_TEST_PODS", "100"))
 LAYOUTS = {"overlay": (USERS,), "copy": (USERS, "--no-overlay")}
 both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -509,7 +511,7 @@ def test_a_pool_without_one_whole_range(rkt: Rkt) -> None:
 def test_parallel_prepares_never_share(rkt: Rkt) -> None:
     """A hundred pods prepared at once have a hundred different ranges, each recorded by the pod that has it."""
     StubPods(rkt)
-    processes = [rkt.popen("prepare", *FLAGS, USERS, "example.com/app") for _ in range(100)]
+    processes = [rkt.popen("prepare", *FLAGS, USERS, "example.com/app") for _ in range(PODS)]
     for process in processes:
         assert process.wait(120) == 0, process.stderr_text
     uuids = [process.stdout_text.strip() for process in processes]
