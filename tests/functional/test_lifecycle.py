@@ -54,6 +54,17 @@ def test_a_prepared_pod_is_run_later(pods: StubPods) -> None:
     assert f'pod "{uuid}" is not prepared' in again.stderr
 
 
+def test_flags_of_the_other_command_are_named(pods: StubPods) -> None:
+    """Whoever gives prepare a flag of run-prepared, or the other way round, is told where it goes; the pod stays prepared."""
+    refused = pods.rkt.run("prepare", *FLAGS, "--net=host", APP, check=254)
+    assert "unknown flag: --net\n" in refused.stderr
+    assert "hint: that is for rkt run-prepared" in refused.stderr
+    uuid = pods.prepared()
+    refused = pods.rkt.run("run-prepared", "--volume=a,kind=empty", uuid, check=254)
+    assert "hint: that is for rkt prepare" in refused.stderr
+    assert pods.rkt.pods() == {uuid: "prepared"}
+
+
 def test_two_run_prepared_at_once_give_one_pod(pods: StubPods) -> None:
     """Of several concurrent run-prepared exactly one runs the pod, the others say that it is not prepared."""
     uuid = pods.prepared()

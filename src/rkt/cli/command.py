@@ -67,6 +67,7 @@ class Command(Record):
         tail: stop parsing flags at the first word (``enter``), the rest is ``Invocation.words``.
         completes: what positional words are: ``image``, ``pod``, ``file`` or empty.
         examples: (command line, what it does) for the man page.
+        other_flags: of a command that people may mistake this one for; ``other_hint`` says so then.
     """
 
     name: str
@@ -82,6 +83,8 @@ class Command(Record):
     hidden: bool = False
     completes: str = ""
     examples: tuple[tuple[str, str], ...] = ()
+    other_flags: tuple[Flag, ...] = ()
+    other_hint: str = ""
 
 
 class Invocation(Record):

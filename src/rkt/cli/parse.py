@@ -93,6 +93,14 @@ class FlagError(UsageError):
     """A flag cannot be used like that; ``cli.main`` prints the command's usage below the message."""
 
 
+class UnknownFlag(FlagError):
+    """The command has no flag of that name."""
+
+    def __init__(self, name: str, *, hint: str = "") -> None:
+        super().__init__(f"unknown flag: --{name}", hint=hint)
+        self.name = name
+
+
 class UnknownCommand(UsageError):
     """No command answers to that word."""
 
@@ -397,11 +405,11 @@ def _alternatives(words: tuple[str, ...]) -> str:
     return ", ".join(shown[:-1]) + f" or {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
-def _unknown_flag(name: str, table: dict[str, Flag]) -> FlagError:
+def _unknown_flag(name: str, table: dict[str, Flag]) -> UnknownFlag:
     known = [flag.name for flag in table.values() if not flag.hidden and not flag.deprecated]
     suggestions = near(name, known)
     hint = "did you mean " + " or ".join(f"--{s}" for s in suggestions[:3]) + "?" if suggestions else ""
-    return FlagError(f"unknown flag: --{name}", hint=hint)
+    return UnknownFlag(name, hint=hint)
 
 
 def parse(words: list[str], command: Command) -> Parsed:
@@ -411,10 +419,19 @@ def parse(words: list[str], command: Command) -> Parsed:
         FlagError: a flag is unknown, misplaced, or has no or a wrong value.
         UsageError: image arguments break their grammar (spec cli §1.6).
     """
-    if command.app_flags:
-        from rkt.cli.app_args import AppReader
+    try:
+        if command.app_flags:
+            from rkt.cli.app_args import AppReader
 
-        return _parse_apps(words, command, AppReader(command.app_flags))
+            return _parse_apps(words, command, AppReader(command.app_flags))
+        return _parse_words(words, command)
+    except UnknownFlag as e:
+        if any(flag.name == e.name for flag in command.other_flags):
+            raise UnknownFlag(e.name, hint=command.other_hint) from None
+        raise
+
+
+def _parse_words(words: list[str], command: Command) -> Parsed:
     reader = _Reader(command.flags + GLOBAL_FLAGS)
     rest: list[str] = []
     wants_help = False

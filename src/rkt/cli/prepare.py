@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.app_args import ALL_APP_FLAGS
 from rkt.cli.command import BOOL, Command, Flag
-from rkt.cli.pod_flags import PREPARE_FLAGS, pod_request
+from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ COMMAND = Command(
         Flag(name="quiet", kind=BOOL, default=False, help="print nothing but the UUID on standard output"),
     ),
     app_flags=ALL_APP_FLAGS,
+    other_flags=RUN_FLAGS,
+    other_hint="that is for rkt run-prepared",
     needs_root=True,
     completes="image",
     examples=(("rkt run-prepared $(rkt prepare example.com/web)", "prepare and run in two steps"),),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import Command
-from rkt.cli.pod_flags import RUN_FLAGS, one_pod, run_options, tell_default_network
+from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, one_pod, run_options, tell_default_network
 from rkt.errors import HostError, UsageError
 
 TYPE_CHECKING = False
@@ -51,6 +51,8 @@ COMMAND = Command(
     ),
     run=run,
     flags=RUN_FLAGS,
+    other_flags=PREPARE_FLAGS,
+    other_hint="that is for rkt prepare: it was decided when the pod was made",
     needs_root=True,
     completes="pod",
 )
