@@ -9,6 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
+import stat
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -463,5 +467,316 @@ def test_what_cannot_be_honoured_is_refused(
 )
 def test_flags_are_checked_before_there_is_a_pod(rkt: Rkt, image: str, flag: str, message: str) -> None:
     """A limit that cannot be meant is refused, and no pod exists (cli §1.7)."""
+    assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr
+    assert rkt.pods() == {}
+
+
+# Processes and their limits -------------------------------------------------------------------------------------------
+
+
+def test_a_fork_bomb_is_bounded(rkt: Rkt, image: str) -> None:
+    """Of forty processes that an app starts, those above its limit are refused, and a neighbour has its own (RN24)."""
+    bomb = "(n=0; while [ $n -lt 40 ]; do sleep 5 & n=$((n+1)); done; echo all); sleep 1"
+    words = ["--exec=/bin/sh", "--", "-c"]
+    result = rkt.run(
+        *("run", INSECURE, image, "--name=bomb", "--pids-limit=20", *words, bomb, "---"),
+        *(image, "--name=calm", *words, "sleep 0.5; for n in 1 2 3; do true | cat; done; echo calm"),
+    )
+    assert "can't fork" in result.stderr
+    assert "all" not in result.stdout
+    assert "calm" in result.stdout
+
+
+def test_pids_of_flags(rkt: Rkt, image: str) -> None:
+    """A flag limits one app; apps that may have more than usual lift the pod's own ceiling."""
+    flags = (
+        image,
+        "--name=few",
+        "--pids-limit=25",
+        *SLEEP,
+        image,
+        "--name=many",
+        "--pids-limit=9000",
+        *SLEEP,
+    )
+    with running(rkt, *flags) as kernel:
+        assert (kernel.max_pids("few"), kernel.max_pids("many")) == (25, 9000)
+        assert kernel.max_pids("few", above=1) == 9025
+
+
+#: What a shell says of its own limits.
+SHOW = "ulimit -Sn; ulimit -Hn; ulimit -Sc; ulimit -f"
+
+
+def test_ulimits(rkt: Rkt, images: Images) -> None:
+    """Limits of the flag hold for the app, for its handlers and for who enters, over those of the image."""
+    asked = isolator("os/linux/rlimits", {"nofile": {"soft": 50, "hard": 60}, "fsize": {"hard": 1 << 20}})
+    path = images.busybox("example.com/rlimits", ("/bin/sleep", "100"), app={"isolators": [asked]})
+    image = fetch(rkt, path)
+    with running(rkt, image, "--name=app", "--ulimit=nofile=100:200", "--ulimit=core=0", *SLEEP) as kernel:
+        shown = rkt.run("enter", next(iter(rkt.pods("run"))), "/bin/sh", "-c", SHOW, check=0)
+        with open(f"/proc/{kernel.pid('app')}/limits", encoding="ascii") as file:
+            limits = {line[:25].strip(): line[25:].split()[:2] for line in file}
+    assert limits["Max open files"] == ["100", "200"]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max file size"] == ["1048576", "1048576"]
+    assert shown.lines[:3] == ["100", "200", "0"]
+    assert sh(rkt, image, SHOW).lines[:2] == ["50", "60"]
+
+
+def test_ulimits_of_a_pod_manifest(rkt: Rkt, image: str) -> None:
+    """An isolator of the manifest does the same, and a limit that is felt is the kernel's: the file stays small."""
+    limits = [isolator("os/linux/rlimits", {"fsize": {"soft": 1024, "hard": 2048}})]
+    script = "trap '' XFSZ; dd if=/dev/zero of=/tmp/big bs=512 count=10 2>/dev/null; wc -c < /tmp/big"
+    text = manifest(image, limits, exec=["/bin/sh", "-c", script])
+    assert rkt.run("run", INSECURE, write_manifest(rkt, text)).stdout.strip() == "1024"
+
+
+def test_an_image_is_given_no_more_than_there_is(rkt: Rkt, images: Images) -> None:
+    """A limit in an image above the caller's is cut to it: an image only tightens (design §9.4)."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    asked = isolator("os/linux/rlimits", {"nofile": {"soft": hard + 5, "hard": hard + 10}})
+    path = images.busybox("example.com/rlimits-high", app={"isolators": [asked]})
+    assert sh(rkt, fetch(rkt, path), SHOW).lines[:2] == [str(hard), str(hard)]
+
+
+def test_raising_a_hard_limit(rkt: Rkt, image: str) -> None:
+    """A limit above the caller's is given with CAP_SYS_RESOURCE, else refused naming limit, wish and what is allowed."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    wish = f"--ulimit=nproc={hard + 1}"
+    result = sh(rkt, image, "ulimit -Hu 2>/dev/null || true; cat /proc/self/limits", wish, check=None)
+    if may_lower():
+        assert result.status == 0
+        assert f" {hard + 1} " in result.stdout
+    else:
+        assert result.status == 254
+        message = f"limit nproc of {hard + 1} is more than the {hard} that can be given here"
+        assert message in result.stderr
+        assert "CAP_SYS_RESOURCE" in result.stderr
+        assert f"hint: --ulimit=nproc={hard}" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["umask 0", "umask 077", "ulimit -n 40", "ulimit -c 0; ulimit -s 256"])
+def test_odd_limits_of_the_caller(rkt: Rkt, image: str, words: str) -> None:
+    """The caller's umask and limits do not break a pod or the modes of its files (HH8)."""
+    command = rkt.command(
+        "run", INSECURE, image, "--exec=/bin/sh", "--", "-c", "umask; > /tmp/x; stat -c %a /tmp/x"
+    )
+    script = f'{words}; exec "$@"'
+    result = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", *command],
+        env=rkt.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["0022", "644"]
+    for uuid in rkt.pods("run"):
+        for directory, _, files in os.walk(rkt.pod_path(uuid)):
+            if "/overlay" not in directory:
+                modes = [os.lstat(f"{directory}/{name}") for name in files]
+                assert not [one for one in modes if stat.S_ISREG(one.st_mode) and one.st_mode & 0o022]
+
+
+# Sysctls --------------------------------------------------------------------------------------------------------------
+
+
+def sysctl(name: str) -> str:
+    """The host's value."""
+    with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
+        return file.read().split("\n")[0]
+
+
+def test_sysctls(rkt: Rkt, image: str) -> None:
+    """Parameters of the pod's own network, IPC and UTS namespaces are set before the app starts; the host keeps its own."""
+    wanted = {
+        "net.core.somaxconn": "2345",
+        "net.ipv4.ping_group_range": "0\t1000",
+        "kernel.shmmni": "123",
+        "kernel.sem": "250\t32000\t100\t99",
+        "fs.mqueue.msg_max": "9",
+        "kernel.domainname": "pods.example.com",
+    }
+    before = {name: sysctl(name) for name in wanted}
+    flags = [f"--sysctl={name}={value}" for name, value in wanted.items()]
+    show = "; ".join(f"cat /proc/sys/{name.replace('.', '/')}" for name in wanted)
+    assert sh(rkt, image, show, pod=flags).lines == list(wanted.values())
+    assert {name: sysctl(name) for name in wanted} == before
+    uuid = rkt.run(
+        "prepare", INSECURE, *flags, image, "--exec=/bin/sh", "--", "-c", show, check=0
+    ).stdout.strip()
+    assert rkt.run("run-prepared", uuid, check=0).lines == list(wanted.values())
+
+
+def test_limits_with_a_user_namespace(rkt: Rkt, image: str) -> None:
+    """Sysctls, limits of processes and scores are the same for a pod with users of its own."""
+    flags = [
+        "--private-users",
+        "--sysctl=kernel.shmmni=123",
+        "--sysctl=net.core.somaxconn=77",
+        "--sysctl=kernel.domainname=x",
+    ]
+    script = "cat /proc/sys/kernel/shmmni /proc/sys/net/core/somaxconn /proc/sys/kernel/domainname /proc/self/oom_score_adj; ulimit -n"
+    app = ("--ulimit=nofile=99", "--oom-score-adj=5", "--memory=64Mi")
+    assert sh(rkt, image, script, *app, pod=flags).lines == ["123", "77", "x", "5", "99"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sysctl=kernel.core_pattern=|/bin/sh"], "core_pattern"),
+        (["--sysctl=kernel.shm_rmid_forced=1+kernel.core_pattern=x"], "invalid value"),
+        (["--sysctl=kernel.shmmni+kernel.core_pattern=1"], "invalid sysctl name"),
+        (["--sysctl=net.core/../../kernel.core_pattern=1"], "invalid sysctl name"),
+        (["--sysctl=net..core=1"], "invalid sysctl name"),
+        (["--sysctl=vm.overcommit_memory=1"], "may not be set for a pod: it is the host's"),
+        (["--sysctl=kernel.hostname=x"], "may not be set for a pod"),
+        (["--sysctl=fs.file-max=1"], "may not be set for a pod"),
+        (["--sysctl=net.core.somaxconn"], "--sysctl=NAME=VALUE"),
+        (["--sysctl=net.core.somaxconn=1\n2"], "invalid value"),
+        (["--net=host", "--sysctl=net.core.somaxconn=1"], "would be the host's with --net=host"),
+        (["--ipc=parent", "--sysctl=kernel.shmmni=1"], "would be the host's with --ipc=parent"),
+    ],
+)
+def test_sysctls_that_are_refused(rkt: Rkt, image: str, flags: list[str], message: str) -> None:
+    """What is the host's, what is malformed, and what two readers could read differently, makes no pod (CVE-2022-0811)."""
+    assert message in sh(rkt, image, "true", pod=flags, check=254).stderr
+    assert rkt.pods() == {}
+
+
+def test_sysctls_are_checked_again_by_stage1(rkt: Rkt, image: str) -> None:
+    """A prepared pod with sysctls of the network does not start in the host's; one the kernel lacks is named."""
+    flags = (INSECURE, "--sysctl=net.core.somaxconn=1", image, "--exec=/bin/true")
+    uuid = rkt.run("prepare", *flags, check=0).stdout.strip()
+    result = rkt.run("run-prepared", "--net=host", uuid, check=254)
+    assert "sysctl net.core.somaxconn would be the host's with --net=host" in result.stderr
+    result = sh(rkt, image, "true", pod=["--sysctl=net.core.no_such_thing=1"], check=254)
+    assert "cannot set sysctl net.core.no_such_thing" in result.stderr
+
+
+def test_an_image_sets_no_sysctl(rkt: Rkt, images: Images) -> None:
+    """An image with a sysctl isolator is refused (RN20)."""
+    path = images.busybox(
+        "example.com/sysctl", app={"isolators": [isolator("os/unix/sysctl", {"net.core.somaxconn": "1"})]}
+    )
+    assert "belongs on a pod" in rkt.run(INSECURE, "fetch", path, check=254).stderr
+
+
+# Disks and CPUs -------------------------------------------------------------------------------------------------------
+
+
+def disk_of(directory: str) -> tuple[str, str]:
+    """Node and number of the disk that holds a directory, or skips."""
+    device = os.stat(directory).st_dev
+    place = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    if not os.path.exists(place):
+        pytest.skip(f"{directory} is not on a block device of its own")
+    if os.path.exists(f"{place}/partition"):
+        place = os.path.dirname(os.path.realpath(place))
+    with open(f"{place}/dev", encoding="ascii") as file:
+        number = file.read().strip()
+    return f"/dev/{os.path.basename(os.path.realpath(place))}", number
+
+
+def io_max(kernel: Kernel, app: str, number: str) -> dict[str, int]:
+    """Limits of a disk: rbps, wbps, riops, wiops."""
+    version, directory = kernel.directory(app, "io")
+    found = {}
+    files = {"rbps": "read_bps", "wbps": "write_bps", "riops": "read_iops", "wiops": "write_iops"}
+    if version == 2:
+        with open(f"{directory}/io.max", encoding="ascii") as file:
+            words = next((line.split()[1:] for line in file if line.startswith(f"{number} ")), [])
+        found = dict(word.split("=") for word in words)
+    else:
+        for key, name in files.items():
+            with open(f"{directory}/blkio.throttle.{name}_device", encoding="ascii") as file:
+                found[key] = next((line.split()[1] for line in file if line.startswith(f"{number} ")), "max")
+    return {key: int(value) for key, value in found.items() if value != "max"}
+
+
+def test_limits_of_a_disk(rkt: Rkt, images: Images) -> None:
+    """Rates of flags, of an image and of the pod arrive for the disk that is meant; the lowest counts."""
+    node, number = disk_of(rkt.base)
+    bandwidth = isolator("resource/block-bandwidth", {"default": True, "limit": "8M"})
+    iops = isolator("resource/block-iops", {"default": True, "limit": "300"})
+    image = fetch(rkt, image_with(images, bandwidth, iops, name="slow"))
+    flags = (f"--device-read-bps={node}:2M", f"--device-write-iops={node}:500")
+    with running(rkt, image, "--name=image", *SLEEP, image, "--name=flag", *flags, *SLEEP) as kernel:
+        assert io_max(kernel, "image", number) == {
+            "rbps": 8000000,
+            "wbps": 8000000,
+            "riops": 300,
+            "wiops": 300,
+        }
+        assert io_max(kernel, "flag", number) == {
+            "rbps": 2000000,
+            "wbps": 8000000,
+            "riops": 300,
+            "wiops": 300,
+        }
+    pod = [isolator("resource/block-iops", {"default": True, "limit": 50})]
+    text = manifest(image, [iops], pod=pod)
+    with started(rkt, "run", INSECURE, write_manifest(rkt, text)) as kernel:
+        assert io_max(kernel, "app", number) == {"riops": 50, "wiops": 50}
+
+
+def test_a_limited_disk_is_slow(rkt: Rkt, image: str) -> None:
+    """Writing one and a half times what a second allows takes longer than it does without the limit."""
+    node, _ = disk_of(rkt.base)
+    script = "dd if=/dev/zero of=/tmp/x bs=64k count=24 oflag=direct 2>/dev/null || exit 9; sync"
+    began = time.monotonic()
+    if sh(rkt, image, script, check=None).status == 9:
+        pytest.skip("busybox has no dd with oflag=direct, or the file system no direct I/O")
+    usual = time.monotonic() - began
+    began = time.monotonic()
+    sh(rkt, image, script, f"--device-write-bps={node}:1M")
+    assert time.monotonic() - began > usual + 0.3
+
+
+def test_io_weight(rkt: Rkt, image: str) -> None:
+    """A weight arrives in the form this kernel has, or is refused."""
+    result = sh(rkt, image, "true", "--io-weight=5050", check=None)
+    if result.status == 254:
+        assert "resource" not in result.stderr
+        assert "this kernel has no io weights" in result.stderr or "controller io is not" in result.stderr
+        return
+    with running(rkt, image, "--name=app", "--io-weight=5050", *SLEEP) as kernel:
+        version, directory = kernel.directory("app", "io")
+        names = ("io.weight", "io.bfq.weight") if version == 2 else ("blkio.bfq.weight",)
+        found = [f"{directory}/{name}" for name in names if os.path.exists(f"{directory}/{name}")]
+        assert found
+        for path in found:
+            with open(path, encoding="ascii") as file:
+                assert file.read().split()[-1] == ("550" if "bfq" in path else "5050")
+
+
+def test_cpus(rkt: Rkt, image: str) -> None:
+    """An app runs on the CPUs it was given; one that is not there is refused."""
+    last = max(os.sched_getaffinity(0))
+    result = sh(rkt, image, "grep Cpus_allowed_list /proc/self/status", f"--cpuset-cpus={last}")
+    assert result.stdout.split() == ["Cpus_allowed_list:", str(last)]
+    result = sh(rkt, image, "true", "--cpuset-cpus=0,8000", check=254)
+    assert "no CPU 8000 among" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--pids-limit=0", "a number from 1 to"),
+        ("--ulimit=files=1", "unknown limit"),
+        ("--ulimit=nofile=20:10", "soft limit 20 of nofile is more than hard limit 10"),
+        ("--ulimit=nofile=many", "a whole number or unlimited is expected"),
+        ("--cpuset-cpus=3-1", "runs backwards"),
+        ("--cpuset-cpus=a", "a list of CPUs is written as 0-3,6"),
+        ("--io-weight=0", "a number from 1 to 10000"),
+        ("--device-read-bps=/dev/null:1M", "/dev/null is no block device"),
+        ("--device-read-bps=/dev/nothing-there:1M", "No such file or directory"),
+        ("--device-write-iops=disk:10", "absolute path of a block device"),
+        ("--device-read-iops=/dev/sda:0", "is 0"),
+    ],
+)
+def test_flags_of_limits_are_checked(rkt: Rkt, image: str, flag: str, message: str) -> None:
+    """A malformed limit is refused before there is a pod, with a word on what is expected."""
     assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr
     assert rkt.pods() == {}

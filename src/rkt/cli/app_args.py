@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+#: What ``--device-…`` flags are about, as ``schema/limits.py`` reads them.
+DEVICE_RATES = ("read-bps", "write-bps", "read-iops", "write-iops")
 #: Every per-app flag; a command lists the names it takes in ``Command.app_flags``.
 APP_FLAGS = {
     flag.name: flag
@@ -40,6 +42,16 @@ APP_FLAGS = {
         Flag(name="cap-retain", deprecated="caps-retain"),
         Flag(name="cpu", help="cpu limit in cores, 500m is half a core", metavar="QUANTITY"),
         Flag(name="cpu-shares", help="relative weight of the app, 2 to 262144", metavar="N"),
+        Flag(name="cpuset-cpus", help="CPUs the app may use", metavar="LIST"),
+        *(
+            Flag(
+                name=f"device-{kind}",
+                help=f"limit of {kind.partition('-')[0]}s on a block device of the host, in "
+                f"{'bytes' if kind.endswith('bps') else 'operations'} per second; repeatable",
+                metavar="PATH:RATE",
+            )
+            for kind in DEVICE_RATES
+        ),
         Flag(
             name="environment",
             help="set a variable, over the image's and --set-env's of that name; repeatable",
@@ -47,6 +59,7 @@ APP_FLAGS = {
         ),
         Flag(name="exec", help="program to run instead of the image's", metavar="PROGRAM"),
         Flag(name="group", help="gid, group name, or path in the image whose group is used", metavar="GROUP"),
+        Flag(name="io-weight", help="relative weight of the app on disks, 1 to 10000", metavar="N"),
         Flag(name="memory", help="memory limit, such as 64M or 1Gi", metavar="QUANTITY"),
         Flag(
             name="mount",
@@ -64,6 +77,7 @@ APP_FLAGS = {
             metavar="true|false",
         ),
         Flag(name="oom-score-adj", help="badness for the out-of-memory killer, -1000 to 1000", metavar="N"),
+        Flag(name="pids-limit", help="limit of processes and threads of the app", metavar="N"),
         Flag(
             name="readonly-rootfs",
             help="make the app's root file system read-only",
@@ -84,6 +98,11 @@ APP_FLAGS = {
             name="supplementary-gids",
             help="further gids; replaces the image's; repeatable",
             metavar="GID[,GID…]",
+        ),
+        Flag(
+            name="ulimit",
+            help="limit of each process, such as nofile=1024:2048; repeatable",
+            metavar="NAME=SOFT[:HARD]",
         ),
         Flag(name="user", help="uid, user name, or path in the image whose owner is used", metavar="USER"),
         Flag(
@@ -274,24 +293,53 @@ def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
     app[field] = text
 
 
+def _ulimit(app: dict[str, Any], _field: str, text: str) -> None:
+    from rkt.schema.limits import parse_ulimit
+
+    parse_ulimit(text)
+    app.setdefault("ulimits", []).append(text)
+
+
+def _device_rate(kind: str) -> Callable[[dict[str, Any], str, str], None]:
+    def put(app: dict[str, Any], _field: str, text: str) -> None:
+        from rkt.schema.limits import parse_device_rate
+
+        parse_device_rate(kind, text)
+        app.setdefault("device_rates", []).append((kind, text))
+
+    return put
+
+
+def _cpus(app: dict[str, Any], field: str, text: str) -> None:
+    from rkt.schema.limits import parse_cpus
+
+    parse_cpus(text, "--cpuset-cpus")
+    app[field] = text
+
+
 _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "annotation": _pair("annotations"),
     "caps-remove": _words,
     "caps-retain": _words,
     "cpu": _plain,
     "cpu-shares": _integer(2, 262144),
+    "cpuset-cpus": _cpus,
+    **{f"device-{kind}": _device_rate(kind) for kind in DEVICE_RATES},
     "environment": _pair("environment"),
     "exec": _plain,
     "group": _plain,
+    "io-weight": _integer(1, 10000),
     "memory": _plain,
     "mount": _mount,
     "name": _name,
     "no-new-privileges": _boolean,
     "oom-score-adj": _integer(-1000, 1000),
+    "pids-limit": _integer(1, 4194304),
     "readonly-rootfs": _boolean,
     "seccomp": _seccomp,
     "signature": _plain,
     "supplementary-gids": _gids,
+    "ulimit": _ulimit,
     "user": _plain,
     "user-annotation": _pair("user_annotations"),
     "user-label": _pair("user_labels"),

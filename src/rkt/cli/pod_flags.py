@@ -98,6 +98,12 @@ PREPARE_FLAGS = (
     ),
     *STAGE1_FLAGS,
     Flag(
+        name="sysctl",
+        kind=LIST,
+        help="kernel parameter of the pod's own namespaces; repeatable",
+        metavar="NAME=VALUE",
+    ),
+    Flag(
         name="volume",
         kind=LIST,
         help="volume for the apps to mount",
@@ -175,7 +181,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
     policy = "never" if values["store-only"] else "update" if values["no-store"] else values["pull-policy"]
     manifest = values["pod-manifest"] or None
     if manifest is not None:
-        conflicting = ("volume", "port", "inherit-env", "set-env", "set-env-file")
+        conflicting = ("volume", "port", "sysctl", "inherit-env", "set-env", "set-env-file")
         if (
             invocation.apps
             or invocation.mounts
@@ -205,6 +211,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
         volumes=values["volume"],
         mounts=invocation.mounts,
         ports=values["port"],
+        sysctls=values["sysctl"],
         set_env=set_env,
         set_env_files=values["set-env-file"],
         inherited_env=dict(os.environ) if values["inherit-env"] else {},
@@ -260,6 +267,10 @@ def run_options(invocation: Invocation) -> RunOptions:
                 "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
             )
         raise UsageError("the metadata service is not there yet, so --mds-register cannot be honoured")
+    if values.get("sysctl"):
+        from rkt.pod.limit_flags import check_sysctls
+
+        check_sysctls(values["sysctl"], networks=names, ipc=values["ipc"])
     return RunOptions(
         networks=[f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"],
         interactive=values["interactive"],

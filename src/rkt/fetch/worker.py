@@ -16,6 +16,7 @@ from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.image.aci import peek_manifest, scan_aci
 from rkt.linux.files import write_all
 from rkt.privsep import confine
+from rkt.schema import limits as isolator_limits
 from rkt.schema.appc import parse_image_manifest
 
 TYPE_CHECKING = False
@@ -31,6 +32,8 @@ _PROGRESS_SECONDS = 0.1
 _SMALL_FILE_BYTES = 8 << 20
 #: Loads codecs that are otherwise looked up on first use, when the file system is out of reach.
 _CODECS = ("ascii", "latin-1", "idna", "utf-8")
+#: Likewise, of manifests that need it; elsewhere it is imported then.
+_PARSERS = (isolator_limits,)
 
 
 def prepare(request: dict[str, Any]) -> Work:

@@ -94,9 +94,15 @@ def build_pod_manifest(
                 annotations=dict(flags.annotations),
             )
         )
+    bounds: list[Isolator] = []
+    if request.sysctls:
+        from rkt.pod import limit_flags
+
+        bounds = limit_flags.sysctl_isolators(request)
     pod = PodManifest(
         apps=apps,
         volumes=volumes,
+        isolators=bounds,
         annotations={ANNOTATION_MUTABLE: "true" if mutable else "false"},
         ports=[parse_port(text) for text in request.ports],
         user_annotations=dict(request.user_annotations),
@@ -313,6 +319,12 @@ def _flag_isolators(flags: AppRequest) -> tuple[frozenset[str], list[Isolator]]:
                 )
             replaced.add(name)
             added.append(Isolator(name=name, value=number))
+    if flags.has_limits:
+        from rkt.pod import limit_flags
+
+        more = limit_flags.app_isolators(flags)
+        replaced.update(each.name for each in more if each.name not in isolators.REPEATABLE)
+        added += more
     return frozenset(replaced), added
 
 

@@ -21,6 +21,7 @@ class AppRequest(Record):
         args: words after ``--``; ``None`` without ``--``.
         seccomp: the value of ``--seccomp`` as typed.
         memory, cpu: quantities as typed.
+        ulimits, device_rates: values of ``--ulimit``, and of ``--device-KIND`` with the kind, as typed.
         annotations, user_annotations, user_labels, environment: in the order typed.
     """
 
@@ -47,6 +48,17 @@ class AppRequest(Record):
     seccomp: str | None = None
     no_new_privileges: bool | None = None
     oom_score_adj: int | None = None
+    pids_limit: int | None = None
+    ulimits: list[str] = []
+    cpuset_cpus: str | None = None
+    io_weight: int | None = None
+    device_rates: list[tuple[str, str]] = []
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether a flag of ``pod/limit_flags.py`` was given."""
+        numbers = (self.pids_limit, self.cpuset_cpus, self.io_weight)
+        return bool(self.ulimits or self.device_rates) or any(value is not None for value in numbers)
 
 
 class PodRequest(Record):
@@ -54,7 +66,7 @@ class PodRequest(Record):
 
     Attributes:
         apps: image arguments in order; empty with ``pod_manifest_path``.
-        volumes, ports: values of ``--volume``, ``--port`` as typed.
+        volumes, ports, sysctls: values of ``--volume``, ``--port``, ``--sysctl`` as typed.
         mounts: global ``--mount`` values, given before the first image.
         set_env: ``--set-env`` in order; ``inherited_env``: the caller's environment when asked for.
         name: users' own name for the pod, unique among live pods; empty for none.
@@ -65,6 +77,7 @@ class PodRequest(Record):
     volumes: list[str] = []
     mounts: list[MountRequest] = []
     ports: list[str] = []
+    sysctls: list[str] = []
     set_env: dict[str, str] = {}
     set_env_files: list[str] = []
     inherited_env: dict[str, str] = {}

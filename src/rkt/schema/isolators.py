@@ -121,10 +121,10 @@ _UPPER = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset("0123456789")
 _CAPABILITY_CHARACTERS = _UPPER | _DIGITS | frozenset("_")
 _SYSCALL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
-#: Isolators that may stand several times on one app. For resources the last one wins; a single ``no-new-privileges``
+#: Isolators that may stand several times on one app. For resources the last one wins, rlimits add up; a single ``no-new-privileges``
 #: that is true is enough (spec runtime §3.11).
-_REPEATABLE = frozenset(
-    (NO_NEW_PRIVILEGES, CPU, MEMORY, PIDS, BLOCK_BANDWIDTH, BLOCK_IOPS, NETWORK_BANDWIDTH)
+REPEATABLE = frozenset(
+    (NO_NEW_PRIVILEGES, CPU, MEMORY, PIDS, RLIMITS, BLOCK_BANDWIDTH, BLOCK_IOPS, NETWORK_BANDWIDTH)
 )
 
 _ISOLATOR = spellings("name", "value")
@@ -362,6 +362,15 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
+def parse_value(name: str, value: object) -> Any:
+    """The value of a known isolator from decoded JSON.
+
+    Raises:
+        InvalidManifest: it breaks the isolator's rules.
+    """
+    return _PARSERS[name](value, f"isolator {quoted(name)}")
+
+
 def parse_isolators(value: object, *, pod: bool) -> list[Isolator]:
     """The isolators of an app or of a pod, from decoded JSON.
 
@@ -399,7 +408,7 @@ def check_together(isolators: Sequence[Isolator]) -> None:
     if sum(isolator.name in {SECCOMP_RETAIN, SECCOMP_REMOVE} for isolator in isolators) > 1:
         raise InvalidManifest("too many seccomp isolators specified")
     for isolator in isolators:
-        if isolator.name in seen and isolator.name not in _REPEATABLE and isolator.name in _PARSERS:
+        if isolator.name in seen and isolator.name not in REPEATABLE and isolator.name in _PARSERS:
             raise InvalidManifest(f"isolator {quoted(isolator.name)} appears twice")
         seen.add(isolator.name)
     if CAPABILITIES_RETAIN in seen and CAPABILITIES_REMOVE in seen:

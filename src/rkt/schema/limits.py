@@ -18,6 +18,10 @@ from __future__ import annotations
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema.quantity import quantity_text, to_units
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 #: Names of setrlimit(2) in the form that ``--ulimit`` of other engines has. ``locks`` is not there: Linux ignores it.
 RLIMIT_NAMES = (
     "as",
@@ -93,7 +97,7 @@ def read_rlimits(value: object, what: str) -> dict[str, dict[str, int]]:
     return limits
 
 
-def parse_device_rate(kind: str, text: str) -> dict[str, object]:
+def parse_device_rate(kind: str, text: str) -> dict[str, Any]:
     """``PATH:RATE`` of ``--device-read-bps`` and its siblings: one element of ``os/linux/io-limits``.
 
     Args:
@@ -106,7 +110,7 @@ def parse_device_rate(kind: str, text: str) -> dict[str, object]:
     return _device_limit({"device": path, kind: rate}, f"--device-{kind}")
 
 
-def read_io_limits(value: object, what: str) -> list[dict[str, object]]:
+def read_io_limits(value: object, what: str) -> list[dict[str, Any]]:
     """The value of ``os/linux/io-limits`` from decoded JSON.
 
     Raises:
@@ -222,7 +226,7 @@ def _rlimit(value: object, name: str) -> int:
     return value
 
 
-def _device_limit(value: object, what: str) -> dict[str, object]:
+def _device_limit(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or set(value) - {"device", *DEVICE_RATES} or len(value) < 2:
         raise InvalidManifest(f"{what} is not a device with rates of {', '.join(DEVICE_RATES)}")
     path = value.get("device")
@@ -231,7 +235,7 @@ def _device_limit(value: object, what: str) -> dict[str, object]:
             f"invalid device {quoted(str(path))} of {what}: the absolute path of a block device is expected",
             hint="--device-read-bps=/dev/sda:10M",
         )
-    limit: dict[str, object] = {"device": path}
+    limit: dict[str, Any] = {"device": path}
     for kind in DEVICE_RATES:
         if kind in value:
             rate = to_units(quantity_text(value[kind], f"{kind} of {path}"), f"{kind} of {path}")

@@ -34,6 +34,8 @@ class ExecPlan(Record):
         capabilities: bounding set as a mask by capability number.
         no_new_privileges: execve never gains privileges.
         seccomp: compiled filter (array of ``struct sock_filter``), empty for none.
+        rlimits: number, soft and hard limit of each that is not the caller's; whoever sets them has imported
+            ``resource``, and has raised what was to be raised.
     """
 
     argv: list[bytes]
@@ -45,6 +47,7 @@ class ExecPlan(Record):
     capabilities: int
     no_new_privileges: bool
     seccomp: bytes
+    rlimits: list[tuple[int, int, int]] = []
 
 
 def become(plan: ExecPlan) -> None:
@@ -60,6 +63,12 @@ def become(plan: ExecPlan) -> None:
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     enter_directory(plan.working_directory)
     capabilities.drop_bounding(plan.capabilities)
+    if plan.rlimits:
+        # As late as the filter allows: from here on the engine itself lives with the app's limits.
+        import resource
+
+        for number, soft, hard in plan.rlimits:
+            resource.setrlimit(number, (soft, hard))
     os.setgroups(plan.groups)
     os.setresgid(plan.gid, plan.gid, plan.gid)
     if plan.seccomp and not plan.no_new_privileges:

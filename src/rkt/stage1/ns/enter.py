@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     app = load_pod().app(name)
     pid, app_pidfd = _find_app(name)
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    plan = build_exec_plan(app, root_fd, arguments, argv=command)
+    plan = build_exec_plan(app, root_fd, arguments, argv=command, entering=True)
     plan.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
     if b"TERM" in os.environb:
         plan.environment[b"TERM"] = os.environb[b"TERM"]

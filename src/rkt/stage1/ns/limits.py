@@ -274,6 +274,11 @@ def _set_disks(
         raise Stage1Error(f"{whose}: limit of disks: {e.strerror}") from e
 
 
+def has_sysctls(pod: LoadedPod) -> bool:
+    """Whether there is any need for the module ``sysctls``."""
+    return any(each.name == isolators.SYSCTL for each in pod.manifest.isolators)
+
+
 class SetOomScore(steps.Step):
     """Say how readily the out-of-memory killer takes the calling process and its children."""
 

@@ -70,6 +70,7 @@ def build_exec_plan(
     *,
     argv: Sequence[str] | None = None,
     as_root: bool = False,
+    entering: bool = False,
 ) -> ExecPlan:
     """What a process of the app becomes, its own or a command entering it: the same confinement for all (CVE-2019-10144).
 
@@ -78,6 +79,7 @@ def build_exec_plan(
         root_fd: its root, for users and groups.
         arguments: of ``run``; the ``--disable-…`` ones loosen.
         argv: the command instead of the app's own.
+        entering: it joins a running app, so it gets no more than the caller may give.
         as_root: run it as 0:0 of the image, which is all that sets an event handler apart (spec runtime §3.4).
     """
     words = list(argv if argv is not None else app.app.exec)
@@ -117,12 +119,21 @@ def build_exec_plan(
         # An unprivileged process may not install a filter otherwise (spec runtime §3.11).
         no_new_privileges=privileges_fixed or (bool(seccomp) and uid != 0),
         seccomp=seccomp,
+        rlimits=_rlimits(app, entering=entering),
     )
     if ids is not None:
         from rkt.stage1.ns.users import check_ids
 
         check_ids(app.name, plan, ids)
     return plan
+
+
+def _rlimits(app: PodApp, *, entering: bool) -> list[tuple[int, int, int]]:
+    if isolators.last(app.app.isolators, isolators.RLIMITS) is None:
+        return []
+    from rkt.stage1.ns import rlimits
+
+    return rlimits.app_limits(app, entering=entering)
 
 
 def _capabilities(app: PodApp, arguments: RunArguments) -> int:
@@ -211,11 +222,16 @@ def build_app_plan(
         steps.Unshare(libc.CLONE_NEWCGROUP),
         steps.EnterRoot(root_path, bind=not os.path.ismount(root_path)),
     ]
+    # As the host's root, whom the kernel asks about both.
+    plan += limits.oom_score_steps(app)
+    if execute.rlimits:
+        from rkt.stage1.ns import rlimits
+
+        plan += rlimits.raising_steps(execute.rlimits)
     if users is not None:
         from rkt.stage1.ns.users import Give, JoinUsers, OwnFiles
 
         plan.append(OwnFiles(users.ids))
-    plan += limits.oom_score_steps(app)
     plan += _kernel_file_systems(
         own, covered, masked=not arguments.disable_paths, unified_cgroup=unified_cgroup
     )

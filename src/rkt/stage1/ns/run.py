@@ -61,6 +61,10 @@ def main(argv: list[str]) -> int:
     if not pod.apps:
         raise Stage1Error("pod must contain at least one application")
     _check_networks(arguments)
+    if limits.has_sysctls(pod):
+        from rkt.stage1.ns import sysctls
+
+        sysctls.check(pod, arguments)
     files.replace_file(
         RUNTIME_CONFIG, jsontext.dump({"version": 1, "arguments": argv}).encode(), 0o640, sync=False
     )
@@ -118,6 +122,10 @@ def _supervise(
     )
     try:
         try:
+            if limits.has_sysctls(pod):
+                from rkt.stage1.ns import sysctls
+
+                sysctls.write(pod, arguments)
             _start_apps(supervisor, pod, arguments, groups, volumes, terminal, users, is_unified=is_unified)
         except BaseException:
             supervisor.finish()
