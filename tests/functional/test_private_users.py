@@ -431,12 +431,31 @@ def test_empty_volumes(module_rkt: Rkt, image: str, layout: str) -> None:
     assert by_app(result.stdout) == dict.fromkeys(("one", "two"), "123 9991 9992\none\ntwo\n")
 
 
+def test_a_converted_image_fills_its_volume(module_rkt: Rkt, images: Images) -> None:
+    """An implicit volume gets mode, owners and contents of the image's directory, as the pod sees them (runtime V19)."""
+    entries = [
+        Entry("rootfs/data", b"5", mode=0o750, uid=33, gid=44),
+        Entry("rootfs/data/file", content=b"kept\n", uid=5, gid=6),
+    ]
+    path = inspect_image(
+        images,
+        "private-converted",
+        name="example.com/private-converted",
+        entries=entries,
+        app={"mountPoints": [{"name": "data", "path": "/data"}]},
+        annotations=[{"name": "appc.io/docker/repository", "value": "library/x"}],
+    )
+    script = "stat -c '%a %u:%g' /data /data/file; cat /data/file; touch /data/new && stat -c %u:%g /data/new"
+    assert sh(module_rkt, path, script).lines == ["750 33:44", "644 5:6", "kept", "0:0"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--user=65536",), "user 65536 is outside the ids"),
         (("--group=70000",), "group 70000 is outside the ids"),
         (("--supplementary-gids=1,65536",), "supplementary group 65536 is outside the ids"),
+        (("--volume=v,kind=empty,uid=65536",), 'volume "v": uid 65536 is outside the ids'),
         (("--user=far",), "user 70000 is outside the ids"),
     ],
 )

@@ -52,23 +52,27 @@ def check_pod_ids(manifest: PodManifest, images: list[bytes]) -> None:
         manifest: the pod's.
         images: manifests of the apps' images, in the same order.
     Raises:
-        UsageError: an app asks for such an id.
+        UsageError: an app or an empty volume asks for such an id.
     """
+    asked: list[tuple[str, str, str]] = [
+        (f'volume "{volume.name}"', what, str(number))
+        for volume in manifest.volumes
+        for what, number in (("uid", volume.uid), ("gid", volume.gid))
+        if number is not None
+    ]
     for runtime, image in zip(manifest.apps, images, strict=True):
         app = runtime.app or parse_image_manifest(image).app
         if app is None:
             continue
-        for what, text in (
-            ("user", app.user),
-            ("group", app.group),
-            *(("supplementary group", str(gid)) for gid in app.supplementary_gids),
-        ):
-            if text.isascii() and text.isdigit() and int(text) >= ranges.COUNT:
-                raise UsageError(
-                    f'app "{runtime.name}": {what} {text} is outside the ids of a pod with --private-users, '
-                    f"0 to {ranges.COUNT - 1}",
-                    hint="run it without --private-users",
-                )
+        owner = f'app "{runtime.name}"'
+        asked += [(owner, "user", app.user), (owner, "group", app.group)]
+        asked += [(owner, "supplementary group", str(gid)) for gid in app.supplementary_gids]
+    for owner, what, text in asked:
+        if text.isascii() and text.isdigit() and int(text) >= ranges.COUNT:
+            raise UsageError(
+                f"{owner}: {what} {text} is outside the ids of a pod with --private-users, 0 to {ranges.COUNT - 1}",
+                hint="run it without --private-users",
+            )
 
 
 def lease(pod: Pod, settings: Settings, pool: ranges.Pool, *, overlay: bool) -> IdRange:
