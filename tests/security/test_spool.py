@@ -239,9 +239,25 @@ def test_another_signed_image_in_its_place(
         {"name": "../../../etc/shadow"},
         {"name": "example.com/\x1b[2J"},
         {"labels": {"version": 7}},
-        {"size": -1, "labels": "x"},
+        {"labels": "x"},
+        {"size": 10**30},
+        {"size": -1},
+        {"labels": {"version": "1\nsha512-0\texample.com/forged"}},
+        {"labels": {"version": "1" * 10_000}},
     ],
-    ids=["name", "label", "id", "traversal", "escape", "number", "types"],
+    ids=[
+        "name",
+        "label",
+        "id",
+        "traversal",
+        "escape",
+        "number",
+        "types",
+        "size",
+        "negative",
+        "table",
+        "long",
+    ],
 )
 def test_records_that_lie(pending: Pending, images: Images, lie: dict[str, object]) -> None:
     """Sentence 45: name, labels and ID that a record claims are the image's, or the image is refused; a bad record is none."""
@@ -263,6 +279,8 @@ def test_records_that_lie(pending: Pending, images: Images, lie: dict[str, objec
         pending.refused(reference="example.com/other")
     shown = pending.rkt.run("image", "list", check=0).stdout
     assert "\x1b" not in shown
+    assert "forged" not in shown
+    assert len(shown) < 2000
 
 
 def test_a_verdict_in_a_record_is_nobodys(pending: Pending) -> None:
@@ -329,6 +347,7 @@ def test_homes_of_others(rkt: Rkt, members: Members, images: Images) -> None:
     os.chown(false, ALICE, GROUP)
     for name in ("x", f"{BOB}-zz", f"0{BOB}-{'0' * 16}", f"{BOB}"):
         os.symlink(rkt.base, f"{members.incoming}/{name}")
+        os.lchown(f"{members.incoming}/{name}", ALICE, GROUP)
     members.run(BOB, "fetch", path, check=0)
     os.rmdir(false)
     assert len(members.kept(BOB)) == 2
@@ -451,6 +470,26 @@ def test_collecting_the_spool(pending: Pending, members: Members) -> None:
     assert len(problems) == 1
     assert f"user {ALICE} had" in problems[0]
     assert os.listdir(members.incoming) == []
+
+
+def test_what_others_keep_in_a_members_directory(pending: Pending) -> None:
+    """Sentence 47: a directory in which others have files, moved into a home or the spool, costs those others nothing."""
+    trap = f"{pending.home}/trap"
+    os.makedirs(f"{trap}/victim")
+    with open(f"{trap}/victim/file", "wb") as file:
+        file.write(b"x" * 100_000)
+    os.chown(trap, ALICE, GROUP)
+    os.chown(f"{trap}/victim", BOB, BOB)
+    os.makedirs(f"{pending.members.incoming}/junk/victim")
+    os.chown(f"{pending.members.incoming}/junk", ALICE, GROUP)
+    with open(f"{pending.members.incoming}/junk/victim/file", "wb"):
+        pass
+    problems = collect_spool(Store(pending.rkt.data), DEFAULT_SPOOL_LIMITS.replace(user_bytes=50_000))
+    assert any("Permission denied" in problem for problem in problems)
+    assert os.path.exists(f"{trap}/victim/file")
+    assert os.path.exists(f"{pending.members.incoming}/junk/victim/file")
+    # And root is root again.
+    assert read(pending.secret) == SECRET
 
 
 def test_the_oldest_go_first(pending: Pending, members: Members, images: Images) -> None:

@@ -350,6 +350,11 @@ class Taking(Fetch):
             raise StoreError(f"it has {size_bytes} bytes, at most {limit} are copied")
         return limit
 
+    def _check_labels(self, labels: dict[str, str]) -> None:
+        super()._check_labels(labels)
+        if labels != self._pending.labels:
+            raise ImageError("its labels are not those that it is said to have")
+
     def _is_latest(self) -> bool:
         # Nobody but the server can know.
         return False

@@ -443,6 +443,19 @@ def landlock_restrict_self(ruleset_fd: int) -> None:
         raise _fail("landlock_restrict_self")
 
 
+def set_file_system_ids(uid: int, gid: int) -> None:
+    """setfsgid(2) and setfsuid(2) of the calling thread: as whom it acts on files, with that user's rights alone.
+
+    Signals and tracing go by the other ids, so nobody gets hold of the process by this. Capabilities that concern files are
+    in force only while the user is 0.
+    """
+    for name, value in (("setfsgid", gid), ("setfsuid", uid)):
+        _call(name, value)
+        # Neither call says whether it worked; -1 is no id, and changes nothing.
+        if _call(name, -1) != value:
+            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)}", str(value))
+
+
 def join_new_session_keyring() -> None:
     """Give the process an anonymous session keyring of its own (invariant RN18)."""
     if _syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None) < 0:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _HEX = frozenset("0123456789abcdef")
 _RANDOM_LENGTH = 16
+_MAX_SHOWN = 512
+_MAX_SIZE_BYTES = 1 << 40
 _S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -102,6 +104,31 @@ class Pending(Record):
         """``name:version``, or the name alone."""
         version = self.labels.get("version")
         return f"{self.name}:{version}" if version else self.name
+
+
+class ActingAs:
+    """With a user's rights to files alone, for as long as ``with`` lasts: what is removed is what that user may remove.
+
+    Only root changes; what would need root's rights fails, since directories in a home may be others'.
+    """
+
+    __slots__ = ("_gid", "_uid")
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self._uid = uid
+        self._gid = gid
+
+    def __enter__(self) -> None:
+        if os.geteuid() == 0:
+            from rkt.linux import libc
+
+            libc.set_file_system_ids(self._uid, self._gid)
+
+    def __exit__(self, *_: object) -> None:
+        if os.geteuid() == 0:
+            from rkt.linux import libc
+
+            libc.set_file_system_ids(0, os.getegid())
 
 
 def user_name(uid: int) -> str:
@@ -190,6 +217,14 @@ class Spool:
             record = parse_image_record(data, key, path)
         except (OSError, RktError):
             return None
+        # It is shown to root: nothing in it may forge a line of a table, or be too much for one.
+        shown = record.full_name
+        if (
+            not shown.isprintable()
+            or len(shown) > _MAX_SHOWN
+            or not 0 <= record.size_bytes <= _MAX_SIZE_BYTES
+        ):
+            return None
         # Nothing else of the record goes any further, least of all its verdict.
         return Pending(
             home=home,
@@ -257,7 +292,10 @@ class Spool:
     def unlink(self, home: Home, parent: str, name: str, *, directory: bool = False) -> None:
         """Remove one name from a directory of a member, which must be that member's; failure is accepted."""
         try:
-            with _Opened(self.open_directory(f"{home.name}/{parent}", home.uid)) as fd:
+            with (
+                self.acting_as(home.uid),
+                _Opened(self.open_directory(f"{home.name}/{parent}", home.uid)) as fd,
+            ):
                 (os.rmdir if directory else os.unlink)(name, dir_fd=fd)
         except OSError:
             pass
@@ -305,6 +343,26 @@ class Spool:
             os.close(fd)
             raise PermissionError(errno.EPERM, "belongs to somebody else", path)
         return fd
+
+    def acting_as(self, uid: int) -> ActingAs:
+        """Remove things in the spool as that user."""
+        return ActingAs(uid, os.fstat(self._fd).st_gid)
+
+    def owner_of(self, name: str) -> int:
+        """Whose an entry of the spool is.
+
+        Raises:
+            OSError: it is gone, or something is mounted there.
+        """
+        with _Opened(self._open_any(name)) as fd:
+            return os.fstat(fd).st_uid
+
+    def _open_any(self, name: str) -> int:
+        """A descriptor of an entry of the spool itself, symbolic links included."""
+        from rkt.linux import libc
+
+        resolve = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_XDEV
+        return libc.openat2(self._fd, os.fsencode(name), os.O_PATH | os.O_NOFOLLOW, resolve)
 
     def _open(self, path: str, flags: int) -> int:
         from rkt.linux import libc

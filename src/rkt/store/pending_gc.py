@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Root keeps the members' directories within bounds, and removes what members want removed.
 
-All of it is done below descriptors of directories that belong to that member (``store.pending``): a member can lose what
-is theirs, and nothing else.
+All of it is done below descriptors (``store.pending``) and with the rights to files of that member, so that a member can lose
+what is theirs, and nothing else: somebody may have moved a directory there in which others keep theirs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rkt.store.pending import Home, SpoolLimits
     from rkt.values import ImageKey
 
-#: Directories of a home with what unfinished commands left; ``partial`` lives longer, for the next fetch.
+#: Directories of a home with what unfinished commands left.
 _UNFINISHED = ("cas/tmp", "cas/partial")
 _MAX_ENTRIES = 100_000
 _ENDLESS = 1 << 62
@@ -98,7 +98,8 @@ def _remove_old(spool: Spool, home: Home, directory: str, before: float) -> list
             try:
                 # The time that a user cannot choose.
                 if os.stat(name, dir_fd=fd, follow_symlinks=False).st_ctime < before:
-                    remove_tree(name, dir_fd=fd)
+                    with spool.acting_as(home.uid):
+                        remove_tree(name, dir_fd=fd)
             except FileNotFoundError:
                 continue
             except OSError as e:
@@ -156,8 +157,12 @@ def _bytes(spool: Spool, home: Home) -> int:
 
 
 def _remove(spool: Spool, name: str) -> list[str]:
+    """Remove an entry of the spool with its owner's rights; what root put there is root's to see to."""
     try:
-        remove_tree(name, dir_fd=spool.fd)
+        uid = spool.owner_of(name)
+        if uid != 0:
+            with spool.acting_as(uid):
+                remove_tree(name, dir_fd=spool.fd)
     except OSError as e:
         return [f"cannot remove {spool.path}/{name}: {e.strerror}"]
     return []
