@@ -723,6 +723,120 @@ def test_a_device_may_be_a_volume(bench: Bench, options: str) -> None:
     assert result.stderr.count("mknod: /x: Operation not permitted") == 2
 
 
+@needs_loop
+@pytest.mark.parametrize(
+    ("access", "open_read", "open_write", "make"),
+    [("", True, True, False), (":r", True, False, False), (":rwm", True, True, True)],
+)
+def test_device_flag(bench: Bench, access: str, *, open_read: bool, open_write: bool, make: bool) -> None:
+    """--device gives one app one device with the access asked for: reading, writing, making nodes."""
+    script = f"""
+(exec 3< {LOOP_CONTROL}) 2>/dev/null && echo read
+(exec 3> {LOOP_CONTROL}) 2>/dev/null && echo write
+mknod /made c 10 237 2>/dev/null && echo make
+true
+"""
+    result = bench.run(
+        bench.image(), script, app=(f"--device={LOOP_CONTROL}{access}", "--caps-retain=CAP_MKNOD")
+    )
+    wanted = {"read": open_read, "write": open_write, "make": make}
+    assert result.lines == [word for word, given in wanted.items() if given]
+
+
+@needs_loop
+def test_device_flag_for_all_apps_at_another_place(bench: Bench) -> None:
+    """Before the first image it is for every app, and a target may be given."""
+    words = [INSECURE, "--net=none", f"--device={LOOP_CONTROL}:/dev/my/loop:rw"]
+    for name in "ab":
+        words += [bench.image(), f"--name={name}", "--exec=/bin/cat", "--", "/dev/my/loop", "---"]
+    result = bench.rkt.run("run", *words, check=1)
+    assert result.stderr.count("cat: read error: Invalid argument") >= 1
+    assert "not permitted" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--device=loop", 'source for device volume "loop" must be absolute path'),
+        ("--device=/dev/null:rx", 'invalid access "rx"'),
+        ("--device=/dev/null:/dev/x:r:w", "at most a source, a target and the access"),
+        (
+            "--volume=a,kind=device,source=/dev/null,readOnly=true",
+            'readOnly cannot be set on device volume "a"',
+        ),
+        ("--volume=a,kind=host,source=/a,access=r", 'access cannot be set on host volume "a"'),
+        ("--volume=a,kind=empty,size=1M", 'size cannot be set on empty volume "a"'),
+        ("--volume=a,kind=tmpfs,size=0", 'size of volume "a" cannot be 0'),
+        ("--volume=a,kind=tmpfs,size=lots", 'invalid size of volume "a" "lots"'),
+        ("--volume=a,kind=tmpfs,source=/a", 'source for tmpfs volume "a" must be empty'),
+    ],
+)
+def test_what_is_wrong_with_other_kinds_is_said_before_a_pod_is_made(
+    bench: Bench, flag: str, message: str
+) -> None:
+    """Malformed values of --device and of the kinds beyond rkt's."""
+    before = bench.rkt.pods()
+    result = bench.rkt.run("run", INSECURE, "--net=none", flag, bench.image(), check=254)
+    assert message in result.stderr
+    assert bench.rkt.pods() == before
+
+
+def test_a_device_volume_must_be_a_device(bench: Bench, host: str) -> None:
+    """kind=device with a file, or with nothing there, is an error that says so."""
+    result = bench.run(bench.image(), "true", app=(f"--device={host}/file",), check=254)
+    assert f"{host}/file is no device" in result.stderr
+    result = bench.run(bench.image(), "true", app=("--device=/dev/there-is-none",), check=254)
+    assert "Failed to stat /dev/there-is-none: No such file or directory" in result.stderr
+
+
+# In memory ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("private", [(), ("--private-users",)], ids=["host ids", "own ids"])
+def test_tmpfs(bench: Bench, private: tuple[str, ...]) -> None:
+    """kind=tmpfs is a file system in memory with the size, mode and owner asked for, and holds no more than that."""
+    script = """
+stat -f -c %T /m; stat -c %a:%u:%g /m
+dd if=/dev/zero of=/m/file bs=1024 count=2048 2>/dev/null || echo full
+stat -c %a /n
+"""
+    result = bench.run(
+        bench.image(),
+        script,
+        *private,
+        "--volume=m,kind=tmpfs,size=1M,mode=0750,uid=7,gid=8",
+        "--volume=n,kind=tmpfs",
+        "--mount=volume=m,target=/m",
+        "--mount=volume=n,target=/n",
+    )
+    assert result.lines == ["tmpfs", "750:7:8", "full", "1777"]
+
+
+def test_tmpfs_is_shared_and_may_be_read_only(bench: Bench) -> None:
+    """Apps that mount the same tmpfs see each other's files; pod manifests know the kind too."""
+
+    def app(name: str, script: str, *mounts: dict[str, str]) -> dict[str, Any]:
+        section = {"exec": ["/bin/sh", "-c", script], "user": "0", "group": "0"}
+        return {"name": name, "image": {"id": bench.image()}, "app": section, "mounts": list(mounts)}
+
+    reader = (
+        "while ! grep hello /m/new; do sleep 0.02; done 2>/dev/null; touch /r/x 2>/dev/null || echo read-only"
+    )
+    document = {
+        "apps": [
+            app("a", "echo hello > /m/new", {"volume": "m", "path": "/m"}),
+            app("b", reader, {"volume": "m", "path": "/m"}, {"volume": "r", "path": "/r"}),
+        ],
+        "volumes": [
+            {"name": "m", "kind": "tmpfs", "size": "64Ki"},
+            {"name": "r", "kind": "tmpfs", "readOnly": True},
+        ],
+    }
+    result = bench.manifest(document, how="prepare")
+    assert "hello\n" in result.stdout
+    assert "read-only\n" in result.stdout
+
+
 # Places ---------------------------------------------------------------------------------------------------------------
 
 

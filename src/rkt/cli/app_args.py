@@ -43,6 +43,11 @@ APP_FLAGS = {
         Flag(name="cpu", help="cpu limit in cores, 500m is half a core", metavar="QUANTITY"),
         Flag(name="cpu-shares", help="relative weight of the app, 2 to 262144", metavar="N"),
         Flag(name="cpuset-cpus", help="CPUs the app may use", metavar="LIST"),
+        Flag(
+            name="device",
+            help="let this app use a device of the host; before the first image: all apps; repeatable",
+            metavar="/dev/NAME[:/TARGET][:rwm]",
+        ),
         *(
             Flag(
                 name=f"device-{kind}",
@@ -159,8 +164,8 @@ class AppReader:
         """A per-app flag."""
         name = flag.deprecated or flag.name
         if not self._apps:
-            if name == "mount":
-                self.mounts.append(parse_mount(text))
+            if name in _MOUNTS:
+                self.mounts.append(_MOUNTS[name](text))
                 return
             raise UsageError(f"--{flag.name} must follow an image")
         app = self._apps[-1]
@@ -177,7 +182,7 @@ class AppReader:
             return
         declared = {volume.partition(",")[0] for volume in volumes}
         for mount in (*self.mounts, *(mount for app in self._apps for mount in app.get("mounts", ()))):
-            if mount.volume not in declared:
+            if mount.own is None and mount.volume not in declared:
                 raise UsageError(
                     f'dangling mount point "{mount.target}": volume "{mount.volume}" not found',
                     hint=f"--volume={mount.volume},kind=host,source=/path",
@@ -270,7 +275,18 @@ def _words(app: dict[str, Any], field: str, text: str) -> None:
 
 
 def _mount(app: dict[str, Any], field: str, text: str) -> None:
-    app.setdefault("mounts", []).append(parse_mount(text))
+    app.setdefault("mounts", []).append(_MOUNTS[field](text))
+
+
+def _parse_device(text: str) -> MountRequest:
+    from rkt.schema.shorthand import parse_device
+
+    mount = parse_device(text)
+    return MountRequest(volume=mount.volume, target=mount.path, own=mount.app_volume)
+
+
+#: Flags that are mounts, for one app or for all.
+_MOUNTS: dict[str, Callable[[str], MountRequest]] = {"mount": parse_mount, "device": _parse_device}
 
 
 def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
@@ -324,6 +340,7 @@ _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "cpu": _plain,
     "cpu-shares": _integer(2, 262144),
     "cpuset-cpus": _cpus,
+    "device": _mount,
     **{f"device-{kind}": _device_rate(kind) for kind in DEVICE_RATES},
     "environment": _pair("environment"),
     "exec": _plain,

@@ -339,13 +339,14 @@ def _mounts(requests: Iterable[MountRequest], declared: frozenset[str]) -> list[
     """The app's own mounts, then the pod's; of several on one cleaned path the first counts."""
     mounts: dict[str, Mount] = {}
     for request in requests:
-        if request.volume not in declared:
+        if request.own is None and request.volume not in declared:
             raise UsageError(
                 f"dangling mount point {quoted(request.target)}: volume {quoted(request.volume)} not found",
                 hint=f"rkt run --volume={request.volume},kind=host,source=PATH …",
             )
         mounts.setdefault(
-            clean_path(request.target), Mount(volume=ACName(request.volume), path=request.target)
+            clean_path(request.target),
+            Mount(volume=ACName(request.volume), path=request.target, app_volume=request.own),
         )
     return list(mounts.values())
 

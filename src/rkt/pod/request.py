@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from rkt.schema.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.schema.appc import Volume
+
 
 class MountRequest(Record):
-    """One ``--mount volume=NAME,target=PATH``."""
+    """One ``--mount volume=NAME,target=PATH``; or one ``--device``, a mount with a volume of its own."""
 
     volume: str
     target: str
+    own: Volume | None = None
 
 
 class AppRequest(Record):

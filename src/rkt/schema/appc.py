@@ -21,6 +21,7 @@ from rkt.schema.members import (
     read_texts,
     spellings,
 )
+from rkt.schema.quantity import quantity_text, to_units
 from rkt.schema.record import Record
 from rkt.values import ACIdentifier, ACName, is_image_hash
 
@@ -56,8 +57,17 @@ PLATFORMS = {
 RESERVED_PREFIX = "coreos.com/rkt/"
 VOLUME_EMPTY = "empty"
 VOLUME_HOST = "host"
+#: Beyond appc: a file system in memory, a device of the host, the files of an image.
+VOLUME_TMPFS = "tmpfs"
+VOLUME_DEVICE = "device"
+VOLUME_IMAGE = "image"
+VOLUME_KINDS = (VOLUME_EMPTY, VOLUME_HOST, VOLUME_TMPFS, VOLUME_DEVICE, VOLUME_IMAGE)
 #: What an empty volume gets when nobody says otherwise.
 DEFAULT_VOLUME_MODE = 0o755
+#: And a ``tmpfs``, as the kernel has it.
+DEFAULT_TMPFS_MODE = 0o1777
+#: What may be done with a device unless somebody says otherwise.
+DEFAULT_ACCESS = "rw"
 
 _DIGITS = frozenset("0123456789")
 _OCTAL = frozenset("01234567")
@@ -106,7 +116,7 @@ _MOUNT_POINT = spellings("name", "path", "readOnly")
 _PORT = spellings("name", "protocol", "port", "count", "socketActivated")
 _EXPOSED_PORT = spellings("name", "hostPort", "hostIP", "podPort")
 _MOUNT = spellings("volume", "path", "appVolume")
-_VOLUME = spellings("name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid")
+_VOLUME = spellings("name", "kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "size", "access")
 
 
 class MountPoint(Record):
@@ -252,10 +262,12 @@ class Volume(Record):
     """Storage of a pod.
 
     Attributes:
-        kind: ``empty`` or ``host``.
-        source: absolute path on the host, for ``host``.
+        kind: one of ``VOLUME_KINDS``.
+        source: absolute path on the host, for ``host`` and ``device``; for ``image`` what it is called.
         read_only, recursive: ``None`` if not stated.
-        mode, uid, gid: of the directory made for ``empty``; ``None`` for ``host``.
+        mode, uid, gid: of the directory made for ``empty`` and ``tmpfs``; ``None`` for others.
+        size_bytes: most that a ``tmpfs`` holds; ``None`` if not stated.
+        access: some of ``rwm``, for ``device``; else empty.
     """
 
     name: ACName
@@ -266,6 +278,8 @@ class Volume(Record):
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    size_bytes: int | None = None
+    access: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The volume as manifests write it."""
@@ -282,6 +296,10 @@ class Volume(Record):
             value["uid"] = self.uid
         if self.gid is not None:
             value["gid"] = self.gid
+        if self.size_bytes is not None:
+            value["size"] = str(self.size_bytes)
+        if self.access:
+            value["access"] = self.access
         return value
 
 
@@ -526,6 +544,8 @@ def parse_volume_object(value: object) -> Volume:
         mode=None if mode is None else parse_mode(read_text(mode, f"mode of {what}")),
         uid=read_integer(fields["uid"], f"uid of {what}", 0, MAX_ID) if "uid" in fields else None,
         gid=read_integer(fields["gid"], f"gid of {what}", 0, MAX_ID) if "gid" in fields else None,
+        size=quantity_text(fields["size"], f"size of {what}") if "size" in fields else None,
+        access=read_text(fields["access"], f"access of {what}") if "access" in fields else None,
     )
 
 
@@ -539,29 +559,51 @@ def make_volume(
     mode: int | None = None,
     uid: int | None = None,
     gid: int | None = None,
+    size: str | None = None,
+    access: str | None = None,
 ) -> Volume:
-    """A volume whose fields fit its kind, with the defaults of an empty one (spec cli §1.7).
+    """A volume whose fields fit its kind, with the kind's defaults (spec cli §1.7).
 
     Raises:
         InvalidManifest: they do not fit.
     """
     what = f"volume {quoted(name)}"
-    if kind == VOLUME_HOST:
+    if kind not in VOLUME_KINDS:
+        raise InvalidManifest(
+            f"bad kind {quoted(kind)} of {what} (must be one of: [{' '.join(VOLUME_KINDS)}])"
+        )
+    if kind not in {VOLUME_EMPTY, VOLUME_TMPFS}:
         if not source:
-            raise InvalidManifest(f"source for host {what} cannot be empty")
-        if not source.startswith("/"):
-            raise InvalidManifest(f"source for host {what} must be absolute path: {quoted(source)}")
+            raise InvalidManifest(f"source for {kind} {what} cannot be empty")
+        if "\0" in source:
+            raise InvalidManifest(f"source for {kind} {what} contains a NUL character")
+        if kind != VOLUME_IMAGE and not source.startswith("/"):
+            raise InvalidManifest(f"source for {kind} {what} must be absolute path: {quoted(source)}")
         for field, value in (("mode", mode), ("uid", uid), ("gid", gid)):
             if value is not None:
-                raise InvalidManifest(f"{field} cannot be set on host {what}")
-    elif kind == VOLUME_EMPTY:
+                raise InvalidManifest(f"{field} cannot be set on {kind} {what}")
+    else:
         if source:
-            raise InvalidManifest(f"source for empty {what} must be empty")
-        mode = DEFAULT_VOLUME_MODE if mode is None else mode
+            raise InvalidManifest(f"source for {kind} {what} must be empty")
+        if mode is None:
+            mode = DEFAULT_VOLUME_MODE if kind == VOLUME_EMPTY else DEFAULT_TMPFS_MODE
         uid = uid or 0
         gid = gid or 0
-    else:
-        raise InvalidManifest(f"bad kind {quoted(kind)} of {what} (must be one of: [empty host])")
+    if size is not None and kind != VOLUME_TMPFS:
+        raise InvalidManifest(f"size cannot be set on {kind} {what}")
+    size_bytes = None if size is None else to_units(size, f"size of {what}")
+    if size_bytes == 0:
+        raise InvalidManifest(f"size of {what} cannot be 0, which means without limit")
+    if kind == VOLUME_DEVICE:
+        access = DEFAULT_ACCESS if access is None else access
+        if not access or not frozenset("rwm").issuperset(access) or len(set(access)) != len(access):
+            raise InvalidManifest(f"invalid access {quoted(access)} of {what}: some of the letters rwm")
+        if read_only is not None:
+            raise InvalidManifest(f"readOnly cannot be set on device {what}", hint="access=r")
+    elif access is not None:
+        raise InvalidManifest(f"access cannot be set on {kind} {what}")
+    if kind == VOLUME_IMAGE and read_only is False:
+        raise InvalidManifest(f"image {what} is always read-only")
     return Volume(
         name=name,
         kind=kind,
@@ -571,6 +613,8 @@ def make_volume(
         mode=mode,
         uid=uid,
         gid=gid,
+        size_bytes=size_bytes,
+        access=access or "",
     )
 
 
@@ -838,7 +882,7 @@ def _read_mount_point(value: object) -> MountPoint:
     fields = members(value, _MOUNT_POINT, "mount point")
     name = ACName.parse(fields.get("name", ""), what="mount point name")
     path = read_text(fields.get("path", ""), f"path of mount point {quoted(name)}")
-    if not path:
+    if not path or "\0" in path:
         raise InvalidManifest(f"path of mount point {quoted(name)} must be set")
     return MountPoint(
         name=name,
@@ -904,7 +948,7 @@ def _read_mount(value: object) -> Mount:
     path = read_text(fields.get("path", ""), "path of a mount")
     if volume == "":
         raise InvalidManifest("volume must be set in a mount")
-    if not path:
+    if not path or "\0" in path:
         raise InvalidManifest("path must be set in a mount")
     own = fields.get("appVolume")
     return Mount(

@@ -15,8 +15,10 @@ from __future__ import annotations
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema.appc import (
     DEFAULT_VOLUME_MODE,
+    VOLUME_DEVICE,
     VOLUME_EMPTY,
     VOLUME_HOST,
+    VOLUME_IMAGE,
     App,
     PodManifest,
     RuntimeApp,
@@ -32,10 +34,14 @@ class PairedMount(Record):
     Attributes:
         name: of the volume.
         path: target in the app's root, absolute, not cleaned.
-        source: path on the host; ``None`` for an empty volume, kept in the pod's directory under its name.
+        kind: of the volume.
+        source: path on the host, for ``host`` and ``device``; ``None`` for what is kept in the pod's directory under the
+            volume's name.
         read_only: whether the app sees it read-only.
         recursive: whether mounts below the source come along.
-        mode, uid, gid: of the directory made for an empty volume.
+        mode, uid, gid: of the directory made for an empty volume or a tmpfs.
+        size_bytes: most that a tmpfs holds; ``None`` leaves it to the kernel.
+        access: to a device.
         implicit: whether nobody asked for this volume; a converted Docker image then expects its own files in it.
     """
 
@@ -48,6 +54,9 @@ class PairedMount(Record):
     uid: int = 0
     gid: int = 0
     implicit: bool = False
+    kind: str = VOLUME_HOST
+    size_bytes: int | None = None
+    access: str = ""
 
 
 def clean_path(path: str) -> str:
@@ -107,14 +116,26 @@ def _pair(volume: Volume, path: str, point_read_only: bool, recursive_default: b
     return PairedMount(
         name=volume.name,
         path=path if path.startswith("/") else f"/{path}",
-        source=volume.source if volume.kind == VOLUME_HOST else None,
+        kind=volume.kind,
+        source=volume.source if volume.kind in {VOLUME_HOST, VOLUME_DEVICE} else None,
         # The operator's word on the volume counts before the image's on the mount point.
-        read_only=point_read_only if volume.read_only is None else volume.read_only,
+        read_only=_read_only(volume, point_read_only),
         recursive=recursive_default if volume.recursive is None else volume.recursive,
         mode=DEFAULT_VOLUME_MODE if volume.mode is None else volume.mode,
         uid=volume.uid or 0,
         gid=volume.gid or 0,
+        size_bytes=volume.size_bytes,
+        access=volume.access,
     )
+
+
+def _read_only(volume: Volume, point_read_only: bool) -> bool:
+    if volume.kind == VOLUME_IMAGE:
+        return True
+    if volume.kind == VOLUME_DEVICE:
+        # The device policy says what may be done; the mount has no say in a device.
+        return False
+    return point_read_only if volume.read_only is None else volume.read_only
 
 
 def _checked_place(path: str, app: str) -> str:

@@ -7,7 +7,18 @@ Values are split at commas only, and taken as they are: no escapes, so no commas
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, UsageError, quoted
-from rkt.schema.appc import MAX_ID, ExposedPort, Volume, is_ipv4, is_ipv6, make_volume, parse_mode
+from rkt.schema.appc import (
+    DEFAULT_ACCESS,
+    MAX_ID,
+    VOLUME_DEVICE,
+    ExposedPort,
+    Mount,
+    Volume,
+    is_ipv4,
+    is_ipv6,
+    make_volume,
+    parse_mode,
+)
 from rkt.schema.isolators import SECCOMP_REMOVE, SECCOMP_RETAIN, Isolator, seccomp_set
 from rkt.values import ACName
 
@@ -31,7 +42,7 @@ _BOOLEANS = {
     "False": False,
     "FALSE": False,
 }
-_VOLUME_KEYS = frozenset(("kind", "source", "readOnly", "recursive", "mode", "uid", "gid"))
+_VOLUME_KEYS = frozenset(("kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "size", "access"))
 
 
 def parse_boolean(text: str) -> bool:
@@ -46,7 +57,7 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_volume(text: str) -> Volume:
-    """``NAME,kind=empty|host[,source=PATH][,readOnly=BOOL][,recursive=BOOL][,mode=OCTAL][,uid=N][,gid=N]``.
+    """``NAME,kind=KIND[,source=PATH][,readOnly=BOOL][,recursive=BOOL][,mode=OCTAL][,uid=N][,gid=N][,size=N][,access=rwm]``.
 
     Raises:
         UsageError: ``invalid value in --volume flag …``, and what is wrong with it.
@@ -64,9 +75,32 @@ def parse_volume(text: str) -> Volume:
             mode=None if mode is None else parse_mode(mode),
             uid=_id(values["uid"], "uid") if "uid" in values else None,
             gid=_id(values["gid"], "gid") if "gid" in values else None,
+            size=values.get("size"),
+            access=values.get("access"),
         )
     except (UsageError, InvalidManifest) as e:
         raise UsageError(f"invalid value in --volume flag {quoted(text)}: {e}") from e
+
+
+def parse_device(text: str) -> Mount:
+    """``/dev/PATH[:/TARGET][:rwm]``: a device of the host, at the same place in the app unless another is given.
+
+    Raises:
+        UsageError: ``invalid value in --device flag …``, and what is wrong with it.
+    """
+    source, *more = text.split(":")
+    target = more.pop(0) if more and more[0].startswith("/") else source
+    access = more.pop(0) if more else DEFAULT_ACCESS
+    try:
+        if more:
+            raise UsageError("at most a source, a target and the access are expected")
+        name = ACName.sanitize(source)
+        volume = make_volume(name=name, kind=VOLUME_DEVICE, source=source, access=access)
+    except (UsageError, InvalidManifest) as e:
+        raise UsageError(
+            f"invalid value in --device flag {quoted(text)}: {e}", hint="--device=/dev/fuse:rw"
+        ) from e
+    return Mount(volume=name, path=target, app_volume=volume)
 
 
 def parse_port(text: str) -> ExposedPort:

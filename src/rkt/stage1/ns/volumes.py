@@ -11,7 +11,7 @@ import os
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, libc, mount
-from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY
+from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY, VOLUME_DEVICE, VOLUME_TMPFS
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
@@ -59,7 +59,8 @@ class Volume:
         if kind is None:
             return None
         number = self.status.st_rdev
-        return kind, os.major(number), os.minor(number), "r" if self.mount.read_only else "rw"
+        access = self.mount.access or ("r" if self.mount.read_only else "rw")
+        return kind, os.major(number), os.minor(number), access
 
     def attach(self, users: UserNamespace | None = None) -> steps.Step:
         """A detached copy of the source with the volume's attributes, to be attached in the app's child.
@@ -153,17 +154,29 @@ def _open(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[
     if wanted.source is None:
         return _open_empty(wanted, app, ids, warn)
     try:
-        return open_source(wanted.source)
+        fd = open_source(wanted.source)
     except OSError as e:
         # systemd-nspawn's words, which rkt's users and tests know.
         raise Stage1Error(
             f"Failed to stat {wanted.source}: {os.strerror(e.errno or 0)}",
             hint=f"create it, or change the source of volume {wanted.name}",
         ) from e
+    if wanted.kind == VOLUME_DEVICE:
+        _check_device(fd, wanted)
+    return fd
+
+
+def _check_device(fd: int, wanted: PairedMount) -> None:
+    if os.fstat(fd).st_mode & _KIND not in _DEVICES:
+        os.close(fd)
+        raise Stage1Error(
+            f"volume {str(wanted.name)!r}: {wanted.source} is no device",
+            hint=f"--volume={wanted.name},kind=host,source={wanted.source}",
+        )
 
 
 def _open_empty(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[[str], None]) -> int:
-    """The directory of an empty volume, made by the first app that mounts it."""
+    """The directory of an empty volume, made by the first app that mounts it; of a tmpfs, with one mounted there."""
     if wanted.implicit:
         warn(
             f"warning: no volume specified for mount point {wanted.path} of app {app.name}, implicitly creating an "
@@ -176,6 +189,9 @@ def _open_empty(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Cal
         is_new = True
     except FileExistsError:
         is_new = False
+    if is_new and wanted.kind == VOLUME_TMPFS:
+        size = b",size=%d" % wanted.size_bytes if wanted.size_bytes is not None else b""
+        libc.mount(b"tmpfs", path.encode(), b"tmpfs", libc.MS_NOSUID | libc.MS_NODEV, b"mode=700" + size)
     fd = os.open(path, _OPEN_DIRECTORY)
     try:
         if is_new:
