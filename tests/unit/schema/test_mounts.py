@@ -77,7 +77,8 @@ def test_implicit_volume() -> None:
             mode=0o755,
             uid=0,
             gid=0,
-            implicit=True, kind="empty",
+            implicit=True,
+            kind="empty",
         )
     ]
 
