@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-#: Everything of the host bound below a directory; mounts are shared, as systemd has them, so that leaks would show.
+#: Everything of the host bound below a directory; mounts are shared, as systemd has them, so that leaks would show. Not
+#: with the host's own: those were shared already where systemd runs, and the binds would arrive there.
 _WRAPPER = r"""#!/bin/sh
-exec unshare --mount --propagation=shared sh -c '
+exec unshare --mount --propagation=private sh -c '
+    mount --make-rshared / || exit 99
     root=$1 program=$2
     shift 2
     for path in /*; do
