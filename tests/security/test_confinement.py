@@ -40,6 +40,8 @@ echo "hostname $(hostname)"
 env | sed 's/^/env /'
 for fd in /proc/self/fd/*; do echo "fd ${fd##*/}"; done
 echo "interfaces $(ls /sys/class/net | tr '\\n' ' ')"
+echo "root $(grep ' / / ' /proc/self/mountinfo | cut -d' ' -f6)"
+echo "devices $(busybox find /dev -type c -not -path '/dev/pts/*' | busybox sort | tr '\\n' ' ')"
 echo "pids $(ls /proc | grep -c '^[0-9]*$')"
 """
 
@@ -118,6 +120,14 @@ def test_privileges_cannot_be_gained_and_calls_are_filtered(seen: Seen) -> None:
     """no_new_privs is on and a seccomp filter is in force."""
     assert seen.status["NoNewPrivs"] == ["1"]
     assert seen.status["Seccomp"] == ["2"]
+
+
+@both
+def test_the_root_and_its_devices(seen: Seen) -> None:
+    """The root is mounted without set-user-id and devices, and ``/dev`` has six of them (UN7, UN8)."""
+    assert {"nosuid", "nodev"} <= set(seen.rest["root"].split(","))
+    devices = ("full", "null", "random", "tty", "urandom", "zero")
+    assert seen.rest["devices"].split() == [f"/dev/{name}" for name in devices]
 
 
 @both

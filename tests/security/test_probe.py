@@ -11,6 +11,7 @@ changes only a process that ends at once.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -270,6 +271,8 @@ UNWRITABLE = (
     "/sys/kernel/uevent_helper",
     "/sys/power/state",
 )
+# <linux/keyctl.h>
+_SESSION_KEYRING = -3
 _O_WRONLY, _O_NONBLOCK, _O_DIRECTORY = 1, 0o4000, 0o200000
 #: Two entries, "." and "..", as getdents64 writes them.
 _EMPTY_DIRECTORY_BYTES = 48
@@ -307,6 +310,8 @@ def _probes() -> dict[str, list[Step]]:
     probes["i386: socketcall AF_VSOCK"] = [Step(102, (1, b"\x28\0\0\0\1\0\0\0\0\0\0\0"), compat=True)]
     probes |= {f"allowed: {name}": steps for name, steps in ALLOWED.items()}
     probes["escape"] = _ESCAPE
+    # The number of the session's keyring; the filter keeps it from confined apps.
+    probes["keyring"] = [Step(250, (0, _SESSION_KEYRING, 0))]
     for path in UNREADABLE_FILES:
         probes[f"read {path}"] = [Step(2, (path, _O_NONBLOCK)), Step(0, (Result(0), BUFFER, 1))]
     for path in UNREADABLE_DIRECTORIES:
@@ -458,6 +463,17 @@ def test_the_same_files_are_there_without_masks(seen: dict[str, dict[str, int]])
     assert sum(answers_here[f"read {path}"] > 0 for path in UNREADABLE_FILES) >= 3
     assert sum(answers_here[f"list {path}"] > _EMPTY_DIRECTORY_BYTES for path in UNREADABLE_DIRECTORIES) >= 2
     assert sum(answers_here[f"write {path}"] >= 0 for path in UNWRITABLE) >= 12
+
+
+def test_the_keyring_is_not_that_of_the_hosts_root(seen: dict[str, dict[str, int]]) -> None:
+    """An app has a session keyring of its own, which shows where nothing keeps it from asking (RN18)."""
+    number = seen[UNCONFINED]["keyring"]
+    if number == -errno.ENOSYS:
+        pytest.skip("this kernel has no keyrings")
+    own = ctypes.CDLL(None).syscall(ctypes.c_long(250), 0, _SESSION_KEYRING, 0)
+    assert number > 0
+    assert number != own
+    assert seen["app"]["keyring"] == -errno.EPERM
 
 
 def test_the_probe_refuses_to_run_elsewhere(program: bytes, tmp_path: os.PathLike[str]) -> None:

@@ -353,17 +353,21 @@ def test_closed_standard_descriptors_do_no_harm() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("verb", ["enter", "gc", "prepare", "rm", "run", "run-prepared"])
+@pytest.mark.parametrize("verb", ["enter", "gc", "prepare", "rm", "run", "run-prepared", "app exec"])
 def test_a_verb_for_root_without_words_asks_for_root_first(verb: str) -> None:
-    """Unprivileged callers learn that before anything about what is missing (cli R22)."""
+    """Unprivileged callers learn that before anything about what is missing (cli R22, runtime A8)."""
     if not is_open_to_others(__file__):
         pytest.skip("the checkout is closed to other users")
     code = LAUNCH.replace("sys.exit(", "import os; os.setuid(65534); sys.exit(")
     done = subprocess.run(
-        [sys.executable, "-IS", "-c", code, verb], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-IS", "-c", code, *verb.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 254
-    assert done.stderr.startswith(f"{verb}: cannot run as unprivileged user\n")
+    assert done.stderr.startswith(f"{verb.rsplit(maxsplit=1)[-1]}: cannot run as unprivileged user\n")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
