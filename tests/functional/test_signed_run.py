@@ -88,7 +88,11 @@ def test_a_signal_that_ends_the_app_is_128_more(rkt: Rkt, images: Images) -> Non
 def test_apps_of_a_pod_share_a_network_and_a_terminal_line_by_line(rkt: Rkt, images: Images) -> None:
     """Two apps see the same network, IPC and pid namespaces, different mounts, and each line says whose it is."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
-    probe = "for k in net ipc uts pid mnt; do readlink /proc/self/ns/$k; done"
+    # Each waits for the other: the number of a namespace that is gone is given again.
+    probe = (
+        "for k in net ipc uts pid mnt; do readlink /proc/self/ns/$k; done; touch /dev/shm/$AC_APP_NAME;"
+        "until [ -e /dev/shm/one ] && [ -e /dev/shm/two ]; do sleep 0.02; done"
+    )
     result = rkt.run(
         INSECURE,
         "run",
