@@ -25,6 +25,7 @@ from tests.lib.inspect import (
     shell_app,
     write_pod_manifest,
 )
+from tests.lib.pace import SLOWNESS, rounds
 from tests.lib.pods import FLAGS, StubPods
 from tests.lib.rkt import wait_for
 
@@ -39,7 +40,7 @@ pytestmark = [pytest.mark.root, needs_idmapped_mounts]
 USERS = "--private-users"
 COUNT = 65536
 #: What the issue asks for; a slow host may do with fewer.
-PODS = int(os.environ.get("RKT_TEST_PODS", "100"))
+PODS = int(os.environ.get("RKT_TEST_PODS", "0")) or rounds(100)
 LAYOUTS = {"overlay": (USERS,), "copy": (USERS, "--no-overlay")}
 both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -548,14 +549,14 @@ def test_killed_commands_leak_no_range(rkt: Rkt) -> None:
     pods = StubPods(rkt)
     chance = random.Random(4)
     pool(rkt, f"3000000:{COUNT * 20}")
-    for _ in range(12):
+    for _ in range(rounds(12)):
         prepare = rkt.popen("prepare", *FLAGS, USERS, "example.com/app")
-        time.sleep(chance.uniform(0.01, 0.12))
+        time.sleep(chance.uniform(0.01, 0.12) * SLOWNESS)
         prepare.send_signal(signal.SIGKILL)
         prepare.wait()
     for uuid in [pods.prepared(USERS) for _ in range(4)]:
         remove = rkt.popen("rm", uuid)
-        time.sleep(chance.uniform(0.01, 0.06))
+        time.sleep(chance.uniform(0.01, 0.06) * SLOWNESS)
         remove.send_signal(signal.SIGKILL)
         remove.wait()
     rkt.run("gc", "--grace-period=0", "--expire-prepared=0s", check=0)
@@ -568,10 +569,10 @@ def test_killed_pods_leave_nothing(rkt: Rkt, images: Images) -> None:
     """However early or late run is killed, no process and no mount of its pod is left, and gc takes back the rest."""
     image = fetch(rkt, images.busybox())
     chance = random.Random(5)
-    for number in range(12):
+    for number in range(rounds(12)):
         flags = LAYOUTS["copy" if number % 4 == 0 else "overlay"]
         running = rkt.popen("run", INSECURE, *flags, image, "--exec=/bin/sleep", "--", "600")
-        time.sleep(chance.uniform(0.05, 0.4))
+        time.sleep(chance.uniform(0.05, 0.4) * SLOWNESS)
         running.kill()
         running.wait()
     wait_for(
