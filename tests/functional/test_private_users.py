@@ -223,6 +223,31 @@ def test_an_export_has_the_ids_of_the_pod(module_rkt: Rkt, image: str, layout: s
     assert result.lines == ["0:0 /", "1234:4321 /owned", "7:8 /new", "0:0 /mine", "0:0 /secret", "more"]
 
 
+@both_layouts
+def test_file_capabilities(rkt: Rkt, images: Images, layout: str) -> None:
+    """Capabilities of a file count for the pod's root on disk, and an export has them as the image had."""
+    value = bytes.fromhex("0100000200040000000000000000000000000000")
+    records = {b"SCHILY.xattr.security.capability": value}
+    entries = [
+        Entry(f"rootfs/{name}", content=b"x", mode=0o755, records=records) for name in ("same", "changed")
+    ]
+    image = fetch(rkt, images.busybox("example.com/capable", entries=entries))
+    sh(rkt, image, "touch /changed", *LAYOUTS[layout][1:])
+    (uuid,) = rkt.pods()
+    on_disk = {}
+    for directory, _, names in os.walk(rkt.pod_path(uuid)):
+        for name in {"same", "changed"} & set(names):
+            on_disk[name] = os.getxattr(f"{directory}/{name}", "security.capability")
+    first = int(next(iter(leases(rkt))))
+    assert on_disk.keys() == ({"changed"} if layout == "overlay" else {"same", "changed"})
+    assert {int.from_bytes(found[20:], "little") for found in on_disk.values()} == {first}
+    rkt.run("export", uuid, f"{rkt.tmp}/capable.aci", check=0)
+    key = fetch(rkt, f"{rkt.tmp}/capable.aci")
+    (layer,) = [name for name in os.listdir(f"{rkt.data}/cas/layer") if name.startswith(key)]
+    for name in ("same", "changed"):
+        assert os.getxattr(f"{rkt.data}/cas/layer/{layer}/rootfs/{name}", "security.capability") == value
+
+
 def test_groups_can_be_changed(module_rkt: Rkt, image: str) -> None:
     """A program of the pod may become another user with other groups, as on a host (setgroups stays allowed)."""
     words = (image, "--supplementary-gids=5,6", "--", "-c", "cat /proc/self/setgroups; id -G")
