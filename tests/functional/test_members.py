@@ -364,6 +364,22 @@ def test_credentials_are_those_the_member_may_read(
 # Who may what
 
 
+def test_trust_by_discovery(rkt: Rkt, members: Members, images: Images, authority: Authority) -> None:
+    """Who may write to the key store trusts keys by discovery without being root."""
+    with Site(authority) as site:
+        site.configure(rkt)
+        os.chmod(os.path.join(rkt.local, "fetch.d", f"{site.host}.json"), 0o644)
+        for path in (authority.directory, authority.root):
+            os.chmod(path, 0o755)
+        os.chown(rkt.local, BOB, BOB)
+        site.server.put("/key.asc", read(images.key_file))
+        site.discoverable("/app", f"{site.host} {site.url('/key.asc')}", kind="ac-discovery-pubkeys")
+        words = ("trust", f"--prefix={site.name()}", "--skip-fingerprint-review")
+        members.run(BOB, *words, check=0, member=False)
+        directory = os.path.join(rkt.local, "trustedkeys", "prefix.d", *site.name().split("/"))
+        assert os.listdir(directory) == [images.key.fingerprint]
+
+
 def test_strangers(rkt: Rkt, members: Members, images: Images) -> None:
     """Who is not in the group is told which group to join, and sees nothing."""
     members.trust(images)
