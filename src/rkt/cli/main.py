@@ -61,6 +61,8 @@ COMMANDS = {
 #: Status of a program ended by SIGINT, SIGPIPE, as shells report it.
 _EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
+#: Soft limit of open files that is left as it is.
+_ENOUGH_FILES = 1024
 #: Files and directories are made with the modes the code states; this is the bound for those it does not.
 _UMASK = 0o027
 
@@ -111,6 +113,33 @@ class _Ending:
         self.json = False
 
 
+def _raise_own_limits() -> None:
+    """Soft limits of the caller that rkt itself could not live with become the hard ones (invariant HH8).
+
+    An app may do the same to itself, so it gets nothing by inheriting them.
+    """
+    try:
+        fd = os.open("/proc/self/limits", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # without /proc there will be no pod, but help and versions
+    try:
+        lines = os.read(fd, 4096).splitlines()
+    finally:
+        os.close(fd)
+    for line in lines:
+        if not line.startswith((b"Max open files", b"Max file size")):
+            continue
+        soft, hard = line[25:].split()[:2]
+        enough = soft == b"unlimited" or (line.startswith(b"Max open") and int(soft) >= _ENOUGH_FILES)
+        if not enough and soft != hard:
+            import resource
+
+            for number in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
+                most = resource.getrlimit(number)[1]
+                resource.setrlimit(number, (most, most))
+            return
+
+
 def main(argv: list[str], installation: Installation) -> int:
     """Run one command line.
 
@@ -122,6 +151,7 @@ def main(argv: list[str], installation: Installation) -> int:
     """
     _open_standard_descriptors()
     os.umask(_UMASK)
+    _raise_own_limits()
     ending = _Ending()
     words = argv[1:]
     # Known before anything is parsed, so that errors of parsing have their tree too.
