@@ -77,6 +77,16 @@ def test_layers_are_prepared_for_later(layered: Rkt) -> None:
     assert "appu" in layered.run("run-prepared", uuid, check=0).stdout
 
 
+def test_rm_tells_of_dependents(layered: Rkt) -> None:
+    """Removing an image that others stand on warns of each; not of those that go with it, nor when nothing does."""
+    result = layered.run("image", "rm", "example.com/upper", BUSYBOX, check=0)
+    warnings = [line for line in result.stderr.splitlines() if "warning" in line]
+    (line,) = warnings
+    assert "example.com/app" in line
+    assert "2 image(s) successfully removed" in result.stderr
+    assert "warning" not in layered.run("image", "rm", "example.com/app", check=0).stderr
+
+
 def test_gc_keeps_what_a_prepared_pod_depends_on(layered: Rkt) -> None:
     """Images below the app's own count as its pod's."""
     layered.run(INSECURE, "prepare", "example.com/app", check=0)

@@ -16,6 +16,7 @@ from tests.lib.server import Certificate, Page, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.lib.images import Images
     from tests.lib.keys import Key
     from tests.lib.rkt import Result, Rkt
 
@@ -110,6 +111,18 @@ def test_f2_deprecated_flags_change_nothing_for_files(rkt: Rkt) -> None:
         result = rkt.run(INSECURE, "--debug", "fetch", flag, path, check=0)
         assert f"using image from file {path}" in result.stderr
         assert f"use --pull-policy={policy}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "row",
+    [f"{words}{flag}" for words in ("F3 run", "F4 prepare") for flag in ("", " --store-only", " --no-store")],
+)
+def test_f3_f4_pods_of_files(rkt: Rkt, images: Images, row: str) -> None:
+    """A pod of a file imports it each time, whatever the policy."""
+    path = images.busybox("example.com/true", ("/bin/true",), file="f3-f4")
+    for _ in range(2):
+        result = rkt.run(INSECURE, "--debug", *row.split()[1:], path, check=0)
+        assert f"using image from file {path}" in result.stderr
 
 
 def test_f9_f10_pull_policies_of_urls(rkt: Rkt, server: Server) -> None:

@@ -67,7 +67,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def test_export_gives_back_the_very_bytes(rkt: Rkt, file: str) -> None:
-    """An exported image is the file that was fetched, by name and by ID (rkt's case I22)."""
+    """I22: an exported image is the file that was fetched, by name and by ID."""
     image_id = fetch(rkt, file)
     for number, image in enumerate((NAME, f"{NAME}:1.0", image_id, image_id[: len("sha512-") + 12])):
         output = os.path.join(rkt.base, f"out{number}.aci")
@@ -153,13 +153,14 @@ def test_extract(rkt: Rkt, file: str) -> None:
 
 
 def test_extract_rootfs_only(rkt: Rkt, file: str) -> None:
-    """With --rootfs-only the directory is the root file system; --overwrite removes what was there."""
+    """I23: by name and by ID, with --rootfs-only the directory is the root file system; --overwrite removes what was there."""
     image_id = fetch(rkt, file)
     output = os.path.join(rkt.base, "out")
-    os.makedirs(f"{output}/old/stuff")
-    rkt.run("image", "extract", "--rootfs-only", "--overwrite", image_id, output, check=0)
-    assert sorted(os.listdir(output)) == ["bin", "etc", "srv"]
-    assert read(f"{output}/bin/app") == PROGRAM
+    for word in (NAME, image_id):
+        os.makedirs(f"{output}/old/stuff")
+        rkt.run("image", "extract", "--rootfs-only", "--overwrite", word, output, check=0)
+        assert sorted(os.listdir(output)) == ["bin", "etc", "srv"]
+        assert read(f"{output}/bin/app") == PROGRAM
 
 
 def test_the_root_of_the_host_is_never_removed(rkt: Rkt, file: str) -> None:
@@ -200,10 +201,11 @@ def test_render_applies_the_white_list(rkt: Rkt) -> None:
 
 
 def test_cat_manifest(rkt: Rkt, file: str) -> None:
-    """The manifest is printed indented by tabs, or exactly as the image has it."""
-    fetch(rkt, file)
+    """I24: the manifest is printed indented by tabs, or exactly as the image has it, by name and by ID."""
+    image_id = fetch(rkt, file)
     pretty = rkt.run("image", "cat-manifest", NAME, check=0).stdout
     exact = rkt.run("image", "cat-manifest", "--pretty-print=false", NAME, check=0).stdout
+    assert rkt.run("image", "cat-manifest", "--pretty-print=false", image_id, check=0).stdout == exact
     assert '\n\t"name": "example.com/files"' in pretty
     assert exact.encode() == read(file)[512 : 512 + len(exact) - 1] + b"\n"
     assert json.loads(pretty) == json.loads(exact)

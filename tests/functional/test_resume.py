@@ -79,6 +79,29 @@ def test_a_killed_fetch_goes_on(rkt: Rkt, server: Server, percent: int) -> None:
     assert rkt.leaks() == []
 
 
+@pytest.mark.parametrize("row", ["F15", "F16"])
+def test_f15_f16_after_a_kill_of_both(rkt: Rkt, row: str) -> None:
+    """When server and client died half-way, the image is whole afterwards, and no more is sent than has to be.
+
+    F15: a server with ranges and the old Last-Modified sends the second half only. F16: one with neither sends all of it.
+    """
+    body = make(rkt, 1 << 20)
+    half = len(body) // 2
+    date = {"Last-Modified": "Sun, 01 Mar 2020 10:00:00 GMT"}
+    with Server() as server:
+        url = server.url
+        port = int(server.authority.rpartition(":")[2])
+        kill_at(rkt, server, Page(body, headers=date, ranges=True), half)
+    again = Page(body, headers=date, ranges=True) if row == "F15" else Page(body)
+    with Server(port=port) as server:
+        server.put("/app.aci", again)
+        rkt.run(INSECURE, "fetch", f"{url}/app.aci", check=0)
+        assert server.sent["/app.aci"] == (len(body) - half if row == "F15" else len(body))
+        asked = [request.headers.get("Range") for request in server.requests]
+        assert asked == [f"bytes={half}-"]
+    rkt.run("image", "verify", NAME, check=0)
+
+
 def test_another_version_starts_again(rkt: Rkt, server: Server) -> None:
     """When the image changed between the two fetches, the result is the new one, whole."""
     body = make(rkt, 1 << 20)

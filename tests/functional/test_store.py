@@ -190,16 +190,24 @@ def test_unprivileged_users(rkt: Rkt) -> None:
     """What needs root says so before anything else."""
     if not host.is_open_to_others(rkt.binary):
         pytest.skip("the checkout is closed to other users")
-    for words in (("fetch", "x.aci"), ("image", "gc"), ("image", "rm", "x")):
+    os.chmod(rkt.base, 0o755)
+    # C9: the configuration is shown to anybody.
+    for words, expected in (
+        (("fetch", "x.aci"), 254),
+        (("image", "gc"), 254),
+        (("image", "rm", "x"), 254),
+        (("config",), 0),
+    ):
         process = rkt.command(*words)
         pid = os.fork()
         if pid == 0:
             try:
                 os.setresuid(65534, 65534, 65534)
                 null = os.open("/dev/null", os.O_WRONLY)
+                os.dup2(null, 1)
                 os.dup2(null, 2)
                 os.execv(process[0], process)
             finally:
                 os._exit(99)
         _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 254, words
+        assert os.waitstatus_to_exitcode(status) == expected, words

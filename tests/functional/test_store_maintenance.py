@@ -294,8 +294,8 @@ def test_i13_twelve_digits(rkt: Rkt) -> None:
 
 
 @pytest.mark.parametrize("by", ["name", "id"])
-def test_i14_i15_i17_i18_rm_with_pods(rkt: Rkt, images: Images, by: str) -> None:
-    """The stage1, an image that was used and one that was not are removed; a prepared pod still runs."""
+def test_i14_i15_i17_i18_i19_rm_with_pods(rkt: Rkt, images: Images, by: str) -> None:
+    """The stage1, an image that was used and one that was not are removed, by name and by ID; a prepared pod still runs."""
     used = images.busybox("example.com/used", ("/bin/echo", "still here"), file="used")
     fetch(rkt, used)
     fetch(rkt, aci(rkt, name="example.com/unused"))
@@ -307,6 +307,11 @@ def test_i14_i15_i17_i18_rm_with_pods(rkt: Rkt, images: Images, by: str) -> None
         key, name = row.split()
         result = rkt.run("image", "rm", name if by == "name" else key, check=0)
         assert "rm: 1 image(s) successfully removed" in result.stderr
+    # I19: both ways of naming one image at once, which is counted once, as in I16.
+    fetch(rkt, used)
+    key = ids(rkt)[0]
+    result = rkt.run("image", "rm", "example.com/used", key, check=0)
+    assert "rm: 1 image(s) successfully removed" in result.stderr
     assert ids(rkt) == []
     rkt.run("image", "gc", "--grace-period=0", check=0)
     assert "still here" in rkt.run(INSECURE, "run-prepared", uuid, check=0).stdout

@@ -17,7 +17,8 @@ if pid == 0:
     os.dup2(2, 1)
     os.execv(sys.argv[1], sys.argv[1:])
 _, status, usage = os.wait4(pid, 0)
-print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - start, usage.ru_maxrss * 1024]))
+times = [time.monotonic() - start, usage.ru_utime + usage.ru_stime]
+print(json.dumps([os.waitstatus_to_exitcode(status), *times, usage.ru_maxrss * 1024]))
 """
 
 
@@ -28,13 +29,15 @@ class Measured:
     Attributes:
         status: exit status, negative for a signal.
         output: what it wrote to stdout and stderr.
-        seconds: wall clock.
+        seconds: wall clock; says as much of the machine's other work as of the command.
+        processor_seconds: of the command and all that it waited for.
         peak_bytes: resident memory of the largest of all processes that it waited for, itself included.
     """
 
     status: int
     output: str
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
@@ -48,5 +51,5 @@ def measure(command: list[str], *, timeout_seconds: float = 60) -> Measured:
         timeout=timeout_seconds,
         check=True,
     )
-    status, seconds, peak_bytes = json.loads(done.stdout)
-    return Measured(status, done.stderr, seconds, peak_bytes)
+    status, seconds, processor_seconds, peak_bytes = json.loads(done.stdout)
+    return Measured(status, done.stderr, seconds, processor_seconds, peak_bytes)

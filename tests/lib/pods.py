@@ -139,7 +139,7 @@ def put_tree(
                 file.write(data)
         with open(f"{staging.path}/split", "wb"):
             pass
-        return Store(data_dir).put(staging.path, record)
+        return Store(data_dir).put(staging.path, staging.fd, record)
 
 
 def put_stub(data_dir: str, *, interface_version: int | None = 6, **entrypoints: str | None) -> ImageRecord:

@@ -90,7 +90,7 @@ def put_image(
                 file.write(data)
         with open(f"{staging.path}/layer/rootfs/hello", "wb") as file:
             file.write(b"hello")
-        return Store(data_dir).put(staging.path, record)
+        return Store(data_dir).put(staging.path, staging.fd, record)
 
 
 def refer(data_dir: str, state: str, pod: str, key: str, app: str = "app") -> None:

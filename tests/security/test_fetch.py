@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 INSECURE = "--insecure-options=image"
+#: A worker's whole environment.
+ENVIRONMENT = {
+    b"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    b"LC_ALL=C.UTF-8",
+    b"MALLOC_MMAP_THRESHOLD_=4194304",
+    b"MALLOC_TRIM_THRESHOLD_=33554432",
+}
 
 
 @contextmanager
@@ -65,7 +72,7 @@ def test_fetch_worker_is_confined(rkt: Rkt) -> None:
         assert seen.status["NSpid"].split()[-1] == "1"
         ours = {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES}
         assert {name for name in NAMESPACES if ours[name] == seen.namespaces[name]} == {"net"}
-        assert seen.environment == {b"PATH=/usr/sbin:/usr/bin:/sbin:/bin", b"LC_ALL=C.UTF-8"}
+        assert seen.environment == ENVIRONMENT
         assert not any("shadow" in target for target in seen.descriptors.values())
         files = [target for target in seen.descriptors.values() if target.startswith("/")]
         names = {os.path.basename(target) for target in files}
@@ -105,7 +112,7 @@ def test_unpack_worker_is_confined(rkt: Rkt) -> None:
     assert {"nosuid", "nodev", "noexec"} <= set(seen.mounts[0][5].split(","))
     ours = {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES}
     assert not {name for name in NAMESPACES if ours[name] == seen.namespaces[name]}
-    assert seen.environment == {b"PATH=/usr/sbin:/usr/bin:/sbin:/bin", b"LC_ALL=C.UTF-8"}
+    assert seen.environment == ENVIRONMENT
     assert process.wait(120) == 0
     assert rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines == ["example.com/app"]
 

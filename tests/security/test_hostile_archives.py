@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 MAX_SECONDS = 5.0
+#: By the clock on the wall, when others need both processors.
+MAX_LOADED_SECONDS = 40.0
 MAX_BYTES = 128 << 20
 BOMB_BYTES = 80 << 20
 
@@ -234,7 +236,8 @@ def place(tmp_path: Path) -> Path:
 
 def assert_cheap(result: Measured) -> None:
     """In time and memory."""
-    assert result.seconds < MAX_SECONDS, result
+    assert result.processor_seconds < MAX_SECONDS, result
+    assert result.seconds < MAX_LOADED_SECONDS, result
     assert result.peak_bytes < MAX_BYTES, result
 
 

@@ -100,8 +100,10 @@ def _hint(e: BaseException) -> str:
     if isinstance(e, OSError):
         import errno
 
-        if e.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return "make room: rkt gc, rkt image gc"
+        from rkt.linux.disk import remedy
+
+        if hint := remedy(e.errno):
+            return hint
         if e.errno in {errno.EACCES, errno.EPERM}:
             import os
 

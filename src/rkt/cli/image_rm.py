@@ -23,6 +23,7 @@ def run(invocation: Invocation) -> int:
     from rkt.errors import RktError
     from rkt.store import gc
     from rkt.store.cas import Store
+    from rkt.store.composition import dependents
 
     if not invocation.words:
         raise UsageError("must provide at least one image ID", hint="rkt image list")
@@ -48,11 +49,12 @@ def run(invocation: Invocation) -> int:
         if key not in keys:
             keys.append(key)
     default = _default_stage1(settings)
+    needed_by = dependents(store, keys)
     for key in keys:
         try:
             layers_gone = gc.remove_image(store, key)
         except RktError as e:
-            message(settings, e.message)
+            message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
             failed = True
             continue
         removed += 1
@@ -60,6 +62,11 @@ def run(invocation: Invocation) -> int:
         if key == default:
             message(
                 settings, f"warning: {key.medium} is the default stage1 image; the next pod imports it again"
+            )
+        for dependent in needed_by.get(key, ()):
+            message(
+                settings,
+                f"warning: {dependent.full_name} depends on {key.medium}, which will have to be fetched again",
             )
         write(f'successfully removed aci for image: "{key}"\n')
         if not layers_gone:

@@ -28,6 +28,7 @@ from rkt.errors import (
     NotFound,
     RktError,
     SignatureMismatch,
+    StoreError,
     UsageError,
 )
 from rkt.fetch import reference as references
@@ -470,14 +471,19 @@ class Fetch:
 
         for text in missing():
             self._report.debug(text)
-        return run_worker(
-            "fetch",
-            {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
-            fds,
-            self._settings.installation,
-            deadline_seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
-            on_event=self._event,
-        )
+        try:
+            return run_worker(
+                "fetch",
+                {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
+                fds,
+                self._settings.installation,
+                deadline_seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
+                on_event=self._event,
+            )
+        except StoreError as e:
+            # The worker has a descriptor, and knows no name.
+            path = os.readlink(f"/proc/self/fd/{fds['blob']}")
+            raise StoreError(f"{e.message} (for {path})", hint=e.hint) from e
 
     def _event(self, event: dict[str, Any]) -> None:
         """What the worker says while it works; foreign, so only shown, and shown safely."""

@@ -24,6 +24,7 @@ import time
 
 from rkt.errors import StoreError
 from rkt.fetch.resume import MAX_VALIDATORS_BYTES
+from rkt.linux import disk
 from rkt.linux.locks import Lock, lock_file
 from rkt.schema.record import Record
 
@@ -83,7 +84,8 @@ class Partial:
             self._lock = self._take(waiting)
         except OSError as e:
             raise StoreError(
-                f"cannot use partial download {self.path}: {e.strerror}", hint="run the command as root"
+                f"cannot use partial download {self.path}: {e.strerror}",
+                hint=disk.remedy(e.errno) or "run the command as root",
             ) from e
         self.blob_fd = self._lock.fd
 

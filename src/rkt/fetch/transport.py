@@ -13,6 +13,7 @@ by itself: a lost connection, silence, an overloaded server. It goes on by ``Ran
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -31,10 +32,11 @@ from urllib3.exceptions import (
 )
 from urllib3.util import parse_url
 
-from rkt.errors import FetchError
+from rkt.errors import FetchError, StoreError
 from rkt.fetch.access import Access
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.resume import ResumableFile, read_validators
+from rkt.linux import disk
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
@@ -163,7 +165,7 @@ class Client:
         response, _ = self._follow(url, {})
         try:
             if response.status != _OK:
-                raise _bad_status(url, response)
+                raise FetchError(f'cannot fetch "{url}": expected a 200 OK got {response.status}')
             kept = bytearray()
             for data in self._pieces(url, response, 0, limit_bytes):
                 kept += data
@@ -198,7 +200,7 @@ class Client:
             progress: called for each piece.
         Raises:
             FetchError: no answer, a wrong one, too much, too slow; what came so far is kept in the file.
-            OSError: the file cannot be written.
+            StoreError, OSError: the file cannot be written.
         """
         file = ResumableFile(fd, validators_fd, url)
         furthest = file.size_bytes
@@ -441,7 +443,10 @@ def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
     free = status.f_bavail * status.f_frsize
     # A file in memory has no file system that could be full.
     if status.f_blocks and size_bytes > free:
-        raise FetchError(f"not enough space: {size_bytes} bytes are needed, {free} are free")
+        raise StoreError(
+            f"not enough space: {size_bytes} bytes are needed, {free} are free",
+            hint=disk.remedy(errno.ENOSPC),
+        )
 
 
 @contextlib.contextmanager

@@ -23,13 +23,14 @@ import errno
 import hashlib
 import os
 
-from rkt.errors import ImageError
+from rkt.errors import ImageError, RktError, StoreError
 from rkt.image import tarformat
 from rkt.image.aci import MANIFEST, AciStream, check_symlink, duplicate
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.image.tarformat import show
 from rkt.image.tarsplit import SplitWriter
 from rkt.image.walk import DirectoryStack
+from rkt.linux import disk
 from rkt.schema.record import Record
 from rkt.values import ImageID
 
@@ -126,7 +127,7 @@ class _Unpacker:
         except NotADirectoryError:
             raise ImageError(f"the parent of {show(member.path)!r} is not a directory") from None
         except OSError as e:
-            raise ImageError(f"cannot unpack {show(member.path)!r}: {e.strerror or e}") from e
+            raise _refused(member.path, e) from e
 
     def _add(self, path: Path, member: Member, aci: AciStream) -> None:
         if not path:
@@ -265,9 +266,15 @@ class _Unpacker:
                 os.fchmod(fd, mode)
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
             except OSError as e:
-                raise ImageError(f"cannot unpack {show(b'/'.join(path))!r}: {e.strerror or e}") from e
+                raise _refused(b"/".join(path), e) from e
             finally:
                 os.close(fd)
+
+
+def _refused(path: bytes, e: OSError) -> RktError:
+    """What the file system said to a member: its own fault, or the member's."""
+    text = f"cannot unpack {show(path)!r}: {e.strerror or e}"
+    return StoreError(text, hint=disk.remedy(e.errno)) if disk.is_disk(e) else ImageError(text)
 
 
 def unpack_aci(
@@ -286,7 +293,8 @@ def unpack_aci(
         digests, sizes and the manifest; the manifest is not parsed here.
 
     Raises:
-        ImageError: the archive breaks a rule or a limit, or the file system refused.
+        ImageError: the archive breaks a rule or a limit, or the file system refused a member.
+        StoreError: the disk is full, or fails.
         OSError: the stream cannot be read or the split file not written.
 
     Source: App Container Specification, "App Container Image"; spec cli §8.3, §9.1.

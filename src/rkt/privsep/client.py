@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from rkt.errors import FetchError, HostError, ImageError, InvalidManifest, RktError
+from rkt.errors import FetchError, HostError, ImageError, InvalidManifest, RktError, StoreError
 from rkt.privsep import wire
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 }
 #: What a worker's error may become here; anything else is a failure of the worker itself.
 _ERRORS: dict[str, type[RktError]] = {
-    error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError)
+    error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError, StoreError)
 }
 _END_SECONDS = 10.0
 _MAX_STATUS = 255 - 64
@@ -65,7 +65,7 @@ def run_worker(
     Returns:
         the worker's result, not checked.
     Raises:
-        FetchError, ImageError, InvalidManifest, HostError: what the worker reports.
+        FetchError, ImageError, InvalidManifest, HostError, StoreError: what the worker reports.
         RktError: it died, was killed at the deadline, or broke the protocol.
     """
     if not sys.executable:

@@ -16,6 +16,7 @@ import socket
 import sys
 
 from rkt.errors import RktError
+from rkt.linux import disk
 from rkt.privsep import confine, wire
 
 TYPE_CHECKING = False
@@ -70,7 +71,9 @@ def main() -> None:
         answer = {"error": {"code": e.code, "message": _chain(e), "hint": e.hint}}
     except OSError as e:
         where = f": {e.filename}" if e.filename else ""
-        answer = {"error": {"code": "host", "message": f"rkt-{kind}: {e.strerror or e}{where}", "hint": ""}}
+        code = "store" if disk.is_disk(e) else "host"
+        text = f"rkt-{kind}: {e.strerror or e}{where}"
+        answer = {"error": {"code": code, "message": text, "hint": disk.remedy(e.errno)}}
     except MemoryError:
         answer = {"error": {"code": "image", "message": "not enough memory", "hint": ""}}
     except Exception as e:  # noqa: BLE001 - whatever it is, the other side must learn that there is no result

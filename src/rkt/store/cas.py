@@ -238,18 +238,19 @@ class Store:
 
     # Change
 
-    def put(self, staging_path: str, record: ImageRecord) -> ImageRecord:
+    def put(self, staging_path: str, staging_fd: int, record: ImageRecord) -> ImageRecord:
         """Make an image visible.
 
         Args:
             staging_path: a staging directory that holds ``layer/``, ``split`` and ``manifest`` of the image; they are
                 renamed out of it. The bytes were verified, or the verdict says which opt-out was used.
+            staging_fd: the directory, opened before they were written.
             record: what to say of it.
         Returns:
             the record that is in the store now: the one given, but that an insecure verdict never replaces a better
             one, and an image once found as *latest* stays so.
         Raises:
-            OSError: the file system refused; the image is as before.
+            StoreError, OSError: the disk, or the file system, refused; the image is as before.
         """
         from rkt.linux.libc import syncfs
         from rkt.store.locks import image_lock, prepare_lock
@@ -257,12 +258,12 @@ class Store:
         key = record.key
         # What leaves staging gets the group of where it goes, whatever that is called.
         gid = os.stat(f"{self._cas}/manifest").st_gid if os.geteuid() == 0 else -1
-        staging_fd = os.open(staging_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # One flush for the layer with all its files; after it, a name under the key means a whole layer.
+            # One flush for the layer with all its files; after it, a name under the key means a whole layer. What the
+            # device refused meanwhile is learned here.
             syncfs(staging_fd)
-        finally:
-            os.close(staging_fd)
+        except OSError as e:
+            raise disk_error(f"cannot write {staging_path} to the disk", e) from e
         # The prepare lock keeps image gc from taking the layer before the record refers to it.
         with prepare_lock(self.data_dir), image_lock(self.data_dir, key, exclusive=True):
             self._records.pop(key, None)
@@ -329,9 +330,7 @@ class Store:
             except FileNotFoundError:
                 raise NotFound(f"image {key} is not in the store", hint="rkt image list") from None
             except OSError as e:
-                raise StoreError(
-                    f"cannot remove image {key}: {e.strerror}", hint="run the command as root"
-                ) from e
+                raise disk_error(f"cannot remove image {key}, record {self._cas}/record/{key}", e) from e
             try:
                 self.remove_remote_rows(key)
                 _unlink(f"{self._cas}/manifest/{key}")
@@ -454,6 +453,13 @@ def quote_name(name: str) -> str:
         return quoted
     # "%%" never comes of quoting, so that no other name can be taken for this one.
     return f"{quoted[:160]}%%{sha256_hex(name.encode())}"
+
+
+def disk_error(what: str, e: OSError) -> StoreError:
+    """What the store says when the file system refuses: what it was about, why, and what helps."""
+    from rkt.linux.disk import remedy
+
+    return StoreError(f"{what}: {e.strerror}", hint=remedy(e.errno) or "run the command as root")
 
 
 def _list(path: str) -> list[str]:

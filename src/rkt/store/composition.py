@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import HostError, ImageError, NotFound, StoreError
+from rkt.errors import HostError, ImageError, NotFound, RktError, StoreError
 from rkt.fetch.reference import host_labels
 from rkt.image import render
 from rkt.schema.appc import parse_image_manifest
@@ -13,7 +13,7 @@ from rkt.values import AppcReference, is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rkt.image.render import Part
     from rkt.linux.userns import IdRange
@@ -49,6 +49,30 @@ def find_dependency(store: Store, dependency: Dependency) -> ImageRecord:
     record = store.get(key)
     check_dependency(record, dependency)
     return record
+
+
+def dependents(store: Store, keys: Collection[ImageKey]) -> dict[ImageKey, list[ImageRecord]]:
+    """Images of the store that depend directly on one of some others, and are not among them.
+
+    Returns:
+        key of each that is depended on -> what depends on it.
+    """
+    found: dict[ImageKey, list[ImageRecord]] = {}
+    for record in store.records():
+        if record.key in keys:
+            continue
+        try:
+            manifest = parse_image_manifest(store.manifest_bytes(record.key))
+        except RktError:
+            continue  # damaged, or just removed: it depends on nothing that could be missed
+        for dependency in manifest.dependencies:
+            try:
+                key = find_dependency(store, dependency).key
+            except RktError:
+                continue
+            if key in keys and record not in found.setdefault(key, []):
+                found[key].append(record)
+    return found
 
 
 def check_dependency(record: ImageRecord, dependency: Dependency) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 
-from rkt.errors import ImageError, InvalidManifest
+from rkt.errors import ImageError, InvalidManifest, StoreError
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.linux.files import read_bounded, remove_tree
 from rkt.privsep.client import run_worker
@@ -80,6 +80,7 @@ def fill(
         arriving_seconds: how long it may take to come through the pipe; 0 for a file.
     Raises:
         ImageError: the archive breaks a rule.
+        StoreError: the disk is full, or fails.
     """
     layer_path = f"{staging.path}/layer"
     os.mkdir(layer_path, 0o700)
@@ -95,6 +96,9 @@ def fill(
                 installation,
                 deadline_seconds=DEFAULT_LIMITS.time_seconds + arriving_seconds + _SPARE_SECONDS,
             )
+        except StoreError as e:
+            # The worker knows no directory but its root.
+            raise StoreError(f"{e.message} (below {layer_path})", hint=e.hint) from e
         finally:
             os.close(split_fd)
         # The worker owned this directory for a while; it becomes root's private one again (invariant HH1).
@@ -189,6 +193,7 @@ def commit(
         )
     return store.put(
         staging.path,
+        staging.fd,
         ImageRecord(
             key=unpacked.image_id.key,
             image_id=unpacked.image_id,

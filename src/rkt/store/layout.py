@@ -105,7 +105,9 @@ def setup_data_dir(data_dir: str) -> None:
             f"cannot create {e.filename}: {e.strerror}", hint="run the command as root, or give another --dir"
         ) from e
     except OSError as e:
-        raise StoreError(f"cannot create {e.filename}: {e.strerror}") from e
+        from rkt.linux.disk import remedy
+
+        raise StoreError(f"cannot create {e.filename}: {e.strerror}", hint=remedy(e.errno)) from e
 
 
 def setup_member_dir(path: str) -> None:

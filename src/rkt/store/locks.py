@@ -39,4 +39,7 @@ def _lock(path: str, *, exclusive: bool, blocking: bool) -> Lock:
     except BlockingIOError:
         raise
     except OSError as e:
-        raise StoreError(f"cannot lock {path}: {e.strerror}", hint="run the command as root") from e
+        from rkt.linux.disk import remedy
+
+        hint = remedy(e.errno) or "run the command as root"
+        raise StoreError(f"cannot lock {path}: {e.strerror}", hint=hint) from e

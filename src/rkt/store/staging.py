@@ -27,9 +27,11 @@ class Staging:
 
     Attributes:
         path: absolute path of the directory.
+        fd: the directory, open since before anything was written below it: syncfs(2) tells a descriptor what the device
+            refused since it was opened.
     """
 
-    __slots__ = ("_name", "_tmp_path", "path")
+    __slots__ = ("_name", "_tmp_path", "fd", "path")
 
     def __init__(self, data_dir: str) -> None:
         self._tmp_path = f"{data_dir}/cas/tmp"
@@ -38,9 +40,13 @@ class Staging:
         try:
             os.mkdir(self.path, 0o700)
             os.chmod(self.path, 0o700)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
+            from rkt.linux.disk import remedy
+
             raise StoreError(
-                f"cannot create staging directory {self.path}: {e.strerror}", hint="run the command as root"
+                f"cannot create staging directory {self.path}: {e.strerror}",
+                hint=remedy(e.errno) or "run the command as root",
             ) from e
 
     def create(self, name: str) -> int:
@@ -50,6 +56,9 @@ class Staging:
 
     def close(self) -> None:
         """Remove the directory with all that is left in it; harmless when it is gone."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         tmp_fd = os.open(self._tmp_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             remove_tree(self._name, dir_fd=tmp_fd)

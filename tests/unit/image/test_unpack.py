@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.errors import ImageError
+from rkt.errors import ImageError, StoreError
 from rkt.image.aci import peek_manifest, scan_aci
 from rkt.image.compression import KINDS
 from rkt.image.limits import DEFAULT_LIMITS
@@ -216,6 +216,6 @@ def test_no_space(tmp_path: Path) -> None:
     """A file larger than what is free is refused before anything of it is written."""
     head = aci.Entry("rootfs/f").before + aci.header(b"rootfs/f", size=aci.base256(1 << 60, 12))
     limits = DEFAULT_LIMITS.replace(tar_bytes=1 << 62)
-    with pytest.raises(ImageError, match="No space left"):
+    with pytest.raises(StoreError, match="No space left"):
         unpack(tmp_path, aci.aci_tar(head), limits)
     assert not (tmp_path / "tree/rootfs/f").exists()
