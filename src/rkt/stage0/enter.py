@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from rkt.errors import NotFound, PodError, Stage1Error, UsageError
+from rkt.errors import HostError, NotFound, PodError, Stage1Error, UsageError
 from rkt.pod import status
 from rkt.stage0 import contract, roots
 from rkt.stage0.messages import tell
@@ -77,6 +77,12 @@ def enter(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:
 def _exec(program: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
     from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
 
+    from rkt.linux.interpreter import seal_in_own_namespace
+
+    try:
+        seal_in_own_namespace()
+    except OSError as e:
+        raise HostError(f"cannot make a mount namespace to enter from: {e.strerror}") from e
     signal(SIGPIPE, SIG_DFL)
     signal(SIGXFSZ, SIG_DFL)
     sys.stdout.flush()

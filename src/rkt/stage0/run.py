@@ -159,10 +159,10 @@ def _arguments(
 
 
 def _enter_own_mount_namespace() -> None:
-    from rkt.linux.mount import enter_own_namespace
+    from rkt.linux.interpreter import seal_in_own_namespace
 
     try:
-        enter_own_namespace()
+        seal_in_own_namespace()
     except OSError as e:
         raise HostError(
             f"cannot make a mount namespace for the pod: {e.strerror}", hint="CAP_SYS_ADMIN is needed"

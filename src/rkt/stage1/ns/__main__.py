@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 import sys
 
+#: Set while the program is started again.
+_SEALED = "RKT_STAGE1_SEALED"
+
 
 def main() -> int:
     """Run the entrypoint named like the program; anything that fails is one line on stderr and status 254."""
@@ -15,6 +18,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
+        if entrypoint in {"run", "enter"}:
+            _seal_interpreter()
         if entrypoint == "run":
             from rkt.stage1.ns.run import main as run
 
@@ -43,6 +48,25 @@ def main() -> int:
         if debug:
             raise
     return EXIT_FAILURE
+
+
+def _seal_interpreter() -> None:
+    """Start again from a read-only mount where stage0 has not seen to that (CVE-2019-5736).
+
+    Raises:
+        Stage1Error: it did not help; the pod could write to the interpreter.
+        OSError: the mount was refused.
+    """
+    from rkt.linux import interpreter
+
+    if interpreter.is_sealed():
+        return
+    if os.environ.pop(_SEALED, ""):
+        from rkt.errors import Stage1Error
+
+        raise Stage1Error("the interpreter of stage1 cannot be made read-only for the pod")
+    interpreter.seal_in_own_namespace()
+    os.execve(sys.argv[0], sys.argv, {**os.environ, _SEALED: "1"})
 
 
 if __name__ == "__main__":
