@@ -245,6 +245,7 @@ def test_capabilities_of_a_pod_manifest(apps: Apps, tmp_path: os.PathLike[str], 
         ("p17", [_retain("CAP_NET_BIND_SERVICE")], [_retain("CAP_NET_ADMIN")]),
         ("s8", [], [(PRIVILEGES, False)]),
         ("both", [], [(PRIVILEGES, False), (PRIVILEGES, True)]),
+        ("image", [_retain("CAP_CHOWN", "CAP_NET_ADMIN", "CAP_WINGS"), (PRIVILEGES, False)], None),
     ):
         image = apps.image(*own)
         (identity,) = [
@@ -254,8 +255,10 @@ def test_capabilities_of_a_pod_manifest(apps: Apps, tmp_path: os.PathLike[str], 
             ).lines
             if line.strip().startswith(image[:20])
         ]
-        app = {**manifest["app"], "isolators": [{"name": n, "value": v} for n, v in said]}
-        pod["apps"].append({"name": name, "image": {"id": identity}, "app": app})
+        pod["apps"].append({"name": name, "image": {"id": identity}})
+        if said is not None:
+            isolators = [{"name": n, "value": v} for n, v in said]
+            pod["apps"][-1]["app"] = {**manifest["app"], "isolators": isolators}
     path = os.path.join(tmp_path, "pod.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(pod, file)
@@ -266,6 +269,9 @@ def test_capabilities_of_a_pod_manifest(apps: Apps, tmp_path: os.PathLike[str], 
     # The filter stays, although it takes privileges to install it then.
     assert seen["s8"].has_filter
     assert seen["both"].no_new_privileges == 1
+    # Without an app section the image's counts, which only confines.
+    assert seen["image"].bounding == {"CAP_CHOWN"}
+    assert seen["image"].no_new_privileges == 1
 
 
 _STAT_GONE = _calls(CALLS_REMOVE, STAT, "EXFULL")

@@ -149,7 +149,9 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 isolators.check_enforceable(app.isolators, pod=False)
             else:
                 isolators.check_amounts(app.isolators)
-            check_confinement(app.isolators)
+            # Of an image's own isolators only those count that confine; stage1 leaves the others out.
+            own = app if runtime_app.app is not None else appc.tightened_app(app, _narrow_syscalls)[0]
+            check_confinement(own.isolators)
         except InvalidManifest as e:
             raise InvalidManifest(f"app {quoted(runtime_app.name)}: {e.message}", hint=e.hint) from e
         ports.update(port.name for port in app.ports)
