@@ -162,32 +162,10 @@ def write_maps(pid: int, ids: IdRange) -> None:
             os.close(fd)
 
 
-class FileOwner:
-    """For the time of a ``with``, what this process makes belongs to the pod's root; its capabilities stay.
+def assume_owner(number: int) -> None:
+    """Make the user and group ``number`` the owner of what this process makes from now on; its capabilities stay.
 
     The kernel takes the capabilities for files away with the id of root, so they are raised again.
-    """
-
-    __slots__ = ("_ids",)
-
-    def __init__(self, ids: IdRange | None) -> None:
-        """``None`` changes nothing."""
-        self._ids = ids
-
-    def __enter__(self) -> Self:
-        if self._ids is not None:
-            assume_owner(self._ids.first)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ids is not None:
-            assume_owner(0)
-
-
-def assume_owner(number: int) -> None:
-    """Make the user and group ``number`` the owner of what this process makes from now on.
 
     Raises:
         OSError: the kernel did not take it.
