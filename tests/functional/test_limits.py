@@ -462,40 +462,40 @@ def test_a_controller_that_is_missing(rkt: Rkt, images: Images, image: str) -> N
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("app", "pod", "message"),
-    [
-        ([isolator("resource/memory", {"limit": "16m"})], [], "memory limit of 1 bytes too low"),
-        ([isolator("resource/cpu", {"limit": "0"})], [], "limit of resource/cpu of 0 too low"),
-        ([isolator("resource/pids", {"limit": "0"})], [], "limit of resource/pids of 0 too low"),
-        ([isolator("resource/network-bandwidth", {"default": True, "limit": "1M"})], [], "is not enforced"),
-        ([], [isolator("resource/network-bandwidth", {"default": True, "limit": "1M"})], "is not enforced"),
-        ([], [isolator("os/linux/cpu-shares", 100)], "belongs on an app"),
-        ([], [isolator("example.com/unheard-of", 1)], "is not known"),
-        ([isolator("os/unix/sysctl", {"net.core.somaxconn": "1"})], [], "belongs on a pod"),
-        ([isolator("resource/memory", {"default": True, "limit": "1G"})], [], "default of"),
-    ],
-)
-def test_what_cannot_be_honoured_is_refused(
-    rkt: Rkt, image: str, app: list[dict[str, Any]], pod: list[dict[str, Any]], message: str
-) -> None:
+#: Isolators of the app, of the pod, and what is said of them.
+MEANINGLESS: list[tuple[list[dict[str, Any]], list[dict[str, Any]], str]] = [
+    ([isolator("resource/memory", {"limit": "16m"})], [], "memory limit of 1 bytes too low"),
+    ([isolator("resource/cpu", {"limit": "0"})], [], "limit of resource/cpu of 0 too low"),
+    ([isolator("resource/pids", {"limit": "0"})], [], "limit of resource/pids of 0 too low"),
+    ([isolator("resource/network-bandwidth", {"default": True, "limit": "1M"})], [], "is not enforced"),
+    ([], [isolator("resource/network-bandwidth", {"default": True, "limit": "1M"})], "is not enforced"),
+    ([], [isolator("os/linux/cpu-shares", 100)], "belongs on an app"),
+    ([], [isolator("example.com/unheard-of", 1)], "is not known"),
+    ([isolator("os/unix/sysctl", {"net.core.somaxconn": "1"})], [], "belongs on a pod"),
+    ([isolator("resource/memory", {"default": True, "limit": "1G"})], [], "default of"),
+]
+
+
+def test_what_cannot_be_honoured_is_refused(rkt: Rkt, image: str) -> None:
     """An operator's isolator that means nothing here is an error before there is a pod."""
-    result = rkt.run("prepare", INSECURE, write_manifest(rkt, manifest(image, app, pod=pod)), check=254)
-    assert message in result.stderr
+    for app, pod, message in MEANINGLESS:
+        flag = write_manifest(rkt, manifest(image, app, pod=pod))
+        assert message in rkt.run("prepare", INSECURE, flag, check=254).stderr, message
     assert rkt.pods() == {}
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--memory=16m", "memory limit of 1 bytes too low. Try a reasonable value, such as --memory=16M"),
-        ("--memory=lots", "invalid"),
-        ("--cpu=0", "cpu limit of 0 too low"),
-    ],
-)
-def test_flags_are_checked_before_there_is_a_pod(rkt: Rkt, image: str, flag: str, message: str) -> None:
+#: Flag of the app, and what is said of it.
+BAD_FLAGS = [
+    ("--memory=16m", "memory limit of 1 bytes too low. Try a reasonable value, such as --memory=16M"),
+    ("--memory=lots", "invalid"),
+    ("--cpu=0", "cpu limit of 0 too low"),
+]
+
+
+def test_flags_are_checked_before_there_is_a_pod(rkt: Rkt, image: str) -> None:
     """A limit that cannot be meant is refused, and no pod exists (cli §1.7)."""
-    assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr
+    for flag, message in BAD_FLAGS:
+        assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr, flag
     assert rkt.pods() == {}
 
 
@@ -653,26 +653,27 @@ def test_limits_with_a_user_namespace(rkt: Rkt, image: str) -> None:
     assert sh(rkt, image, script, *app, pod=flags).lines == ["123", "77", "x", "5", "99"]
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--sysctl=kernel.core_pattern=|/bin/sh"], "core_pattern"),
-        (["--sysctl=kernel.shm_rmid_forced=1+kernel.core_pattern=x"], "invalid value"),
-        (["--sysctl=kernel.shmmni+kernel.core_pattern=1"], "invalid sysctl name"),
-        (["--sysctl=net.core/../../kernel.core_pattern=1"], "invalid sysctl name"),
-        (["--sysctl=net..core=1"], "invalid sysctl name"),
-        (["--sysctl=vm.overcommit_memory=1"], "may not be set for a pod: it is the host's"),
-        (["--sysctl=kernel.hostname=x"], "may not be set for a pod"),
-        (["--sysctl=fs.file-max=1"], "may not be set for a pod"),
-        (["--sysctl=net.core.somaxconn"], "--sysctl=NAME=VALUE"),
-        (["--sysctl=net.core.somaxconn=1\n2"], "invalid value"),
-        (["--net=host", "--sysctl=net.core.somaxconn=1"], "would be the host's with --net=host"),
-        (["--ipc=parent", "--sysctl=kernel.shmmni=1"], "would be the host's with --ipc=parent"),
-    ],
-)
-def test_sysctls_that_are_refused(rkt: Rkt, image: str, flags: list[str], message: str) -> None:
+#: Flags of the pod, and what is said of them.
+BAD_SYSCTLS = [
+    (["--sysctl=kernel.core_pattern=|/bin/sh"], "core_pattern"),
+    (["--sysctl=kernel.shm_rmid_forced=1+kernel.core_pattern=x"], "invalid value"),
+    (["--sysctl=kernel.shmmni+kernel.core_pattern=1"], "invalid sysctl name"),
+    (["--sysctl=net.core/../../kernel.core_pattern=1"], "invalid sysctl name"),
+    (["--sysctl=net..core=1"], "invalid sysctl name"),
+    (["--sysctl=vm.overcommit_memory=1"], "may not be set for a pod: it is the host's"),
+    (["--sysctl=kernel.hostname=x"], "may not be set for a pod"),
+    (["--sysctl=fs.file-max=1"], "may not be set for a pod"),
+    (["--sysctl=net.core.somaxconn"], "--sysctl=NAME=VALUE"),
+    (["--sysctl=net.core.somaxconn=1\n2"], "invalid value"),
+    (["--net=host", "--sysctl=net.core.somaxconn=1"], "would be the host's with --net=host"),
+    (["--ipc=parent", "--sysctl=kernel.shmmni=1"], "would be the host's with --ipc=parent"),
+]
+
+
+def test_sysctls_that_are_refused(rkt: Rkt, image: str) -> None:
     """What is the host's, what is malformed, and what two readers could read differently, makes no pod (CVE-2022-0811)."""
-    assert message in sh(rkt, image, "true", pod=flags, check=254).stderr
+    for flags, message in BAD_SYSCTLS:
+        assert message in sh(rkt, image, "true", pod=flags, check=254).stderr, flags
     assert rkt.pods() == {}
 
 
@@ -791,23 +792,24 @@ def test_cpus(rkt: Rkt, image: str) -> None:
     assert "no CPU 8000 among" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--pids-limit=0", "a number from 1 to"),
-        ("--ulimit=files=1", "unknown limit"),
-        ("--ulimit=nofile=20:10", "soft limit 20 of nofile is more than hard limit 10"),
-        ("--ulimit=nofile=many", "a whole number or unlimited is expected"),
-        ("--cpuset-cpus=3-1", "runs backwards"),
-        ("--cpuset-cpus=a", "a list of CPUs is written as 0-3,6"),
-        ("--io-weight=0", "a number from 1 to 10000"),
-        ("--device-read-bps=/dev/null:1M", "/dev/null is no block device"),
-        ("--device-read-bps=/dev/nothing-there:1M", "No such file or directory"),
-        ("--device-write-iops=disk:10", "absolute path of a block device"),
-        ("--device-read-iops=/dev/sda:0", "is 0"),
-    ],
-)
-def test_flags_of_limits_are_checked(rkt: Rkt, image: str, flag: str, message: str) -> None:
+#: Likewise.
+BAD_LIMITS = [
+    ("--pids-limit=0", "a number from 1 to"),
+    ("--ulimit=files=1", "unknown limit"),
+    ("--ulimit=nofile=20:10", "soft limit 20 of nofile is more than hard limit 10"),
+    ("--ulimit=nofile=many", "a whole number or unlimited is expected"),
+    ("--cpuset-cpus=3-1", "runs backwards"),
+    ("--cpuset-cpus=a", "a list of CPUs is written as 0-3,6"),
+    ("--io-weight=0", "a number from 1 to 10000"),
+    ("--device-read-bps=/dev/null:1M", "/dev/null is no block device"),
+    ("--device-read-bps=/dev/nothing-there:1M", "No such file or directory"),
+    ("--device-write-iops=disk:10", "absolute path of a block device"),
+    ("--device-read-iops=/dev/sda:0", "is 0"),
+]
+
+
+def test_flags_of_limits_are_checked(rkt: Rkt, image: str) -> None:
     """A malformed limit is refused before there is a pod, with a word on what is expected."""
-    assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr
+    for flag, message in BAD_LIMITS:
+        assert message in rkt.run("run", INSECURE, image, flag, check=254).stderr, flag
     assert rkt.pods() == {}
