@@ -38,11 +38,11 @@ def run(invocation: Invocation) -> int:
         try:
             key = store.resolve(word)
         except RktError as e:
-            pending = _pending(settings, word)
-            for key in pending:
-                write(f'successfully removed aci for image: "{key}"\n')
-            removed += len(pending)
-            if not pending:
+            pending = _remove_pending(settings, word)
+            if pending is not None:
+                write(f'successfully removed aci for image: "{pending}"\n')
+                removed += 1
+            else:
                 message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
                 failed = True
             continue
@@ -58,7 +58,7 @@ def run(invocation: Invocation) -> int:
             failed = True
             continue
         removed += 1
-        _pending(settings, key)
+        _remove_pending(settings, key)
         if key == default:
             message(
                 settings, f"warning: {key.medium} is the default stage1 image; the next pod imports it again"
@@ -86,21 +86,19 @@ def _honour_members(settings: Settings, store: Store) -> None:
     honour_removals(settings, store)
 
 
-def _pending(settings: Settings, text: str) -> list[ImageKey]:
-    """Remove images that members fetched and root did not take; returns their keys.
-
-    Several at once only when one member's key, or name, is another's too.
-    """
+def _remove_pending(settings: Settings, text: str) -> ImageKey | None:
+    """Remove an image that members fetched and root did not take, from all who have it; its key, None when there is none."""
     from rkt.store.pending import Spool, matching
 
     with Spool(settings.data_dir) as spool:
         found = matching(spool.pending(), text) if spool.homes else []
-        if is_image_hash(text) and len({p.key for p in found}) > 1:
-            return []
-        found = [p for p in found if p.key == found[0].key]
+        if not found or (is_image_hash(text) and len({p.key for p in found}) > 1):
+            return None
+        key = found[0].key
         for pending in found:
-            spool.discard(pending)
-    return list({p.key for p in found})
+            if pending.key == key:
+                spool.discard(pending)
+    return key
 
 
 def _as_member(words: list[str], settings: Settings) -> int:
