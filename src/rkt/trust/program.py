@@ -4,8 +4,8 @@
 When root calls, a program that reads foreign data gets an unused uid and gid of its own and no groups, no capabilities, no_new_privs,
 no network, lowered limits, an empty environment, no home directory, and exactly the descriptors that are passed to it.
 
-When somebody else calls, there is no uid and no namespace to give: Landlock and a system call filter take their place
-(``privsep.program``).
+Landlock and a system call filter come on top (``privsep.program``); when somebody else than root calls, there is no uid
+and no namespace to give, and they are the only walls.
 
 ``unshare``, ``setpriv`` and ``prlimit`` of util-linux give the rights up, one after the other, each by exec. Doing it
 here between fork and exec would run Python code in a copy of a process that may have more threads than one (``fetch``
@@ -119,16 +119,16 @@ def run_confined(
         stdin: descriptor that becomes standard input.
         descriptors: others that stay open under the same numbers.
         timeout_seconds: after that long it is killed.
-        package_path: directory that holds the ``rkt`` package, for ``privsep.program``, which confines what runs as the
-            user who called; without it that user's rights are the only bound.
+        package_path: directory that holds the ``rkt`` package, for ``privsep.program``; without it there is neither
+            Landlock nor a filter.
 
     Raises:
         HostError: a program that takes rights away is missing.
         CannotVerify: it cannot be started, or does not end in time.
     """
-    prefix = _without_rights()
-    if package_path and os.geteuid() != 0:
-        prefix += [sys.executable, "-I", "-S", "-c", _CONFINE, package_path]
+    confine = [sys.executable, "-I", "-S", "-c", _CONFINE, package_path] if package_path else []
+    # Root's own files are read before the rights to read them go.
+    prefix = _without_rights(confine) if os.geteuid() == 0 else [*_without_rights([]), *confine]
     status = os.memfd_create("status", os.MFD_CLOEXEC)
     errors = os.memfd_create("errors", os.MFD_CLOEXEC)
     words = argv(status)
@@ -165,8 +165,8 @@ def run_confined(
         os.close(errors)
 
 
-def _without_rights() -> list[str]:
-    """The words before a command that make it run without rights."""
+def _without_rights(confine: list[str]) -> list[str]:
+    """The words before a command that make it run without rights; ``confine`` come before rights and limits go."""
     words = []
     identity = []
     if os.geteuid() == 0:
@@ -175,6 +175,7 @@ def _without_rights() -> list[str]:
         uid = UID_BASE + (os.getpid() & 0xFFFF)
         identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     words += [
+        *confine,
         find_program("setpriv", package="util-linux"),
         *identity,
         "--inh-caps=-all",

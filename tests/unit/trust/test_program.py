@@ -11,7 +11,9 @@ import time
 
 import pytest
 
+import rkt
 from rkt.errors import CannotVerify, HostError
+from rkt.linux import landlock
 from rkt.trust import program
 from rkt.trust.program import find_program, run_confined, sealed_memory
 
@@ -172,3 +174,33 @@ def wait_for_sleep(parent: int) -> int:
                     if comm.read() == "sleep\n":
                         return int(pid)
     raise AssertionError("sleep was never seen running")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_confined_program_of_root_has_landlock_and_a_filter() -> None:
+    """What checks signatures for root reads no file but libraries, opens no socket, sends no signal, starts nothing (HH1)."""
+    if not landlock.abi():
+        pytest.skip("this kernel has no Landlock")
+    code = (
+        "import errno, os, socket, sys\n"
+        "def attempt(function):\n"
+        "    try: function()\n"
+        "    except OSError as e: return errno.errorcode[e.errno]\n"
+        "    return 'done'\n"
+        "words = [attempt(lambda: open('/etc/passwd')), attempt(lambda: socket.socket(socket.AF_UNIX)),\n"
+        "    attempt(socket.socket), attempt(lambda: os.kill(os.getppid(), 0)), attempt(os.fork)]\n"
+        "os.write(int(sys.argv[1]), ' '.join(words).encode())\n"
+    )
+    package_path = os.path.dirname(os.path.dirname(os.path.abspath(rkt.__file__)))
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        outcome = run_confined(
+            lambda status: ["/usr/bin/python3", "-ISc", code, str(status)],
+            stdin=null,
+            descriptors=[],
+            timeout_seconds=30,
+            package_path=package_path,
+        )
+    finally:
+        os.close(null)
+    assert outcome.status_output.decode() == "EACCES ENOSYS ENOSYS ENOSYS EAGAIN", outcome
