@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lib.aci import directory
+from tests.lib.aci import directory, write_aci
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -787,6 +787,91 @@ def test_a_device_volume_must_be_a_device(bench: Bench, host: str) -> None:
     assert f"{host}/file is no device" in result.stderr
     result = bench.run(bench.image(), "true", app=("--device=/dev/there-is-none",), check=254)
     assert "Failed to stat /dev/there-is-none: No such file or directory" in result.stderr
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def data_image(directory: str, name: str, **more: Any) -> str:
+    """Path of an image with a file ``data`` that names it, without an app section."""
+    path = f"{directory}/{name}.aci"
+    files: dict[str, bytes | tuple[bytes, int]] = {"data": (f"{name}\n".encode(), 0o640), f"of-{name}": b""}
+    write_aci(path, None, name=f"example.com/{name}", files=files, labels={"version": "1"}, **more)
+    return path
+
+
+@pytest.mark.parametrize("private", [(), ("--private-users",)], ids=["host ids", "own ids"])
+@pytest.mark.parametrize("by", ["hash", "name", "file", "manifest"])
+def test_files_of_an_image_as_a_volume(bench: Bench, by: str, private: tuple[str, ...]) -> None:
+    """kind=image shows the files of an image and of what it depends on, read-only, however it is called."""
+    base = tempfile.mkdtemp(dir=bench.rkt.base)
+    fetch(bench.rkt, data_image(base, "below"))
+    depends = {"imageName": "example.com/below", "labels": [{"name": "version", "value": "1"}]}
+    path = data_image(base, "data", dependencies=[depends])
+    key = bench.rkt.run(INSECURE, "fetch", "--pull-policy=new", path, check=0).lines[-1]
+    script = "cat /img/data; ls /img; stat -c %a:%u /img/data; touch /img/x 2>&1"
+    expected = ["data", "data", "of-below", "of-data", "640:0", f"touch: /img/x: {READ_ONLY}"]
+    source = {"hash": key, "name": "example.com/data:1", "file": path, "manifest": key}[by]
+    if by == "manifest":
+        entry = {
+            "name": "a",
+            "image": {"id": bench.image()},
+            "app": {"exec": ["/bin/sh", "-c", script], "user": "0", "group": "0"},
+            "mounts": [{"volume": "img", "path": "/img"}],
+        }
+        volume = {"name": "img", "kind": "image", "source": source}
+        result = bench.manifest({"apps": [entry], "volumes": [volume]}, how="prepare", check=1)
+    else:
+        flags = (f"--volume=img,kind=image,source={source}", "--mount=volume=img,target=/img")
+        result = bench.run(bench.image(), script, *private, *flags, check=1)
+    assert result.lines == expected
+
+
+def test_an_image_that_is_a_volume_is_judged_and_kept(rkt: Rkt, images: Images) -> None:
+    """Like an app's: not without a signature, not by gc, not after its key is gone."""
+    app = images.busybox("example.com/signed-app", file="signed-app")
+    path = data_image(rkt.base, "signed-data")
+    for each in (app, path):
+        images.sign(each)
+    volume = (f"--volume=img,kind=image,source={path}", "--mount=volume=img,target=/img")
+    rkt.run("trust", "--prefix=example.com/signed-app", "--skip-fingerprint-review", images.key_file, check=0)
+    words = (app, "--exec=/bin/cat", "--", "/img/data")
+    result = rkt.run("run", "--net=none", *volume, *words, check=254)
+    assert "verification failed" in result.stderr
+    assert rkt.pods() == {}
+    rkt.run(
+        "trust", "--prefix=example.com/signed-data", "--skip-fingerprint-review", images.key_file, check=0
+    )
+    assert rkt.run("run", "--net=none", *volume, *words, check=0).stdout == "signed-data\n"
+    prepared = [rkt.run("prepare", *volume, *words, check=0).stdout.strip() for _ in range(2)]
+    rkt.run("gc", "--grace-period=0", check=0)
+    rkt.run("image", "gc", "--grace-period=0s", check=0)
+    assert rkt.run("run-prepared", "--net=none", prepared[0], check=0).stdout == "signed-data\n"
+    directory = f"{rkt.local}/trustedkeys/prefix.d/example.com/signed-data"
+    (key,) = os.listdir(directory)
+    os.unlink(f"{directory}/{key}")
+    result = rkt.run("run-prepared", "--net=none", prepared[1], check=254)
+    assert "is no longer trusted" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--volume=a,kind=image", 'source for image volume "a" cannot be empty'),
+        ("--volume=a,kind=image,source=example.com/x,readOnly=false", 'image volume "a" is always read-only'),
+        ("--volume=a,kind=image,source=localhost/there-is-none", "localhost/there-is-none"),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_said_before_a_pod_is_made(
+    bench: Bench, flag: str, message: str
+) -> None:
+    """An image that cannot be had ends the command."""
+    before = bench.rkt.pods()
+    result = bench.rkt.run(
+        "run", INSECURE, "--net=none", "--pull-policy=never", flag, bench.image(), check=254
+    )
+    assert message in result.stderr
+    assert bench.rkt.pods() == before
 
 
 # In memory ------------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ PREPARE_FLAGS = (
     Flag(
         name="volume",
         kind=LIST,
-        help="volume for the apps to mount; kinds are host, empty, tmpfs and device",
+        help="volume for the apps to mount; kinds are host, empty, tmpfs, device and image",
         metavar="NAME,kind=KIND,…",
     ),
 )

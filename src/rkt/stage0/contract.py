@@ -38,6 +38,8 @@ SUBCGROUP = "subcgroup"
 LOGS = "logs"
 #: Backing directories of empty volumes.
 SHARED_VOLUMES = "sharedVolumes"
+#: Volumes of images, each mounted read-only at ``NAME/rootfs`` before stage1 starts.
+IMAGE_VOLUMES = "imageVolumes"
 #: Listening socket of the pod's supervisor (SOCK_SEQPACKET, mode 0600), for stop and live changes.
 CONTROL_SOCKET = "control"
 

@@ -14,7 +14,7 @@ from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
 from rkt.schema import jsontext
-from rkt.schema.appc import parse_image_manifest, parse_pod_manifest
+from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest, PodRequest
     from rkt.schema.appc import ImageManifest, PodManifest
+    from rkt.stage0.image_volumes import ImageVolume
     from rkt.stage0.stage1 import Choice
     from rkt.store.record import ImageRecord
 
@@ -70,6 +71,7 @@ class _Plan(Record):
     has_ports: bool
     overlay: bool
     ranges: list[tuple[int, int]] | None
+    volumes: list[ImageVolume] = []
 
 
 def prepare(
@@ -142,6 +144,15 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         data, manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
     else:
         data, manifest, apps = _from_images(request, settings, store)
+    volumes: list[ImageVolume] = []
+    if any(volume.kind == VOLUME_IMAGE for volume in manifest.volumes):
+        from rkt.stage0.image_volumes import find_image_volumes, with_ids
+
+        own = request.pod_manifest_path is not None
+        policy = POLICY_NEVER if own else request.pull_policy
+        volumes = find_image_volumes(manifest, settings, store, pull_policy=policy)
+        if not own:
+            data = jsontext.dump(with_ids(manifest, volumes).to_json()).encode()
     overlay = not request.no_overlay
     if overlay and (reason := roots.overlay_unsupported(settings.data_dir)):
         tell(settings, f'disabling overlay support: "{reason}"')
@@ -161,6 +172,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         has_ports=bool(manifest.ports),
         overlay=overlay,
         ranges=ranges,
+        volumes=volumes,
     )
 
 
@@ -263,6 +275,9 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
         pod.write(f"appsinfo/{app.name}/manifest", app.manifest)
         pod.write(f"appsinfo/{app.name}/{VERDICT}", _seal_verdict(app.image.verdict))
         _write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
+    for volume in plan.volumes:
+        pod.write(f"{volume.directory}/{VERDICT}", _seal_verdict(volume.image.verdict))
+        _write_dependencies(pod, volume.directory, volume.composed)
     if plan.overlay:
         _lay_out_overlays(pod, plan, store, ids)
     else:
@@ -294,8 +309,13 @@ def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
     for app in plan.apps:
         pod.make_directory(f"appsinfo/{app.name}")
         roots.record_layers(pod, app.name, app.image.key, app.composed.layers)
-    images = [plan.stage1, *(app.image for app in plan.apps)]
-    for composed in (plan.stage1_composed, *(app.composed for app in plan.apps)):
+    if plan.volumes:
+        from rkt.stage0.image_volumes import refer
+
+        refer(pod, plan.volumes)
+    images = [plan.stage1, *(app.image for app in plan.apps), *(each.image for each in plan.volumes)]
+    made = [plan.stage1_composed, *(app.composed for app in plan.apps)]
+    for composed in (*made, *(each.composed for each in plan.volumes)):
         if not composed.parts:
             continue
         if composed.layers[0].startswith("deps-"):
@@ -394,8 +414,13 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
     """
     opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
     apps = status.app_names(pod)
-    paths = [STAGE1_VERDICT, *(f"appsinfo/{app}/{VERDICT}" for app in apps)]
-    for directory in ("stage1", *(f"appsinfo/{app}" for app in apps)):
+    used = [f"appsinfo/{app}" for app in apps]
+    if pod.has(contract.IMAGE_VOLUMES):
+        from rkt.stage0.image_volumes import directories
+
+        used += directories(pod)
+    paths = [STAGE1_VERDICT, *(f"{directory}/{VERDICT}" for directory in used)]
+    for directory in ("stage1", *used):
         if pod.has(f"{directory}/{DEPENDENCIES}"):
             names = sorted(os.listdir(f"{pod.path}/{directory}/{DEPENDENCIES}"))
             paths += [f"{directory}/{DEPENDENCIES}/{name}" for name in names]

@@ -118,6 +118,10 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
         roots.link_mtab(app, users.ids if users else None)
     if users is not None:
         users.close()
+    if pod.has(contract.IMAGE_VOLUMES):
+        from rkt.stage0.image_volumes import mount_image_volumes
+
+        mount_image_volumes(pod, store)
     _write_resolver_files(options, pod)
     _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod)
 

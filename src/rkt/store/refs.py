@@ -23,7 +23,8 @@ _KEY_FILE_BYTES = 1 << 16
 def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[ImageKey | TreeID]:
     """Images and rendered trees that pods in these states refer to.
 
-    Of stage1 by ``stage1TreeStoreID`` and ``stage1/layers``, of each app by ``treeStoreID`` and ``layers`` in ``appsinfo``.
+    Of stage1 by ``stage1TreeStoreID`` and ``stage1/layers``, of each app by ``treeStoreID`` and ``layers`` in ``appsinfo``,
+    of each volume that is an image by those in ``imageVolumes``.
 
     The caller holds the prepare lock exclusively, so that no pod is between look-up and reference. A pod may still be
     renamed to a later state meanwhile; the states are read in the order of that life, so it is seen at least once.
@@ -71,6 +72,9 @@ def _pod_keys(pod_path: str) -> Iterator[ImageKey | TreeID]:
     for app in _entries(f"{pod_path}/appsinfo"):
         yield from _file_keys(f"{pod_path}/appsinfo/{app}/treeStoreID")
         yield from _file_keys(f"{pod_path}/appsinfo/{app}/layers")
+    for volume in _entries(f"{pod_path}/imageVolumes"):
+        yield from _file_keys(f"{pod_path}/imageVolumes/{volume}/treeStoreID")
+        yield from _file_keys(f"{pod_path}/imageVolumes/{volume}/layers")
 
 
 def _file_keys(path: str) -> Iterator[ImageKey | TreeID]:

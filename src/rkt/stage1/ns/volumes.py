@@ -11,7 +11,13 @@ import os
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, libc, mount
-from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY, VOLUME_DEVICE, VOLUME_TMPFS
+from rkt.schema.appc import (
+    ANNOTATION_DOCKER_REPOSITORY,
+    VOLUME_DEVICE,
+    VOLUME_HOST,
+    VOLUME_IMAGE,
+    VOLUME_TMPFS,
+)
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
@@ -81,11 +87,15 @@ class Volume:
             tree = mount.clone(
                 self.fd, attributes=attributes, recursive=wanted.recursive, propagation=libc.MS_PRIVATE
             )
-            if users is not None and wanted.source is not None and kind in {_DIRECTORY, _FILE}:
+            if (
+                users is not None
+                and wanted.kind in {VOLUME_HOST, VOLUME_IMAGE}
+                and kind in {_DIRECTORY, _FILE}
+            ):
                 from rkt.stage1.ns.users import map_volume
 
                 depth = libc.AT_RECURSIVE if wanted.recursive else 0
-                map_volume(tree, users, depth, f"volume {str(wanted.name)!r}: {wanted.source}")
+                map_volume(tree, users, depth, f"volume {str(wanted.name)!r}: {wanted.source or 'the image'}")
         except OSError as e:
             if e.errno == errno.EINVAL:
                 raise Stage1Error(
@@ -151,6 +161,8 @@ class Volumes:
 
 
 def _open(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[[str], None]) -> int:
+    if wanted.kind == VOLUME_IMAGE:
+        return os.open(f"{contract.IMAGE_VOLUMES}/{wanted.name}/rootfs", _OPEN_DIRECTORY)
     if wanted.source is None:
         return _open_empty(wanted, app, ids, warn)
     try:
