@@ -370,7 +370,7 @@ def test_environment_files(tmp_path: Path) -> None:
         (b"=1", 'invalid environment variable name ""'),
         (b" A=1", "invalid environment variable name"),
         (b"A=\0", "NUL"),
-        (b"A=\xff", "cannot read environment file"),
+        (b"A=\xff", "is not UTF-8"),
         (b"A=" + b"x" * (4 << 20), "larger than"),
         (None, "No such file or directory"),
     ],
