@@ -13,6 +13,7 @@ import pytest
 
 from rkt.linux import cgroup, libc, mount, pidfd
 from tests.lib.isolated import errno_of, run_isolated
+from tests.lib.pace import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def members(pid: int, text: str) -> set[str]:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what a child is about to do."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.002)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import write_aci
-from tests.lib.pace import rounds
+from tests.lib.pace import SLOWNESS, rounds
 from tests.lib.server import Page, Server
 from tests.lib.store import listing
 
@@ -89,7 +89,7 @@ def test_kill_during_a_download(rkt: Rkt) -> None:
             url = server.put("/stalls.aci", page)
             server.requests.clear()
             process = rkt.popen(INSECURE, "fetch", url)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 20 * SLOWNESS
             while not server.requests and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.1)
@@ -109,7 +109,7 @@ def test_interrupt(rkt: Rkt) -> None:
         page = Page(file.read(), stall=1000)
     with Server() as server:
         process = rkt.popen(INSECURE, "fetch", server.put("/stalls.aci", page))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * SLOWNESS
         while not server.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.lib.aci import write_aci
 from tests.lib.keys import KeyRing
+from tests.lib.pace import SLOWNESS
 from tests.lib.server import Page, Server
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def kill_at(rkt: Rkt, server: Server, page: Page, count: int) -> None:
     """Let a fetch receive so many bytes, and kill it."""
     url = server.put("/app.aci", Page(page.body, headers=page.headers, stall=count, ranges=True))
     process = rkt.popen(INSECURE, "fetch", url)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while partial_bytes(rkt) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()

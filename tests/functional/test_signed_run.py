@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import ROOT
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def test_an_app_that_does_not_obey_is_killed_after_its_time(rkt: Rkt, images: Im
     """SIGTERM ignored: SIGKILL after the stop time, status 137; a second signal does not wait."""
     path = images.script("example.com/stubborn", "trap '' TERM\necho up\nwhile :; do sleep 0.1; done")
     process = rkt.popen(INSECURE, "run", path)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while "up" not in process.stdout_text and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -140,7 +141,7 @@ def test_the_pod_dies_with_its_supervisor(rkt: Rkt, images: Images) -> None:
     first = rkt.pid(uuid)
     process.kill()
     process.wait(10)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * SLOWNESS
     while os.path.exists(f"/proc/{first}") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not os.path.exists(f"/proc/{first}")

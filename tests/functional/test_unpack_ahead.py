@@ -12,6 +12,7 @@ import pytest
 
 from tests.lib.aci import write_aci
 from tests.lib.keys import KeyRing
+from tests.lib.pace import SLOWNESS
 from tests.lib.server import Page, Server
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def test_files_appear_while_the_download_runs(rkt: Rkt, server: Server) -> None:
     body = make(rkt)
     url = server.put("/app.aci", Page(body, headers=TAG, ranges=True, stall=len(body) * 9 // 10))
     process = rkt.popen(INSECURE, "fetch", url)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while unpacked(rkt) < FILES * 8 // 10:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.texts()
@@ -127,7 +128,7 @@ def test_an_interrupt_takes_everything_back(rkt: Rkt, server: Server) -> None:
     body = make(rkt)
     url = server.put("/app.aci", Page(body, headers=TAG, ranges=True, stall=len(body) // 2))
     process = rkt.popen(INSECURE, "fetch", url)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while not unpacked(rkt):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.texts()

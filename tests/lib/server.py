@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.lib.pace import SLOWNESS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
@@ -312,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, page: Page, start: int) -> None:
         sent = 0
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * SLOWNESS
         while page.after and page.after not in self.server.owner.paths():
             if self.server.owner.pause(0.02) or time.monotonic() > deadline:
                 return
@@ -338,7 +340,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _wait_for_the_client(self) -> None:
         self.connection.settimeout(0.05)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * SLOWNESS
         while time.monotonic() < deadline and not self.server.owner.pause(0):
             try:
                 if not self.connection.recv(1):

@@ -7,6 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from tests.lib.pace import SLOWNESS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,7 +47,7 @@ class Seen:
 
 def worker(name: str, ancestor: int, accept: Callable[[Seen], bool]) -> Seen:
     """The process of that name below an ancestor that is process 1 of a pid namespace, once it is confined."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * SLOWNESS
     while time.monotonic() < deadline:
         for entry in os.listdir("/proc"):
             try:
