@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib import aci
 from tests.lib.aci import write_aci
 from tests.lib.keys import KeyRing
 from tests.lib.pace import SLOWNESS
@@ -138,3 +140,21 @@ def test_an_interrupt_takes_everything_back(rkt: Rkt, server: Server) -> None:
     assert os.listdir(f"{rkt.data}/cas/tmp") == []
     assert len(os.listdir(f"{rkt.data}/cas/partial")) == 2
     assert rkt.leaks() == []
+
+
+def test_what_cannot_be_unpacked_is_not_downloaded_to_its_end(rkt: Rkt, server: Server) -> None:
+    """An entry that breaks a rule ends the fetch when it comes, names itself, and leaves no bytes to go on with."""
+    data = aci.tar_bytes(
+        [
+            aci.manifest_entry(json.dumps(aci.image_manifest(NAME, ["/bin/app"])).encode()),
+            aci.directory("rootfs"),
+            aci.Entry("rootfs/../../outside"),
+            aci.Entry("rootfs/rest", content=os.urandom(8 << 20)),
+        ]
+    )
+    url = server.put("/app.aci", Page(data, headers=TAG, ranges=True, pace_seconds=0.05))
+    refused = rkt.run(INSECURE, "fetch", url, check=254)
+    assert "rootfs/../../outside" in refused.stderr
+    assert server.sent["/app.aci"] < len(data) * 3 // 4
+    assert os.listdir(f"{rkt.data}/cas/partial") == []
+    assert os.listdir(f"{rkt.data}/cas/tmp") == []
