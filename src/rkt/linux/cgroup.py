@@ -465,9 +465,11 @@ class Group:
             _write_if_there(f"{unified}/cgroup.kill", b"1")
         deadline = time.monotonic() + timeout_seconds
         pause = 0.0005
-        pids = self._find("pids")
+        pids = None
         ceiling = b""
         while left := self.pids() - {os.getpid()}:
+            # Not before: a group that somebody else has removed meanwhile has no controllers to ask for.
+            pids = pids or self._find("pids")
             if pids is not None and not ceiling:
                 ceiling = _read(f"{pids[1]}/pids.max").encode()
                 _write(f"{pids[1]}/pids.max", b"0")
