@@ -271,24 +271,6 @@ hostname
     assert said == ["3", "null", "1", "out", "shm", "killed", "5:6", "private", "mounted"]
 
 
-def test_another_user_can_open_its_streams(module_rkt: Rkt, image: str) -> None:
-    """An app that is not root can open ``/dev/stdout``, as many programs that log there do."""
-    assert (
-        module_rkt.run(
-            "run",
-            INSECURE,
-            USERS,
-            image,
-            "--user=user1",
-            "--",
-            "-c",
-            "echo out > /dev/stdout; id -u",
-            check=0,
-        ).stdout
-        == "out\n1000\n"
-    )
-
-
 @pytest.mark.parametrize("way", ["run", "prepare"])
 def test_pod_manifest_users(module_rkt: Rkt, image: str, way: str) -> None:
     """Users and groups of a pod manifest: numbers, names, owners of files (runtime P18)."""

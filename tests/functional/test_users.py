@@ -71,6 +71,20 @@ def test_an_app_runs_as_its_image_says_or_else_its_flags(identities: dict[str, s
     assert identities[row.lower()] == f"{ROWS[row][3]}\n"
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [[], pytest.param(["--private-users"], marks=needs_idmapped_mounts)],
+    ids=["host's users", "own users"],
+)
+def test_another_user_can_open_its_streams(module_rkt: Rkt, images: Images, flags: list[str]) -> None:
+    """An app that is not root can open ``/dev/stdout`` and ``/dev/stderr``, as many programs that log there do."""
+    image = stored(module_rkt, inspect_image(images, "streams"))
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; id -u"
+    done = module_rkt.run("run", INSECURE, *flags, *shell_app(image, "app", script, "--user=user1"), check=0)
+    assert done.stdout == "out\n1000\n"
+    assert done.stderr.endswith("err\n")
+
+
 def test_supplementary_groups(module_rkt: Rkt, images: Images) -> None:
     """An app has the groups of its image or of its flags, its own group among them, and none of the host's (runtime R29, cli R16, RN12)."""
     image = stored(

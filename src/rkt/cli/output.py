@@ -181,7 +181,7 @@ def human_size(size_bytes: int) -> str:
     size = float(size_bytes)
     units = iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
     unit = ""
-    while not unit or size >= 1023.5:
+    while not unit or (size >= 1023.5 and unit != "EiB"):
         size /= 1024
         unit = next(units)
     return f"{size:.1f}{unit}" if size < 9.95 else f"{size:.0f}{unit}"

@@ -100,6 +100,7 @@ def test_long_times_drop_trailing_zeros(monkeypatch: pytest.MonkeyPatch) -> None
         (2469606195, "2.3GiB"),
         ((1 << 20) - 1, "1.0MiB"),
         (10 * 1024 - 1, "10KiB"),
+        (3 << 70, "3072EiB"),
     ],
 )
 def test_sizes_have_one_decimal_below_ten(size: int, shown: str) -> None:

@@ -414,6 +414,25 @@ class EmptyInput(Step):
         os.dup2(fd, 0)
 
 
+class OwnStreams(Step):
+    """Give pipes to the app's user, so that it can open them again by name, as programs that log to ``/dev/stdout`` do."""
+
+    __slots__ = ("streams", "uid")
+
+    def __init__(self, uid: int, streams: tuple[int, ...]) -> None:
+        self.uid = uid
+        self.streams = streams
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return f"streams belong to {self.uid}"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        for stream in self.streams:
+            os.fchown(stream, self.uid, -1)
+
+
 class NewSession(Step):
     """A session and a kernel session keyring of its own (invariant RN18)."""
 

@@ -57,18 +57,16 @@ def main(argv: list[str]) -> int:
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
-    return _Entering(
-        plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments, plan.uid)
-    ).run()
+    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments)).run()
 
 
-def _join_users(pid: int, arguments: RunArguments, uid: int) -> JoinUsers | None:
+def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
     """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
     if not arguments.private_users:
         return None
     from rkt.stage1.ns.users import JoinUsers, open_users, parse_ids
 
-    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)), uid)
+    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)))
 
 
 def load_run_arguments() -> RunArguments:
@@ -219,10 +217,12 @@ class _Entering:
         """Become the command; never returns."""
         try:
             steps.NewSession().apply(-1)
-            if self._join_users is not None:
-                # Pipes of ours; the operator's are his.
-                self._join_users.streams = tuple(theirs for _, theirs in self._pipes.values())
-                self._join_users.apply(-1)
+            users = self._join_users
+            owner = self._plan.uid if users is None else users.users.ids.outside(self._plan.uid)
+            # Pipes of ours; the operator's are his.
+            steps.OwnStreams(owner, tuple(theirs for _, theirs in self._pipes.values())).apply(-1)
+            if users is not None:
+                users.apply(-1)
             if self._has_pty:
                 master, slave = terminal.open_pty(self._plan.uid)
                 terminal.send_descriptor(self._channel[1], master)

@@ -246,8 +246,11 @@ def build_app_plan(
     plan += _engine_files(own, arguments)
     plan += [volume.attach(users) for volume in volumes]
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
+    owner = execute.uid if users is None else users.ids.outside(execute.uid)
+    if owner:
+        plan.append(steps.OwnStreams(owner, (1, 2)))
     if users is not None:
-        plan.append(JoinUsers(users, execute.uid))
+        plan.append(JoinUsers(users))
     return AppPlan(
         name=app.name,
         root_fd=root_fd,

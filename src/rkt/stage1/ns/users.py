@@ -137,16 +137,14 @@ class Give(Step):
 class JoinUsers(Step):
     """Join the pod's user namespace, where the process has every capability over what is the pod's, and none beyond.
 
-    The app's output pipes are given to its user, so that ``/dev/stdout`` can be opened. Until it executes something, no
-    process of the pod may look into this one, which still remembers the host (CVE-2016-8649).
+    Until it executes something, no process of the pod may look into this one, which still remembers the host
+    (CVE-2016-8649).
     """
 
-    __slots__ = ("streams", "uid", "users")
+    __slots__ = ("users",)
 
-    def __init__(self, users: UserNamespace, uid: int, *, streams: tuple[int, ...] = (1, 2)) -> None:
+    def __init__(self, users: UserNamespace) -> None:
         self.users = users
-        self.uid = uid
-        self.streams = streams
 
     def describe(self) -> str:
         """See ``Step``."""
@@ -154,8 +152,6 @@ class JoinUsers(Step):
 
     def apply(self, root_fd: int) -> None:
         """See ``Step``."""
-        for stream in self.streams:
-            os.fchown(stream, self.users.ids.outside(self.uid), -1)
         libc.prctl(libc.PR_SET_DUMPABLE, 0)
         # A terminal that is opened from here on must be somebody's whom the namespace knows.
         userns.assume_owner(self.users.ids.first)
