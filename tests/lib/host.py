@@ -135,9 +135,12 @@ def _has_mounted(pid: int, mark: bytes) -> bool:
 def _is_nobody_elses(pid: int, mark: bytes) -> bool:
     """Whether a process that has ``mark`` mounted is there because of us.
 
-    A mount namespace made by anybody while a test has something mounted on the host shows that mount too. Ours are
-    our descendants, and orphans: going up from those, there is nobody but their like before an ancestor of ours.
+    A mount namespace made by anybody while a test has something mounted on the host shows that mount too, and so does
+    that of a service of systemd. Ours are younger than we are, and our descendants or orphans: going up from those,
+    there is nobody but their like before an ancestor of ours.
     """
+    if (_start_ticks(pid) or 0) < (_start_ticks(os.getpid()) or 0):
+        return False
     own = _ancestors(os.getpid())
     for each in _ancestors(pid):
         if each in own:
