@@ -829,7 +829,7 @@ def test_files_of_an_image_as_a_volume(bench: Bench, by: str, private: tuple[str
 
 def test_an_image_that_is_a_volume_is_judged_and_kept(rkt: Rkt, images: Images) -> None:
     """Like an app's: not without a signature, not by gc, not after its key is gone."""
-    app = images.busybox("example.com/signed-app", file="signed-app")
+    app = images.busybox("example.com/signed-app")
     path = data_image(rkt.base, "signed-data")
     for each in (app, path):
         images.sign(each)

@@ -21,21 +21,13 @@ def is_sealed() -> bool:
     return bool(os.statvfs(_SELF).f_flag & os.ST_RDONLY)
 
 
-def seal() -> None:
-    """Make the interpreter read-only for what is executed from now on; the mount namespace must be our own.
-
-    Raises:
-        OSError: it could not be done; a program that was replaced since it started cannot be found.
-    """
-    path = os.readlink(_SELF)
-    mount.bind(path, path, attributes=libc.MOUNT_ATTR_RDONLY, recursive=False)
-
-
 def seal_in_own_namespace() -> None:
-    """Leave the caller's mount namespace, then ``seal``.
+    """Leave the caller's mount namespace, and make the interpreter read-only for what is executed from then on.
 
     Raises:
-        OSError: as ``seal``, or there is no right to.
+        OSError: there is no right to, or the program was replaced since it started and cannot be found.
     """
+    # Below a chroot the link can only be read from the namespace in which the program was executed.
+    path = os.readlink(_SELF)
     mount.enter_own_namespace()
-    seal()
+    mount.bind(path, path, attributes=libc.MOUNT_ATTR_RDONLY, recursive=False)
