@@ -30,6 +30,7 @@ COMMANDS = {
     "list": "list",
     "status": "status",
     "logs": "logs",
+    "top": "top",
     "wait": "wait",
     "enter": "enter",
     "stop": "stop",
