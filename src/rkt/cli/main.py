@@ -31,6 +31,7 @@ COMMANDS = {
     "status": "status",
     "logs": "logs",
     "top": "top",
+    "stats": "stats",
     "wait": "wait",
     "enter": "enter",
     "stop": "stop",

@@ -153,6 +153,10 @@ class Group:
         """Whether limits of a controller can be set on this group."""
         return self._find(controller) is not None
 
+    def counter(self, controller: str) -> tuple[int, str] | None:
+        """Version and directory in which a controller counts for this group itself; None where it does not."""
+        return self._find(controller)
+
     def _find(self, controller: str) -> tuple[int, str] | None:
         for hierarchy, _, directory in self._paths:
             if hierarchy.version == 1:

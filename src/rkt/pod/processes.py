@@ -39,7 +39,7 @@ class Process(Record):
         cpu_seconds: time it has used, without its children.
         waited_cpu_seconds: time used by children that are gone.
         cpu_percent: of one CPU, over the time since it was started.
-        rss_bytes: resident memory.
+        rss_bytes: resident memory; ``anonymous_bytes``: what of it is not of files and cannot be shared with others.
         started_ns: since the epoch.
         comm: the kernel's name for it, escaped.
         command: the command line, escaped, arguments separated by spaces.
@@ -56,6 +56,7 @@ class Process(Record):
     waited_cpu_seconds: float
     cpu_percent: float
     rss_bytes: int
+    anonymous_bytes: int
     started_ns: int
     comm: str
     command: str
@@ -155,6 +156,7 @@ def _read(
         waited_cpu_seconds=(int(fields[13]) + int(fields[14])) / clock.ticks,
         cpu_percent=round(100 * cpu_seconds / age, 1),
         rss_bytes=int(fields[21]) * clock.page_bytes,
+        anonymous_bytes=int(status.get(b"RssAnon", b"0").split()[0]) << 10,
         started_ns=started_ns,
         comm=comm,
         # Kernel threads and zombies have no command line; as ps shows them.
