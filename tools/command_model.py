@@ -42,6 +42,10 @@ def default_text(flag: Flag) -> str:
     return str(flag.default) if isinstance(flag.default, str) else render_duration(flag.default)
 
 
+def _words(flag: Flag) -> list[str]:
+    return [f"-{flag.short}", f"--{flag.name}"] if flag.short else [f"--{flag.name}"]
+
+
 def add_flag(group: argparse._ActionsContainer, flag: Flag, *, with_default: bool) -> argparse.Action:
     """One option; its ``completes`` word is kept as an attribute."""
     help_text = option_help(flag)
@@ -49,7 +53,7 @@ def add_flag(group: argparse._ActionsContainer, flag: Flag, *, with_default: boo
         help_text += f" (default: {default_text(flag)})"
     help_text = help_text.replace("%", "%%")
     if flag.kind == BOOL:
-        action = group.add_argument(f"--{flag.name}", action="store_true", help=help_text)
+        action = group.add_argument(*_words(flag), action="store_true", help=help_text)
     else:
         choices = [choice for choice in flag.choices if choice] or None
         action = group.add_argument(

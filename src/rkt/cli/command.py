@@ -37,6 +37,7 @@ class Flag(Record):
         hidden: works, but is left out of help.
         deprecated: the name of the flag to use instead; prints a notice.
         completes: ``image``, ``pod``, ``file``, ``directory`` or empty.
+        short: one letter that stands for it after one dash, of a flag without a value.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Flag(Record):
     hidden: bool = False
     deprecated: str = ""
     completes: str = ""
+    short: str = ""
 
 
 class Command(Record):

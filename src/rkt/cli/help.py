@@ -64,7 +64,8 @@ def wrap(text: str, columns: int, indent: int) -> list[str]:
 def option_head(flag: Flag) -> str:
     """``--name=default``; strings quoted, what may be left out in brackets."""
     if flag.kind == BOOL:
-        return f"--{flag.name}={'true' if flag.default else 'false'}"
+        short = f"-{flag.short}, " if flag.short else ""
+        return f"{short}--{flag.name}={'true' if flag.default else 'false'}"
     if flag.kind == DURATION:
         return f"--{flag.name}={render_duration(flag.default)}"
     if flag.bare:

@@ -3,74 +3,216 @@
 
 from __future__ import annotations
 
-from rkt.cli.command import BOOL, Command, Flag
+from rkt.cli.command import BOOL, LIST, Command, Flag
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
 from rkt.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.pod.lifecycle import Pod
+    from rkt.pod.log import Entry
+
+#: As shells report a program that was ended by Ctrl-C.
+_INTERRUPTED = 130
+_BUFFER_BYTES = 1 << 16
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 
 def run(invocation: Invocation) -> int:
-    """Print the log of one app, or of all: what went to standard error goes to standard error again."""
-    import os
+    """Print the log of some apps, or of all: what went to standard error goes to standard error again."""
     import sys
 
-    from rkt.linux.files import write_all
-    from rkt.pod import log, status
+    from rkt.cli.output import message
+    from rkt.pod import log
 
     values = invocation.values
     tail = _tail(values["tail"])
+    since, until = (_time(values[name], f"--{name}") for name in ("since", "until"))
+    if since and until and since >= until:
+        raise UsageError("--since must be before --until")
+    follow = values["follow"]
     with one_pod(invocation) as pod:
-        apps = [app.name for app in status.read_summary(pod).apps]
-        wanted = values["app"]
-        if wanted and wanted not in apps:
-            raise NotFound(f'no app "{wanted}" in pod "{pod.uuid}"', hint=f"apps: {', '.join(apps)}")
+        wanted, several = _apps(pod, list(dict.fromkeys(values["app"])))
         sys.stdout.flush()
-        terminals = {"stdout": os.isatty(1), "stderr": os.isatty(2)}
-        descriptors = {"stdout": 1, "stderr": 2}
-        entries = log.read_all(pod, [wanted] if wanted else apps, tail)
-        for app, entry in entries:
-            text = log.escape_controls(entry.text) if terminals[entry.stream] else entry.text
-            parts = []
-            if values["timestamps"] and entry.begins:
-                parts.append(entry.time + b" ")
-            if len(apps) > 1 and not wanted and entry.begins:
-                parts.append(f"[{app}] ".encode())
-            parts.append(text)
-            if not entry.partial:
-                parts.append(b"\n")
-            write_all(descriptors[entry.stream], b"".join(parts))
+        printer = _Printer(
+            json=values["format"] == "json", times=values["timestamps"], names=several or len(wanted) > 1
+        )
+        with log.Reader(pod, wanted or None, tail=tail, since=since, until=until, follow=follow) as reader:
+            try:
+                for turn in reader.turns():
+                    for app, entry in turn:
+                        printer.add(app, entry)
+                    printer.flush()
+                    for app in reader.missed():
+                        message(
+                            invocation.settings,
+                            f'app "{app}" wrote faster than this was read: lines may be missing here',
+                        )
+            except KeyboardInterrupt:
+                return _INTERRUPTED
     return 0
 
 
+def _apps(pod: Pod, wanted: list[str]) -> tuple[list[str], bool]:
+    """The apps asked for, none for all; and whether there is more than one to tell apart."""
+    from rkt.pod import log, status
+
+    apps = [app.name for app in status.read_summary(pod).apps]
+    known = list(dict.fromkeys(apps + log.log_names(pod)))
+    for name in wanted:
+        if name not in known:
+            raise NotFound(f'no app "{name}" in pod "{pod.uuid}"', hint=f"apps: {', '.join(known)}")
+    return wanted, not wanted and len(known) > 1
+
+
+class _Printer:
+    """Writes entries as text or JSON, many at once but never one later than its turn."""
+
+    def __init__(self, *, json: bool, times: bool, names: bool) -> None:
+        import os
+
+        self._json = json
+        self._times = times
+        self._names = names
+        self._terminals = {stream: os.isatty(fd) for stream, fd in _DESCRIPTORS.items()}
+        self._fd = 1
+        self._pending = bytearray()
+        # (app, stream) of a line that is not complete, by descriptor.
+        self._open: dict[int, tuple[str, str]] = {}
+
+    def add(self, app: str, entry: Entry) -> None:
+        """Queue one entry; a change of the descriptor writes what was before."""
+        fd = 1 if self._json else _DESCRIPTORS[entry.stream]
+        if fd != self._fd or len(self._pending) > _BUFFER_BYTES:
+            self.flush()
+        self._fd = fd
+        self._pending += self._json_line(app, entry) if self._json else self._text(fd, app, entry)
+
+    def flush(self) -> None:
+        """Write what is queued."""
+        from rkt.linux.files import write_all
+
+        data = bytes(self._pending)
+        self._pending.clear()
+        write_all(self._fd, data)
+
+    def _text(self, fd: int, app: str, entry: Entry) -> bytes:
+        from rkt.pod import log
+
+        parts = []
+        goes_on = not entry.begins and self._open.get(fd) == (app, entry.stream)
+        if fd in self._open and not goes_on:
+            parts.append(b"\n")
+        if not goes_on:
+            if self._times:
+                parts.append(entry.time + b" ")
+            if self._names:
+                parts.append(f"[{app}] ".encode())
+        parts.append(log.escape_controls(entry.text) if self._terminals[entry.stream] else entry.text)
+        if entry.partial:
+            self._open[fd] = (app, entry.stream)
+        else:
+            parts.append(b"\n")
+            self._open.pop(fd, None)
+        return b"".join(parts)
+
+    @staticmethod
+    def _json_line(app: str, entry: Entry) -> bytes:
+        from rkt.pod import log
+        from rkt.schema import jsontext
+
+        value = {
+            "time": entry.time.decode("ascii", "replace"),
+            "app": app,
+            "stream": entry.stream,
+            "text": entry.text.decode("utf-8", "replace"),
+            "partial": entry.partial,
+        }
+        try:
+            entry.text.decode("utf-8")
+        except UnicodeDecodeError:
+            import binascii
+
+            value["base64"] = binascii.b2a_base64(entry.text, newline=False).decode("ascii")
+        return log.escape_json(jsontext.dump(value)).encode() + b"\n"
+
+
 def _tail(text: str) -> int | None:
-    if not text:
+    if text in {"", "all"}:
         return None
-    if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"invalid value {text!r} for --tail: a number of lines is expected")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise UsageError(f"invalid value {text!r} for --tail: a number of lines, or all, is expected")
     return int(text)
+
+
+def _time(text: str, what: str) -> bytes:
+    """A moment, or how long ago it was, in the form of the log."""
+    if not text:
+        return b""
+    import time
+    from datetime import UTC, datetime
+
+    from rkt.cli.parse import FlagError, parse_duration
+    from rkt.pod import log
+
+    expected = UsageError(
+        f"invalid value {text!r} for {what}: a duration such as 10m or 1h30m, or a time such as "
+        "2026-01-31T12:00:00Z, is expected"
+    )
+    if "T" in text.upper():
+        try:
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is None:
+                raise UsageError(f"{what}={text} has no time zone", hint=f"{what}={text}Z")
+            moment = moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise expected from None
+        fraction = text.partition(".")[2]
+        digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
+        return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0").encode() + f".{digits[:9]:0<9}Z".encode()
+    try:
+        seconds = parse_duration(text)
+    except FlagError:
+        raise expected from None
+    if not 0 <= seconds <= 1e9:
+        raise expected
+    return log.timestamp(time.time_ns() - int(seconds * 1_000_000_000))
 
 
 COMMAND = Command(
     name="logs",
     summary="print what the apps of a pod wrote",
-    usage="[--app=APP] UUID",
+    usage="[--follow] [--app=APP] [--since=TIME] [--tail=N] UUID",
     description=(
-        "Prints the output of the apps so far, of several apps in the order of time, each line marked with its app. "
-        "What an app wrote to its standard error goes to standard error. On a terminal, control characters are made "
-        "visible instead of being obeyed."
+        "Prints the output of the apps, of several apps in the order of time, each line marked with its app; also of "
+        "pods that have exited, until gc removes them. What an app wrote to its standard error goes to standard error. "
+        "On a terminal, control characters are made visible instead of being obeyed; elsewhere every byte is passed "
+        "on as it was written. A line appears once it is complete.\n\n"
+        "--follow goes on with what the apps write, over rotations of the log, until the pod has ended. Ctrl-C ends "
+        "it with status 130.\n\n"
+        "TIME is a duration before now, such as 10m, or a time with its zone, such as 2026-01-31T12:00:00Z.\n\n"
+        "--format=json prints one object a line: time, app, stream, text, partial (the line goes on in the next "
+        "object of this stream), and base64 when the text is not UTF-8.\n\n"
+        "The log of an app takes at most 32 MiB in two files, of which the older goes first. For a reader that follows "
+        "and is behind, up to 80 MiB are kept; one that is further behind says that lines may be missing."
     ),
     run=run,
     flags=(
-        Flag(name="app", default="", help="only this app", metavar="APP"),
+        Flag(name="app", kind=LIST, help="only this app; may be repeated", metavar="APP"),
+        Flag(name="follow", kind=BOOL, default=False, help="go on until the pod has ended", short="f"),
+        Flag(name="format", default="", help="json: one object a line", metavar="FORMAT", choices=("json",)),
+        Flag(name="since", default="", help="only lines of this time or later", metavar="TIME"),
         Flag(name="tail", default="", help="only the last lines of each app", metavar="N"),
         Flag(
             name="timestamps", kind=BOOL, default=False, help="begin each line with the time it was written"
         ),
+        Flag(name="until", default="", help="only lines before this time", metavar="TIME"),
         UUID_FILE_FLAG,
     ),
     completes="pod",
-    examples=(("rkt logs --tail=20 web", "the last lines of the pod named web"),),
+    examples=(
+        ("rkt logs --tail=20 web", "the last lines of the pod named web"),
+        ("rkt logs -f --since=10m web", "the last ten minutes, and what comes"),
+    ),
 )

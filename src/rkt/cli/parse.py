@@ -353,6 +353,8 @@ class _Reader:
     ) -> int:
         """Read the flag at ``words[i]``; returns the index of the first word after it and its value."""
         word = words[i]
+        if len(word) == 2:
+            word = next((f"--{flag.name}" for flag in table.values() if flag.short == word[1]), word)
         if not word.startswith("--"):
             raise FlagError(
                 f"unknown shorthand flag: {quoted(word[1])} in {word}",

@@ -177,6 +177,11 @@ _LANDLOCK_PATH_BENEATH_ATTR = struct.Struct("=Qi")
 _CAP_HEADER = struct.Struct("Ii")
 _CAP_DATA = struct.Struct("6I")
 #: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
+# <linux/inotify.h>
+IN_MODIFY = 0x2
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+
 _CAP_VERSION = 0x20080522
 _STATFS_BYTES = 256
 #: SIGCHLD on every architecture that is listed above.
@@ -480,3 +485,19 @@ def renameat2(old_dirfd: int, old: bytes, new_dirfd: int, new: bytes, flags: int
     """renameat2(2); flag 1 is ``RENAME_NOREPLACE``, 2 ``RENAME_EXCHANGE``."""
     if _call("renameat2", old_dirfd, old, new_dirfd, new, flags) != 0:
         raise _fail("renameat2", new)
+
+
+def inotify_init1(flags: int) -> int:
+    """inotify_init1(2); flags are ``os.O_CLOEXEC`` and ``os.O_NONBLOCK``."""
+    fd = _call("inotify_init1", flags)
+    if fd < 0:
+        raise _fail("inotify_init1")
+    return fd
+
+
+def inotify_add_watch(fd: int, path: bytes, mask: int) -> int:
+    """inotify_add_watch(2)."""
+    watch = _call("inotify_add_watch", fd, path, mask)
+    if watch < 0:
+        raise _fail("inotify_add_watch", path)
+    return watch

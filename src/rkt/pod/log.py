@@ -11,6 +11,8 @@ app's: it is treated as hostile bytes (LG1, LG3).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 
 from rkt.errors import PodError
@@ -20,12 +22,20 @@ from rkt.stage0 import contract
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
 
     from rkt.pod.lifecycle import Pod
 
 _CHUNK = 1 << 16
 #: Longest line that is kept together, in bytes; a longer one comes in parts.
 _MAX_LINE_BYTES = 1 << 20
+#: Enough of a record to see its tag, in bytes.
+_HEAD_BYTES = 128
+#: A pod that is followed is looked at this often, for its end.
+_LOOK_SECONDS = 0.2
+#: After news this much is waited for more of it.
+_GATHER_SECONDS = 0.01
 
 
 class Entry(Record):
@@ -62,101 +72,383 @@ def parse_line(line: bytes) -> Entry | None:
     )
 
 
-def open_logs(pod: Pod, app: str) -> list[int]:
+def open_logs(pod: Pod, app: str, *, hold: bool = False) -> list[int]:
     """Descriptors of an app's log files, the older first; none when it wrote nothing.
 
-    Raises:
-        PodError: something else stands where a log should be.
-    """
-    found: list[int] = []
-    try:
-        for name in (f"{app}.log.1", f"{app}.log"):
-            try:
-                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                fd = os.open(f"{contract.LOGS}/{name}", flags, dir_fd=pod.fd)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            found.append(fd)
-            if os.fstat(fd).st_mode & 0o170000 != 0o100000:
-                raise PodError(f'{contract.LOGS}/{name} in pod "{pod.uuid}" is not a regular file')
-    except BaseException:
-        for fd in found:
-            os.close(fd)
-        raise
-    return found
-
-
-def read_entries(fd: int) -> Iterator[Entry]:
-    """Entries from the descriptor's position to the present end of the file; a last line still being written is left."""
-    goes_on: set[str] = set()
-    for line, cut in _lines(fd):
-        entry = parse_line(line)
-        if entry is None:
-            continue
-        partial = entry.partial or cut
-        yield entry.replace(partial=partial, begins=entry.stream not in goes_on)
-        if partial:
-            goes_on.add(entry.stream)
-        else:
-            goes_on.discard(entry.stream)
-
-
-def _lines(fd: int) -> Iterator[tuple[bytes, bool]]:
-    """Whole lines, and whether one was cut because it is longer than allowed; the rest of that one is dropped."""
-    rest = b""
-    dropping = False
-    while chunk := os.read(fd, _CHUNK):
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            if not dropping:
-                yield line, False
-            dropping = False
-        if len(rest) > _MAX_LINE_BYTES:
-            if not dropping:
-                yield rest, True
-            rest, dropping = b"", True
-
-
-def read_all(pod: Pod, apps: list[str], tail: int | None) -> Iterator[tuple[str, Entry]]:
-    """What several apps wrote, in the order of time.
+    The second follows directly on the first: a rotation between two looks is noticed.
 
     Args:
         pod: an open pod.
-        apps: their names.
-        tail: only this many last lines of each; ``None`` for all.
+        app: its name.
+        hold: take a shared lock on each, which makes stage1 wait with dropping it (``stage1.common.log``).
+    Raises:
+        PodError: something else stands where a log should be.
     """
-    from heapq import merge
+    while True:
+        found: list[int] = []
+        try:
+            older = _open_log(pod, f"{app}.log.1", found, hold=hold)
+            _open_log(pod, f"{app}.log", found, hold=hold)
+            if _identity(pod, f"{app}.log.1") == older:
+                return found
+        except BaseException:
+            _close_all(found)
+            raise
+        _close_all(found)
 
-    def stream(app: str, fds: list[int]) -> Iterator[tuple[str, Entry]]:
-        for fd in fds:
-            for entry in read_entries(fd):
-                yield app, entry
 
-    streams = []
-    descriptors = []
+def _open_log(pod: Pod, name: str, found: list[int], *, hold: bool) -> tuple[int, int] | None:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        for app in apps:
-            fds = open_logs(pod, app)
-            descriptors += fds
-            if tail is not None:
-                _seek_tail(fds, tail)
-            streams.append(stream(app, fds))
+        fd = os.open(f"{contract.LOGS}/{name}", flags, dir_fd=pod.fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found.append(fd)
+    held = os.fstat(fd)
+    if held.st_mode & 0o170000 != 0o100000:
+        raise PodError(f'{contract.LOGS}/{name} in pod "{pod.uuid}" is not a regular file')
+    if hold:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    return held.st_dev, held.st_ino
+
+
+def _identity(pod: Pod, name: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(f"{contract.LOGS}/{name}", dir_fd=pod.fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identity_of(fd: int) -> tuple[int, int]:
+    held = os.fstat(fd)
+    return held.st_dev, held.st_ino
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+class AppLog:
+    """The log of one app, read on from where it was left, over rotations.
+
+    Attributes:
+        app: the app's name.
+        missed: whether stage1 dropped a file that may not have been read: this reader fell too far behind.
+    """
+
+    __slots__ = (
+        "_continues",
+        "_dropping",
+        "_fds",
+        "_follow",
+        "_limit",
+        "_parts",
+        "_pod",
+        "_rest",
+        "app",
+        "missed",
+    )
+
+    def __init__(self, pod: Pod, app: str, *, follow: bool = False) -> None:
+        self.app = app
+        self.missed = False
+        self._pod = pod
+        self._follow = follow
+        self._fds = open_logs(pod, app, hold=follow)
+        self._limit = 0
+        self._rest = b""
+        self._dropping = False
+        self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._continues: set[str] = set()
+        self._mark()
+
+    def close(self) -> None:
+        """Close the files; what was held for this reader may be dropped then."""
+        _close_all(self._fds)
+
+    def refresh(self) -> None:
+        """Look what there is to read now; ``entries`` goes as far as that."""
+        if not self._fds:
+            self._fds = open_logs(self._pod, self.app, hold=self._follow)
+        elif _identity(self._pod, f"{self.app}.log") != _identity_of(self._fds[-1]):
+            self._follow_rotation()
+        self._mark()
+
+    def _mark(self) -> None:
+        self._limit = os.fstat(self._fds[-1]).st_size if self._fds else 0
+
+    def _follow_rotation(self) -> None:
+        """Add the files after the last one, which is held: without force its successors cannot be dropped."""
+        last = _identity_of(self._fds[-1])
+        found = open_logs(self._pod, self.app, hold=True)
+        identities = [_identity_of(fd) for fd in found]
+        if last in identities:
+            done = identities.index(last) + 1
+            known = found[:done]
+            found = found[done:]
+            _close_all(known)
+        elif len(found) > 1:
+            self.missed = True
+        self._fds += found
+
+    def seek_tail(self, lines: int) -> None:
+        """Pass over what is surely before the last ``lines`` lines."""
+        for fd in reversed(self._fds):
+            offset, lines = tail_offset(fd, lines)
+            os.lseek(fd, offset, os.SEEK_SET)
+
+    def entries(self) -> Iterator[Entry]:
+        """Lines up to where the files were at the last ``refresh``; one still being written is left."""
+        while self._fds:
+            is_last = len(self._fds) == 1
+            for line, cut in self._lines(self._fds[0], self._limit if is_last else None):
+                entry = parse_line(line)
+                if entry is not None:
+                    yield from self._join(entry, cut=cut)
+            if is_last:
+                return
+            os.close(self._fds.pop(0))
+            self._rest, self._dropping = b"", False
+
+    def leftovers(self) -> Iterator[Entry]:
+        """Beginnings of lines whose ends will not come."""
+        for stream, parts in self._parts.items():
+            if parts:
+                yield self._entry(Entry(time=parts[0], stream=stream, partial=True, text=b""))
+
+    def _join(self, entry: Entry, *, cut: bool) -> Iterator[Entry]:
+        """Put the parts of a line together. The first item of the list is the time of the last part."""
+        parts = self._parts[entry.stream]
+        if entry.partial or cut:
+            parts[:1] = [entry.time]
+            parts.append(entry.text)
+            if not cut and sum(map(len, parts)) <= _MAX_LINE_BYTES:
+                return
+            yield self._entry(entry.replace(partial=True, text=b""))
+        elif parts or entry.stream in self._continues:
+            yield self._entry(entry)
+        else:
+            yield entry
+
+    def _entry(self, last: Entry) -> Entry:
+        stream = last.stream
+        parts = self._parts[stream]
+        text = b"".join(parts[1:]) + last.text
+        begins = stream not in self._continues
+        parts.clear()
+        if last.partial:
+            self._continues.add(stream)
+        else:
+            self._continues.discard(stream)
+        return Entry(time=last.time, stream=stream, partial=last.partial, text=text, begins=begins)
+
+    def _lines(self, fd: int, limit: int | None) -> Iterator[tuple[bytes, bool]]:
+        """Whole lines, and whether one was cut because it is longer than allowed; the rest of that one is dropped."""
+        while True:
+            left = _CHUNK if limit is None else min(_CHUNK, limit - os.lseek(fd, 0, os.SEEK_CUR))
+            chunk = os.read(fd, left) if left > 0 else b""
+            if not chunk:
+                return
+            lines = (self._rest + chunk).split(b"\n")
+            self._rest = lines.pop()
+            for line in lines:
+                if not self._dropping:
+                    yield line, False
+                self._dropping = False
+            if len(self._rest) > _MAX_LINE_BYTES:
+                if not self._dropping:
+                    yield self._rest, True
+                self._rest, self._dropping = b"", True
+
+
+class Reader:
+    """The logs of several apps of a pod, in the order of time.
+
+    Args:
+        pod: an open pod.
+        apps: their names; ``None`` for all, also those that come later.
+        tail: only this many last lines of each at first; ``None`` for all.
+        since: only lines of this time or later, in the form of the log; empty for all.
+        until: only lines before this time; empty for all.
+        follow: hold the files until they are read; see ``turns``.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        apps: list[str] | None,
+        *,
+        tail: int | None = None,
+        since: bytes = b"",
+        until: bytes = b"",
+        follow: bool = False,
+    ) -> None:
+        self._pod = pod
+        self._apps = apps
+        self._tail = tail
+        self._since = since
+        self._until = until
+        self._follow = follow
+        self._logs: dict[str, AppLog] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for log in self._logs.values():
+            log.close()
+
+    def missed(self) -> list[str]:
+        """Apps of whose logs something may be missing since the last call."""
+        found = [app for app, log in self._logs.items() if log.missed]
+        for app in found:
+            self._logs[app].missed = False
+        return found
+
+    def turns(self) -> Iterator[Iterator[tuple[str, Entry]]]:
+        """What is there now; when following, again and again what is new, until the pod has ended."""
+        from rkt.pod import status
+
+        if not self._follow:
+            yield self._turn(last=True)
+            return
+        with _Watch(self._pod) as watch:
+            while True:
+                # In this order: what was written before the end is read after it was seen.
+                ended = not self._pod.refresh() or status.has_ended(self._pod) or self._is_past()
+                yield self._turn(last=ended)
+                if ended:
+                    return
+                watch.wait()
+
+    def _is_past(self) -> bool:
+        import time
+
+        return bool(self._until) and timestamp(time.time_ns()) >= self._until
+
+    def _turn(self, *, last: bool) -> Iterator[tuple[str, Entry]]:
+        from heapq import merge
+
+        fresh: set[str] = set()
+        for app in log_names(self._pod) if self._apps is None else self._apps:
+            if app not in self._logs:
+                self._logs[app] = AppLog(self._pod, app, follow=self._follow)
+                fresh.add(app)
+            else:
+                self._logs[app].refresh()
+        tail, self._tail = self._tail, None
+        streams = [
+            self._of_app(log, tail if app in fresh else None, last=last) for app, log in self._logs.items()
+        ]
         # RFC 3339 times of one form and one zone sort as text.
-        yield from merge(*streams, key=lambda item: item[1].time)
+        return merge(*streams, key=lambda item: item[1].time)
+
+    def _of_app(self, log: AppLog, tail: int | None, *, last: bool) -> Iterator[tuple[str, Entry]]:
+        if tail is None:
+            return self._wanted(log, last=last)
+        from collections import deque
+
+        if not self._until:
+            log.seek_tail(tail)
+        return iter(deque(self._wanted(log, last=last), tail))
+
+    def _wanted(self, log: AppLog, *, last: bool) -> Iterator[tuple[str, Entry]]:
+        for entry in log.entries():
+            if entry.time >= self._since and (not self._until or entry.time < self._until):
+                yield log.app, entry
+        if last:
+            for entry in log.leftovers():
+                yield log.app, entry
+
+
+class _Watch:
+    """Waits for news in a pod's log directory: by inotify(7), or by the clock where there is none to be had."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._pod = pod
+        self._fd = -1
+        self._is_watching = False
+
+    def __enter__(self) -> Self:
+        from rkt.linux import libc
+
+        with contextlib.suppress(OSError):
+            # A user may have 128 of them by default; without one it is a matter of looking more often than needed.
+            self._fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def wait(self) -> None:
+        """Return at news, and at the latest when the pod should be looked at again."""
+        import select
+        import time
+
+        from rkt.linux import libc
+
+        if self._fd >= 0 and not self._is_watching:
+            with contextlib.suppress(OSError):  # the directory comes with the first app
+                path = b"/proc/self/fd/%d/%s" % (self._pod.fd, contract.LOGS.encode())
+                libc.inotify_add_watch(self._fd, path, libc.IN_MODIFY | libc.IN_CREATE | libc.IN_MOVED_TO)
+                self._is_watching = True
+                return
+        if not self._is_watching:
+            time.sleep(_LOOK_SECONDS)
+            return
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        if poll.poll(_LOOK_SECONDS * 1000):
+            # An app that writes often is read a hundred times a second, not at each word.
+            time.sleep(_GATHER_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, _CHUNK)
+
+
+def log_names(pod: Pod) -> list[str]:
+    """Names of the apps that have a log, sorted; also those that were removed from the pod."""
+    try:
+        fd = os.open(
+            contract.LOGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=pod.fd
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        names = os.listdir(fd)
     finally:
-        for fd in descriptors:
-            os.close(fd)
+        os.close(fd)
+    return sorted(
+        {name.removesuffix(".1").removesuffix(".log") for name in names if name.endswith((".log", ".log.1"))}
+    )
 
 
-def _seek_tail(fds: list[int], lines: int) -> None:
-    for fd in reversed(fds):
-        offset, lines = tail_offset(fd, lines)
-        os.lseek(fd, offset, os.SEEK_SET)
+def read_all(pod: Pod, apps: list[str], tail: int | None = None) -> Iterator[tuple[str, Entry]]:
+    """What several apps wrote so far, in the order of time; of each the last ``tail`` lines."""
+    with Reader(pod, apps, tail=tail) as reader:
+        for turn in reader.turns():
+            yield from turn
+
+
+def timestamp(time_ns: int) -> bytes:
+    """A time in the form of the log."""
+    import time
+
+    seconds = time.gmtime(time_ns // 1_000_000_000)
+    return b"%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*seconds[:6], time_ns % 1_000_000_000)
 
 
 def tail_offset(fd: int, lines: int) -> tuple[int, int]:
-    """Where the last ``lines`` lines of a file begin, in bytes, and how many lines it is short of that."""
+    """Where to begin so that the last ``lines`` lines are read whole, and how many lines the file is short of that.
+
+    Parts of lines are not counted; the offset is so far before the first line wanted that its parts are behind it.
+    """
     position = os.fstat(fd).st_size
     if lines <= 0 or position == 0:
         return position, lines
@@ -167,11 +459,25 @@ def tail_offset(fd: int, lines: int) -> tuple[int, int]:
         data = os.pread(fd, position - start, start)
         index = min(index, position) - start
         while (index := data.rfind(b"\n", 0, index)) != -1:
-            lines -= 1
+            lines -= _ends_line(fd, start + index + 1)
             if lines == 0:
-                return start + index + 1, 0
+                return _begin_before(fd, start + index + 1), 0
         position = index = start
-    return 0, lines - 1
+    return 0, lines - _ends_line(fd, 0)
+
+
+def _ends_line(fd: int, offset: int) -> bool:
+    entry = parse_line(os.pread(fd, _HEAD_BYTES, offset).split(b"\n", 1)[0])
+    return entry is not None and not entry.partial
+
+
+def _begin_before(fd: int, offset: int) -> int:
+    """The beginning of a record that is before ``offset`` by the longest line or more, or by none if none has parts."""
+    start = max(0, offset - _MAX_LINE_BYTES)
+    if start == 0:
+        return 0
+    data = os.pread(fd, offset - start, start)
+    return start + data.index(b"\n") + 1
 
 
 def escape_controls(text: bytes) -> bytes:
@@ -180,3 +486,17 @@ def escape_controls(text: bytes) -> bytes:
     return "".join(
         c if c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else f"\\x{ord(c):02x}" for c in decoded
     ).encode()
+
+
+def escape_json(text: str) -> str:
+    r"""JSON whose characters that are not printable are written ``\uNNNN``: it means the same, and moves no cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _json_escape(ord(c)) for c in text)
+
+
+def _json_escape(number: int) -> str:
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 
 from rkt.errors import PodError
 from rkt.pod import lifecycle, log
+from rkt.schema import jsontext
+from rkt.stage1.common import log as stage1_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,15 +40,140 @@ def texts(pod: Pod, *apps: str, tail: int | None = None) -> list[bytes]:
 
 
 def test_streams_and_parts(pod: Pod) -> None:
-    """Each entry keeps its stream and text, and knows whether a line begins or ends with it."""
-    pod.write("logs/a.log", lines(b"stdout F one", b"stderr P two", b"stdout F ", b"stderr F three"))
+    """Each entry keeps its stream and text; the parts of a line are put together, whatever is between them."""
+    pod.write("logs/a.log.1", lines(b"stdout F one", b"stderr P two", b"stdout F "))
+    pod.write("logs/a.log", lines(b"stderr F three", b"stdout P end", start=3))
     entries = [entry for _, entry in log.read_all(pod, ["a"], None)]
     assert [(e.stream, e.text, e.begins, e.partial) for e in entries] == [
         ("stdout", b"one", True, False),
-        ("stderr", b"two", True, True),
         ("stdout", b"", True, False),
-        ("stderr", b"three", False, False),
+        ("stderr", b"twothree", True, False),
+        ("stdout", b"end", True, True),
     ]
+
+
+def test_parts_without_an_end_are_bounded(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that never ends comes in pieces of the longest line, which say that they go on (LG2)."""
+    monkeypatch.setattr(log, "_MAX_LINE_BYTES", 1000)
+    pod.write("logs/a.log", lines(*[b"stdout P " + b"x" * 100] * 50, b"stdout F end", b"stdout F next"))
+    entries = [entry for _, entry in log.read_all(pod, ["a"], None)]
+    assert b"".join(e.text for e in entries[:-1]) == b"x" * 5000 + b"end"
+    assert max(len(e.text) for e in entries) <= 1100
+    assert [e.begins for e in entries] == [True, *[False] * (len(entries) - 2), True]
+    assert [e.partial for e in entries] == [*[True] * (len(entries) - 2), False, False]
+
+
+def test_tail_counts_lines_not_their_parts(pod: Pod) -> None:
+    """The last lines are whole, also when parts of another stream are between theirs."""
+    pod.write(
+        "logs/a.log",
+        lines(b"stdout F 1", b"stdout P 2", b"stderr F 3", b"stderr P 4", b"stdout F 2", b"stderr F 4"),
+    )
+    assert texts(pod, "a", tail=1) == [b"44"]
+    assert texts(pod, "a", tail=2) == [b"22", b"44"]
+    assert texts(pod, "a", tail=3) == [b"3", b"22", b"44"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "tail", "expected"),
+    [
+        (2, 0, None, "2345"),
+        (0, 3, None, "012"),
+        (2, 4, None, "23"),
+        (2, 4, 1, "3"),
+        (2, 0, 3, "345"),
+        (0, 3, 2, "12"),
+    ],
+)
+def test_since_and_until(pod: Pod, since: int, until: int, tail: int | None, expected: str) -> None:
+    """Lines from a time on and before another; the last lines are the last of those."""
+    pod.write("logs/a.log", lines(*(b"stdout F %d" % i for i in range(6))))
+
+    def moment(i: int) -> bytes:
+        return HEAD[:-1] % i if i else b""
+
+    with log.Reader(pod, ["a"], tail=tail, since=moment(since), until=moment(until)) as reader:
+        (turn,) = reader.turns()
+        assert b"".join(entry.text for _, entry in turn).decode() == expected
+
+
+class Following:
+    """A reader that follows one app, and what it has read."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.log = log.AppLog(pod, "a", follow=True)
+        self.texts: list[bytes] = []
+
+    def turn(self) -> None:
+        self.log.refresh()
+        self.texts += [entry.text for entry in self.log.entries()]
+
+
+@pytest.mark.parametrize("every", [1, 7, 100, 1900])
+def test_following_over_rotations(pod: Pod, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the log rotates between two looks, 10,000 lines come once each and in order."""
+    monkeypatch.setattr(stage1_log, "MAX_FILE_BYTES", 50_000)
+    file = stage1_log.LogFile(f"{pod.path}/logs/a.log")
+    following = Following(pod)
+    largest = 0
+    for number in range(10_000):
+        file.write(b"stdout", b"line %d\n" % number)
+        if number % every == 0:
+            following.turn()
+            largest = max(largest, os.stat("logs/a.log", dir_fd=pod.fd).st_size)
+    file.finish()
+    following.turn()
+    following.log.close()
+    assert following.texts == [b"line %d" % number for number in range(10_000)]
+    assert not following.log.missed
+    assert largest <= 50_000 * stage1_log.PATIENCE
+    assert os.path.exists(f"{pod.path}/logs/a.log.1")
+
+
+def test_a_reader_that_sleeps_costs_a_bounded_log(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is held and not read grows to its limits and no further, and the reader knows that it missed lines."""
+    monkeypatch.setattr(stage1_log, "MAX_FILE_BYTES", 10_000)
+    file = stage1_log.LogFile(f"{pod.path}/logs/a.log")
+    file.write(b"stdout", b"first\n")
+    following = Following(pod)
+    sizes = []
+    for number in range(3_000):
+        file.write(b"stdout", b"line %d\n" % number)
+        sizes.append(
+            sum(os.path.getsize(f"{pod.path}/logs/{name}") for name in os.listdir(f"{pod.path}/logs"))
+        )
+    file.finish()
+    following.turn()
+    following.log.close()
+    assert max(sizes) <= 10_000 * (1 + stage1_log.PATIENCE)
+    assert following.log.missed
+    assert following.texts[0] == b"first"
+    assert following.texts[-1] == b"line 2999"
+    assert len(set(following.texts)) == len(following.texts)
+
+
+def test_a_log_that_begins_later_is_followed(pod: Pod) -> None:
+    """Lines of an app that had no log yet are read from the first on, and a line is read when it is complete."""
+    following = Following(pod)
+    following.turn()
+    assert following.texts == []
+    pod.write("logs/a.log", lines(b"stdout F one") + HEAD % 1 + b"stdout F t")
+    following.turn()
+    assert following.texts == [b"one"]
+    with open(f"{pod.path}/logs/a.log", "ab") as stream:
+        stream.write(b"wo\n")
+    following.turn()
+    following.log.close()
+    assert following.texts == [b"one", b"two"]
+
+
+def test_json_moves_no_cursor() -> None:
+    """Characters that are not printable are escapes in JSON, and mean the same (LG3)."""
+    text = jsontext.dump({"text": "\x1b[1m\x9b\u202e\U000e0001 \u00fc"})
+    escaped = log.escape_json(text)
+    assert escaped.isprintable()
+    assert "\u00fc" in escaped
+    assert json.loads(escaped) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +195,7 @@ def test_a_line_being_written_is_left(pod: Pod) -> None:
 def test_tags_may_have_more_parts(pod: Pod) -> None:
     """Tags after a colon are allowed by the form and ignored."""
     pod.write("logs/a.log", lines(b"stdout P:x one", b"stdout F:y two"))
-    assert texts(pod, "a") == [b"one", b"two"]
+    assert texts(pod, "a") == [b"onetwo"]
 
 
 @pytest.mark.parametrize("size", [10, 1 << 16, (1 << 16) + 1, 1 << 18])

@@ -4,15 +4,21 @@
 One line per line of output: ``2026-01-31T12:00:00.123456789Z stdout F text``. ``P`` instead of ``F`` marks a piece of a
 line that goes on in the next record. A file that reaches its limit becomes ``APP.log.1`` and a new one begins, so an app
 that never stops talking takes at most twice the limit (invariant LG2). The directory is out of the app's reach (LG1).
+
+``rkt logs --follow`` holds a shared flock(2) on what it has not read yet. While it holds ``APP.log.1``, that file is not
+replaced and ``APP.log`` grows past its limit instead, to ``PATIENCE`` times the limit; then the reader loses.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 
 #: A file larger than this is rotated, in bytes.
 MAX_FILE_BYTES = 16 << 20
+#: With a reader that is behind, the file may become this many times as large.
+PATIENCE = 4
 #: A line longer than this is cut into pieces, in bytes.
 MAX_LINE_BYTES = 16 << 10
 
@@ -58,10 +64,9 @@ class LogFile:
         os.close(self._fd)
 
     def _append(self, data: bytes) -> None:
-        if self._size + len(data) > MAX_FILE_BYTES and self._size:
-            os.close(self._fd)
-            os.rename(self._path, self._path + ".1")
-            self._open()
+        size = self._size + len(data)
+        if size > MAX_FILE_BYTES and self._size:
+            self._rotate(force=size > MAX_FILE_BYTES * PATIENCE)
         view = memoryview(data)
         while view:
             try:
@@ -71,6 +76,26 @@ class LogFile:
                 return
             self._size += written
             view = view[written:]
+
+    def _rotate(self, *, force: bool) -> None:
+        older = self._path + ".1"
+        try:
+            fd = os.open(older, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            fd = -1  # there is none yet
+        try:
+            if fd >= 0:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    if not force:
+                        return
+            os.close(self._fd)
+            os.rename(self._path, older)
+            self._open()
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _timestamp() -> bytes:
