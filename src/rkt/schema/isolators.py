@@ -69,6 +69,8 @@ POD_ISOLATORS = frozenset((CPU, MEMORY, PIDS, BLOCK_BANDWIDTH, BLOCK_IOPS, SYSCT
 NOT_ENFORCED = frozenset((NETWORK_BANDWIDTH, SELINUX_CONTEXT, APPARMOR_PROFILE))
 #: Processes and threads of a pod that asks for nothing (invariant RN24).
 DEFAULT_MAX_PIDS = 4096
+#: Of the host's memory; the pod meets its ceiling before the host does.
+DEFAULT_MEMORY_PERCENT = 90
 #: Smallest memory limit, one page; less is a slip as ``16m`` for ``16M``.
 MIN_MEMORY_BYTES = 4096
 #: Most processes that the kernel can number, PID_MAX_LIMIT of <linux/threads.h>.
@@ -477,6 +479,14 @@ def no_new_privileges(isolators: Sequence[Isolator], *, default: bool) -> bool:
     """Whether any isolator asks for no_new_privs; ``default`` when none speaks of it."""
     values = [isolator.value for isolator in isolators if isolator.name == NO_NEW_PRIVILEGES]
     return any(values) if values else default
+
+
+def fixes_privileges(isolators: Sequence[Isolator], *, uid: int, filtered: bool) -> bool:
+    """Whether an app's process has no_new_privs.
+
+    An unprivileged process may not install a filter otherwise (spec runtime §3.11).
+    """
+    return no_new_privileges(isolators, default=True) or (filtered and uid != 0)
 
 
 def tighten(

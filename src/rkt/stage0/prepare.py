@@ -28,6 +28,8 @@ from rkt.values import is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rkt.config.settings import Settings
     from rkt.linux.userns import IdRange
     from rkt.pod.lifecycle import Pod
@@ -47,7 +49,7 @@ _VERDICT_VERSION = 1
 _UMASK = 0o022
 
 
-class _App(Record):
+class PlannedApp(Record):
     """One app of the pod to be."""
 
     name: str
@@ -56,22 +58,24 @@ class _App(Record):
     composed: Composed
 
 
-class _Plan(Record):
+class Plan(Record):
     """What is written once the pod exists.
 
     Attributes:
         ranges: ids of which the pod leases some; ``None`` for a pod without a user namespace.
+        notices: on wishes of images that were cut.
     """
 
     stage1: ImageRecord
     stage1_manifest: bytes
     stage1_composed: Composed
-    apps: list[_App]
+    apps: list[PlannedApp]
     manifest: bytes
     has_ports: bool
     overlay: bool
     ranges: list[tuple[int, int]] | None
     volumes: list[ImageVolume] = []
+    notices: list[str] = []
 
 
 def prepare(
@@ -98,17 +102,10 @@ def prepare(
         RktError: it cannot be made; then there is no pod.
     """
     os.umask(_UMASK)
-    if request.name:
-        names.parse(request.name)
-        names.check_free(settings.pods_dir, request.name)
     store = Store(settings.data_dir)
-    plan = _plan(request, choice, settings, store)
-    if single_app and len(plan.apps) > 1:
-        raise UsageError("interactive option only supports one image")
-    if networks is not None and plan.has_ports:
-        from rkt.stage0.ports import check_ports
-
-        check_ports(networks, settings)
+    plan = plan_pod(request, choice, settings, store, single_app=single_app, networks=networks)
+    for notice in plan.notices:
+        tell(settings, notice)
     uuid_fd = _open_uuid_file(uuid_file) if uuid_file else -1
     try:
         pod = lifecycle.create(settings.data_dir)
@@ -129,7 +126,41 @@ def prepare(
     return pod
 
 
-def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store) -> _Plan:
+def plan_pod(
+    request: PodRequest,
+    choice: Choice,
+    settings: Settings,
+    store: Store,
+    *,
+    single_app: bool = False,
+    networks: list[str] | None = None,
+) -> Plan:
+    """Decide everything about a pod and refuse what can be refused; there is no pod afterwards.
+
+    Args:
+        request: what the command line asks for.
+        choice: which stage1.
+        settings: of the running command.
+        store: where images are, and where those that have to be fetched go.
+        single_app: refuse a pod of several apps.
+        networks: those it is going to run with; refuse ports that these cannot forward.
+    Raises:
+        RktError: it cannot be made.
+    """
+    if request.name:
+        names.parse(request.name)
+        names.check_free(settings.pods_dir, request.name)
+    plan = _plan(request, choice, settings, store)
+    if single_app and len(plan.apps) > 1:
+        raise UsageError("interactive option only supports one image")
+    if networks is not None and plan.has_ports:
+        from rkt.stage0.ports import check_ports
+
+        check_ports(networks, settings)
+    return plan
+
+
+def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store) -> Plan:
     opted_out = settings.insecure.image
     stage1 = find_stage1(choice, settings, store)
     check_verdict(stage1.verdict, settings, opted_out=opted_out)
@@ -140,10 +171,11 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         program.entrypoint(annotation)
     # Its programs are started from the store, so one directory must have them all.
     stage1_composed = compose(stage1, parse_image_manifest(stage1_manifest), settings, store, single=True)
+    notices: list[str] = []
     if request.pod_manifest_path is not None:
         data, manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
     else:
-        data, manifest, apps = _from_images(request, settings, store)
+        data, manifest, apps = _from_images(request, settings, store, notices)
     volumes: list[ImageVolume] = []
     if any(volume.kind == VOLUME_IMAGE for volume in manifest.volumes):
         from rkt.stage0.image_volumes import find_image_volumes, with_ids
@@ -163,7 +195,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
 
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
-    return _Plan(
+    return Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
         stage1_composed=stage1_composed,
@@ -173,12 +205,13 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         overlay=overlay,
         ranges=ranges,
         volumes=volumes,
+        notices=notices,
     )
 
 
 def _from_images(
-    request: PodRequest, settings: Settings, store: Store
-) -> tuple[bytes, PodManifest, list[_App]]:
+    request: PodRequest, settings: Settings, store: Store, notices: list[str]
+) -> tuple[bytes, PodManifest, list[PlannedApp]]:
     if not request.apps:
         raise UsageError("must provide at least one image or specify the pod manifest")
     images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
@@ -209,19 +242,18 @@ def _from_images(
     finally:
         if fetcher is not None:
             fetcher.close()
-    notices: list[str] = []
     manifest = build_pod_manifest(request, images, uid=os.getuid(), gid=os.getgid(), notices=notices)
-    for notice in notices:
-        tell(settings, notice)
     # The manifest's apps are in the order of the images.
     apps = [
-        _App(name=app.name, image=image, manifest=data, composed=made)
+        PlannedApp(name=app.name, image=image, manifest=data, composed=made)
         for app, (_, image, _), data, made in zip(manifest.apps, images, manifests, composed, strict=True)
     ]
     return jsontext.dump(manifest.to_json()).encode(), manifest, apps
 
 
-def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, PodManifest, list[_App]]:
+def _from_manifest(
+    path: str, settings: Settings, store: Store
+) -> tuple[bytes, PodManifest, list[PlannedApp]]:
     """A user's own manifest: its bytes are kept as they are, its images must be in the store."""
     try:
         # Whatever the operator names, a pipe too.
@@ -242,7 +274,7 @@ def _from_manifest(path: str, settings: Settings, store: Store) -> tuple[bytes, 
         images.append(image_manifest)
         # By hash, so nothing is fetched, as for the images themselves.
         composed = compose(image, image_manifest, settings, store, pull_policy=POLICY_NEVER)
-        apps.append(_App(name=app.name, image=image, manifest=image_bytes, composed=composed))
+        apps.append(PlannedApp(name=app.name, image=image, manifest=image_bytes, composed=composed))
         store.touch(image.key)
     check_pod_manifest(manifest, images)
     return data, manifest, apps
@@ -255,7 +287,7 @@ def _open_uuid_file(path: str) -> int:
         raise UsageError(f"cannot write --uuid-file-save={path}: {e.strerror}") from e
 
 
-def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store: Store) -> None:
+def _write(pod: Pod, plan: Plan, request: PodRequest, settings: Settings, store: Store) -> None:
     if request.name:
         names.claim(pod, request.name)
     pod.make_directory("appsinfo")
@@ -303,7 +335,7 @@ def _write(pod: Pod, plan: _Plan, request: PodRequest, settings: Settings, store
     )
 
 
-def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
+def _refer(pod: Pod, plan: Plan, store: Store) -> None:
     """Name the images in the pod directory, then look whether they are still there: now they stay."""
     roots.record_layers(pod, None, plan.stage1.key, plan.stage1_composed.layers)
     for app in plan.apps:
@@ -333,7 +365,7 @@ def _refer(pod: Pod, plan: _Plan, store: Store) -> None:
             )
 
 
-def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store, ids: IdRange | None) -> None:
+def _lay_out_overlays(pod: Pod, plan: Plan, store: Store, ids: IdRange | None) -> None:
     roots.lay_out_overlays(pod)
     stage1 = plan.stage1
     roots.lay_out_overlay(pod, store, None, stage1.key, plan.stage1_composed.layers)
@@ -345,7 +377,7 @@ def _lay_out_overlays(pod: Pod, plan: _Plan, store: Store, ids: IdRange | None) 
     roots.lay_out_stage1(pod, base, [(app.name, app.manifest) for app in plan.apps])
 
 
-def _copy_roots(pod: Pod, plan: _Plan, store: Store, ids: IdRange | None) -> None:
+def _copy_roots(pod: Pod, plan: Plan, store: Store, ids: IdRange | None) -> None:
     _copy_root(store, plan.stage1, plan.stage1_composed, f"{pod.path}/{contract.STAGE1_ROOTFS}")
     roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
     for app in plan.apps:
@@ -413,6 +445,20 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
         PodError: the pod has no verdict for an image, which counts as not verified.
     """
     opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
+    for path, verdict in pod_verdicts(pod):
+        if path == STAGE1_VERDICT and verdict.kind == KIND_BUILTIN:
+            # Listed by the installation that prepared the pod. An upgrade lists its successor, takes no trust away, and
+            # must not strand what was prepared before it (design §6).
+            continue
+        check_verdict(verdict, settings, opted_out=opted_out)
+
+
+def pod_verdicts(pod: Pod) -> Iterator[tuple[str, Verdict]]:
+    """The verdicts that a pod carries, each with its path in the pod directory.
+
+    Raises:
+        PodError, DamagedRecord: one is missing or not what was written, which counts as not verified.
+    """
     apps = status.app_names(pod)
     used = [f"appsinfo/{app}" for app in apps]
     if pod.has(contract.IMAGE_VOLUMES):
@@ -434,12 +480,7 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
         version, body = open_sealed(data, _VERDICT_FORMAT, what)
         if version != _VERDICT_VERSION:
             raise PodError(f"{what} has version {version}, this rkt reads version {_VERDICT_VERSION}")
-        verdict = Verdict.from_json(body, what=what)
-        if path == STAGE1_VERDICT and verdict.kind == KIND_BUILTIN:
-            # Listed by the installation that prepared the pod. An upgrade lists its successor, takes no trust away, and
-            # must not strand what was prepared before it (design §6).
-            continue
-        check_verdict(verdict, settings, opted_out=opted_out)
+        yield path, Verdict.from_json(body, what=what)
 
 
 def finish(pod: Pod) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an app may not see or change below ``/proc`` and ``/sys`` (invariant RN7).
+"""What an app may not see or change below ``/proc`` and ``/sys`` (invariant RN7), and the devices that every app has.
 
 rkt's list, those of Docker, containerd and podman of today, and what tells root about memory of the whole host.
 """
@@ -49,6 +49,15 @@ READ_ONLY = (
     b"proc/irq",
     b"proc/sys",
     b"proc/sysrq-trigger",
+)
+#: Name, major and minor number of what is in every app's ``/dev``.
+DEVICES = (
+    (b"dev/null", 1, 3),
+    (b"dev/zero", 1, 5),
+    (b"dev/full", 1, 7),
+    (b"dev/random", 1, 8),
+    (b"dev/urandom", 1, 9),
+    (b"dev/tty", 5, 0),
 )
 _CPUS = "sys/devices/system/cpu"
 

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.volumes import DeviceRule
 
-#: Of the host's memory; the pod meets its ceiling before the host does.
-DEFAULT_MEMORY_PERCENT = 90
 _CONTROLLERS = {
     isolators.MEMORY: "memory",
     isolators.CPU: "cpu",
@@ -94,7 +92,7 @@ def create_groups(
             groups.set_pids_limit(_pids_ceiling(pod))
         if groups.has("memory"):
             total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            groups.set_memory_limit(total_bytes * DEFAULT_MEMORY_PERCENT // 100)
+            groups.set_memory_limit(total_bytes * isolators.DEFAULT_MEMORY_PERCENT // 100)
         _set_all(groups, pod.manifest.isolators, [], "pod", report)
         _protect(groups, pod)
         if not arguments.disable_paths:

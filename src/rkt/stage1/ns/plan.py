@@ -34,14 +34,6 @@ SHM = f"{contract.STAGE1_ROOTFS}/rkt/shm"
 #: Compiled default filter, beside the entrypoint: ``enter`` runs where the pod's own stage1 root is not mounted.
 _FILTER = os.path.join(os.path.dirname(sys.argv[0]), f"seccomp-default-{os.uname().machine}.bpf")
 _MAX_FILTER_BYTES = 1 << 20
-_DEVICES = (
-    (b"dev/null", 1, 3),
-    (b"dev/zero", 1, 5),
-    (b"dev/full", 1, 7),
-    (b"dev/random", 1, 8),
-    (b"dev/urandom", 1, 9),
-    (b"dev/tty", 5, 0),
-)
 _SAFE = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 #: gid of group tty, by convention and in devpts(5).
 _TTY_GID = 5
@@ -106,7 +98,6 @@ def build_exec_plan(
         except Stage1Error as e:
             raise Stage1Error(f"app {app.name!r}: {e.message}", hint=e.hint) from e
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
-    privileges_fixed = isolators.no_new_privileges(app.app.isolators, default=True)
     plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in words],
         environment=build_environment(app.name, app.app),
@@ -116,8 +107,7 @@ def build_exec_plan(
         groups=[gid, *(each for each in groups if each != gid)],
         working_directory=(app.app.working_directory or "/").encode(),
         capabilities=kept,
-        # An unprivileged process may not install a filter otherwise (spec runtime §3.11).
-        no_new_privileges=privileges_fixed or (bool(seccomp) and uid != 0),
+        no_new_privileges=isolators.fixes_privileges(app.app.isolators, uid=uid, filtered=bool(seccomp)),
         seccomp=seccomp,
         rlimits=_rlimits(app, entering=entering),
     )
@@ -294,7 +284,7 @@ def _devices(shm: bytes, tty_gid: int) -> list[steps.Step]:
         steps.MountFilesystem(
             b"tmpfs", b"dev", libc.MS_NOSUID | libc.MS_NOEXEC, b"mode=755,size=64k,nr_inodes=256"
         ),
-        *(steps.MakeDevice(*device) for device in _DEVICES),
+        *(steps.MakeDevice(*device) for device in paths.DEVICES),
         steps.MakeDirectory(b"dev/pts"),
         steps.MountFilesystem(
             b"devpts",
