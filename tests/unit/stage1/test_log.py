@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -83,3 +84,49 @@ def test_a_link_in_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
     else:
         raise AssertionError("the link was followed")
     assert target.read_text() == "untouched"
+
+
+def test_a_rotation_that_fails_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log cannot be rotated, the file goes on and the app notices nothing."""
+    monkeypatch.setattr(log, "MAX_FILE_BYTES", 200)
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    file = log.LogFile(str(directory / "app.log"))
+    for number in range(10):
+        if number == 3:
+            directory.rename(tmp_path / "elsewhere")
+        file.write(b"stdout", b"line %d\n" % number)
+    (tmp_path / "elsewhere").rename(directory)
+    for number in range(10, 14):
+        file.write(b"stdout", b"line %d\n" % number)
+    file.finish()
+    path = str(directory / "app.log")
+    assert [text for _, _, text in _texts(path + ".1")] == [f"line {number}" for number in range(10)]
+    assert [text for _, _, text in _texts(path)] == [f"line {number}" for number in range(10, 14)]
+
+
+def test_a_disk_that_was_full_costs_no_later_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that was written in part ends there; what is written once there is room begins a line."""
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    room = [50]
+
+    def write(fd: int, data: memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real_write(fd, data[: room[0]])
+        room[0] -= written
+        return written
+
+    real_write = os.write
+    monkeypatch.setattr(os, "write", write)
+    for text in (b"one\n", b"two\n", b"three\n"):
+        file.write(b"stdout", text)
+    room[0] = 1000
+    file.write(b"stdout", b"four\n")
+    file.finish()
+    with open(path, "rb") as stream:
+        lines = stream.read().splitlines()
+    assert lines[0].endswith(b" stdout F one")
+    assert lines[-1].endswith(b" stdout F four")
+    assert len(lines[-1]) == 44

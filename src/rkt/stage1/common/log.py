@@ -26,11 +26,12 @@ MAX_LINE_BYTES = 16 << 10
 class LogFile:
     """Appends what an app says to its file."""
 
-    __slots__ = ("_fd", "_partial", "_path", "_size")
+    __slots__ = ("_fd", "_is_torn", "_partial", "_path", "_size")
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._partial = {b"stdout": b"", b"stderr": b""}
+        self._is_torn = False
         self._open()
 
     def _open(self) -> None:
@@ -67,12 +68,14 @@ class LogFile:
         size = self._size + len(data)
         if size > MAX_FILE_BYTES and self._size:
             self._rotate(force=size > MAX_FILE_BYTES * PATIENCE)
-        view = memoryview(data)
+        view = memoryview(b"\n" + data if self._is_torn else data)
+        self._is_torn = False
         while view:
             try:
                 written = os.write(self._fd, view)
             except OSError:
-                # A full disk must not stop the app; what does not fit is lost.
+                # A full disk must not stop the app; what does not fit is lost. The next record begins a line.
+                self._is_torn = True
                 return
             self._size += written
             view = view[written:]
@@ -90,9 +93,14 @@ class LogFile:
                 except OSError:
                     if not force:
                         return
-            os.close(self._fd)
-            os.rename(self._path, older)
-            self._open()
+            full = self._fd
+            try:
+                os.rename(self._path, older)
+                self._open()
+            except OSError:
+                return  # a full disk, say: the old file goes on, wherever it is now
+            os.close(full)
+            self._is_torn = False
         finally:
             if fd >= 0:
                 os.close(fd)
