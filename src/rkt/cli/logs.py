@@ -41,6 +41,7 @@ def run(invocation: Invocation) -> int:
         with log.Reader(pod, wanted or None, tail=tail, since=since, until=until, follow=follow) as reader:
             try:
                 for turn in reader.turns():
+                    printer.names = printer.names or len(reader.apps) > 1
                     for app, entry in turn:
                         printer.add(app, entry)
                     printer.flush()
@@ -74,7 +75,7 @@ class _Printer:
 
         self._json = json
         self._times = times
-        self._names = names
+        self.names = names
         self._terminals = {stream: os.isatty(fd) for stream, fd in _DESCRIPTORS.items()}
         self._fd = 1
         self._pending = bytearray()
@@ -107,7 +108,7 @@ class _Printer:
         if not goes_on:
             if self._times:
                 parts.append(entry.time + b" ")
-            if self._names:
+            if self.names:
                 parts.append(f"[{app}] ".encode())
         parts.append(log.escape_controls(entry.text) if self._terminals[entry.stream] else entry.text)
         if entry.partial:

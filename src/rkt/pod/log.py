@@ -302,6 +302,11 @@ class Reader:
         for log in self._logs.values():
             log.close()
 
+    @property
+    def apps(self) -> list[str]:
+        """Names of the apps met so far."""
+        return list(self._logs)
+
     def missed(self) -> list[str]:
         """Apps of whose logs something may be missing since the last call."""
         found = [app for app, log in self._logs.items() if log.missed]

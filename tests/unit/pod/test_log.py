@@ -251,3 +251,17 @@ def test_control_characters_are_made_visible() -> None:
     assert log.escape_controls(b"\x1b]0;x\x07a\tb\r\xc2\x9b\xff\xc3\xbc\x7f") == (
         b"\\x1b]0;x\\x07a\tb\\x0d\\x9b\\xff\xc3\xbc\\x7f"
     )
+
+
+def test_apps_that_come_later_are_followed(pod: Pod) -> None:
+    """Whoever asks for all apps also gets the log of one that is added while it is followed, from its beginning."""
+    pod.write("logs/a.log", lines(b"stdout F a1", b"stdout F a2"))
+    with log.Reader(pod, None, tail=1, follow=True) as reader:
+        turns = reader.turns()
+        assert [entry.text for _, entry in next(turns)] == [b"a2"]
+        pod.write("logs/b.log", lines(b"stdout F b1", b"stdout F b2", start=2))
+        assert [(app, entry.text) for app, entry in next(turns)] == [("b", b"b1"), ("b", b"b2")]
+        assert reader.apps == ["a", "b"]
+        pod.unlock()
+        assert list(next(turns)) == []
+        assert next(turns, None) is None
