@@ -42,14 +42,14 @@ def render(explained: dict[str, Any], width: int) -> str:
     lines = [f"Risk: {risk['level']} ({risk['score']} points)", ""]
     lines += _answer(findings, width)
     for app in explained["apps"]:
-        lines += ["", _clean(f"App {app['name']}")]
+        lines += ["", *_wrap(f"App {app['name']}", width)]
         for label, text in _app_rows(app):
             lines += _row(label, text, width)
     lines += ["", "Pod"]
     for label, text in _pod_rows(explained["pod"]):
         lines += _row(label, text, width)
     if findings:
-        lines += ["", "What the points are for, and what would lower them"]
+        lines += ["", *_wrap("What the points are for, and what would lower them", width)]
         for finding in findings:
             lines += _hang(f"{finding['points']:>5}  ", f"{finding['text']} ({finding['source']})", width)
             lines += _hang("       -> ", finding["remedy"], width)
