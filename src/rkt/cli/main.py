@@ -35,6 +35,8 @@ COMMANDS = {
     "stats": "stats",
     "wait": "wait",
     "enter": "enter",
+    "pause": "pause",
+    "unpause": "unpause",
     "stop": "stop",
     "rm": "rm",
     "gc": "gc",

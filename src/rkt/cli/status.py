@@ -54,6 +54,8 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
 
     glance = status.read_summary(pod)
     lines = [("state", pod.state)]
+    if status.is_paused(pod):
+        lines.append(("paused", "true"))
     if glance.name:
         lines.append(("name", glance.name))
     lines.append(("created", long_time(glance.created_ns)))

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from rkt.cli.command import DURATION, Command, Flag
+from rkt.cli.command import BOOL, DURATION, Command, Flag
 from rkt.cli.pod_flags import UUID_FILE_FLAG, each_pod, report
 from rkt.errors import PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.pod.lifecycle import Pod
 
 
 def run(invocation: Invocation) -> int:
@@ -29,6 +30,15 @@ def run(invocation: Invocation) -> int:
             failures += 1
             continue
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if invocation.values["ready"]:
+            if status.wait_until(pod, lambda p: _is_up(p) or status.has_ended(p), left) and _is_up(pod):
+                write(f"{pod.uuid}\n")
+                continue
+            gone = not pod.refresh() or status.has_ended(pod)
+            reason = "ended before it was ready" if gone else f"was not ready within {limit:g} seconds"
+            report(settings, PodError(f'pod "{pod.uuid}" {reason}'))
+            failures += 1
+            continue
         if not status.wait_until(pod, status.has_ended, left):
             gone = not pod.refresh()
             reason = "was removed while waiting for it" if gone else f"did not end within {limit:g} seconds"
@@ -46,16 +56,24 @@ def run(invocation: Invocation) -> int:
     return codes[0] if len(codes) == 1 else 0
 
 
+def _is_up(pod: Pod) -> bool:
+    from rkt.pod import status
+
+    return pod.is_running and status.is_ready(pod)
+
+
 COMMAND = Command(
     name="wait",
-    summary="wait for pods to end",
-    usage="[--timeout=DURATION] UUID…",
+    summary="wait for pods to end, or to be ready",
+    usage="[--ready] [--timeout=DURATION] UUID…",
     description=(
         "Waits until each pod is over and prints its exit status: that of the first app that failed, 0 if none did. "
-        "With one pod the command ends with that status; with several it ends with 0."
+        "With one pod the command ends with that status; with several it ends with 0. With --ready it waits "
+        "until each pod is up instead, prints its UUID, and fails for one that ended before."
     ),
     run=run,
     flags=(
+        Flag(name="ready", kind=BOOL, default=False, help="wait for pods to be ready instead of over"),
         Flag(
             name="timeout",
             kind=DURATION,

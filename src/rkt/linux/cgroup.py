@@ -444,6 +444,41 @@ class Group:
         for _, _, directory in (*self._paths, *self._inherited):
             _write(f"{directory}/cgroup.procs", b"%d" % pid)
 
+    @property
+    def freezer(self) -> str | None:
+        """File by which version 2 freezes the group and all below it; None where the kernel or the host has none."""
+        own = self.unified_directory
+        path = f"{own}/cgroup.freeze"
+        return path if own is not None and os.path.exists(path) else None
+
+    def freeze(self, timeout_seconds: float = 10.0) -> bool:
+        """Stop every process in the group and below it where it is; False when some could not be stopped in time.
+
+        Raises:
+            OSError: ``ENOTSUP`` without a freezer, or what the kernel says.
+        """
+        path = self.freezer
+        if path is None:
+            raise OSError(errno.ENOTSUP, "no cgroup of version 2 with a freezer", self.name)
+        _write(path, b"1")
+        deadline = time.monotonic() + timeout_seconds
+        while "frozen 1" not in _read(f"{self.unified_directory}/cgroup.events").splitlines():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def thaw(self) -> None:
+        """Let the processes of the group go on."""
+        path = self.freezer
+        if path is not None:
+            _write(path, b"0")
+
+    def is_frozen(self) -> bool:
+        """Whether the group's processes are to stand still."""
+        path = self.freezer
+        return path is not None and _read(path).strip() == "1"
+
     def pids(self) -> set[int]:
         """Numbers of the processes in the group and below it."""
         found: set[int] = set()
@@ -653,6 +688,11 @@ class Cgroups:
                 elif base == name + SUPERVISOR_SUFFIX:
                     _remove_directory(directory, 0)
         return group
+
+
+def thaw_above(directory: str) -> None:
+    """Let all go on that is frozen together with a version 2 cgroup, by whoever froze the one above."""
+    _write_if_there(f"{directory.rpartition('/')[0]}/cgroup.freeze", b"0")
 
 
 def weight_of_shares(shares: int) -> int:

@@ -77,6 +77,7 @@ class PodDetails(Record):
     apps: list[AppDetails]
     created_ns: int
     started_ns: int = 0
+    is_paused: bool = False
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
 
@@ -236,6 +237,15 @@ def is_ready(pod: Pod) -> bool:
     return target == "ready"
 
 
+def is_paused(pod: Pod) -> bool:
+    """Whether ``rkt pause`` has frozen the pod; the state stays ``running``."""
+    if not pod.is_running or not pod.has(contract.PAUSED):
+        return False
+    from rkt.pod import pause
+
+    return pause.is_frozen(pod)
+
+
 def supervisor_pid(pod: Pod) -> int | None:
     """Content of ``pid``, else of ``ppid``."""
     for name in (contract.PID, contract.PPID):
@@ -336,6 +346,7 @@ def examine(pod: Pod) -> PodDetails:
         ],
         created_ns=glance.created_ns,
         started_ns=start,
+        is_paused=is_paused(pod),
         user_annotations=manifest.get("userAnnotations") or {},
         user_labels=manifest.get("userLabels") or {},
     )
@@ -400,9 +411,11 @@ def _mount(mount: dict[str, Any], volume: dict[str, Any]) -> dict[str, Any]:
 def to_json(details: PodDetails) -> dict[str, Any]:
     """The pod object of ``--format=json``; absent values are left out, field names are rkt's (spec cli §2.8).
 
-    ``pod_name`` and ``insecure_options`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
+    ``paused``, ``pod_name`` and ``insecure_options`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
     """
     members: dict[str, Any] = {"name": details.uuid, "state": details.state}
+    if details.is_paused:
+        members["paused"] = True
     if details.name:
         members["pod_name"] = details.name
     if details.insecure:

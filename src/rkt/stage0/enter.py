@@ -62,6 +62,8 @@ def enter(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:
     """
     if not pod.is_running:
         raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+    if status.is_paused(pod):
+        raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
     store = Store(settings.data_dir)
     if not words:
         words = [_shell(pod, store, app)]

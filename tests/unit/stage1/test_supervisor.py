@@ -49,7 +49,10 @@ class Script:
         self.first = "pre-start" if "pre-start" in self._scripts else ""
         self.has_post_stop = "post-stop" in self._scripts
         self.cgroup = SimpleNamespace(
-            kill=lambda: True, out_of_memory_kills=lambda: ("", 0), memory_limit=lambda: None
+            kill=lambda: True,
+            out_of_memory_kills=lambda: ("", 0),
+            memory_limit=lambda: None,
+            unified_directory=None,
         )
 
     def plan(self, stage: str) -> str:

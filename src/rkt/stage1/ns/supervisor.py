@@ -18,7 +18,7 @@ import select
 import time
 
 from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
-from rkt.linux import files, libc, pidfd
+from rkt.linux import cgroup, files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control, steps
@@ -453,6 +453,14 @@ class Supervisor:
         for app in self._apps:
             if app.is_running and app.stage != POST_STOP and app is not besides:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+        self._thaw()
+
+    def _thaw(self) -> None:
+        """A paused pod meets its signals before it does anything else."""
+        for app in self._apps[:1]:
+            own = app.launch.cgroup.unified_directory
+            if own is not None:
+                cgroup.thaw_above(own)
 
     def _kill(self, apps: Iterable[App]) -> None:
         for app in apps:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt pause``: freeze the processes of running pods; beyond rkt."""
+
+from __future__ import annotations
+
+from rkt.cli.command import Command
+from rkt.cli.pod_flags import UUID_FILE_FLAG, each_pod, report
+from rkt.errors import PodError, RktError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.cli.command import Invocation
+
+
+def run(invocation: Invocation) -> int:
+    """One pod after the other; one that is refused does not keep the others."""
+    from rkt.cli.output import write
+    from rkt.pod.pause import pause
+
+    failures = 0
+    for _, pod in each_pod(invocation):
+        if pod is None:
+            failures += 1
+            continue
+        try:
+            changed = pause(pod)
+        except RktError as e:
+            report(invocation.settings, e)
+            failures += 1
+            continue
+        write(f'"{pod.uuid}"\n' if changed else f'pod "{pod.uuid}" is already paused\n')
+    if failures:
+        raise PodError(f"failed to pause {failures} pod(s)")
+    return 0
+
+
+COMMAND = Command(
+    name="pause",
+    summary="freeze the processes of running pods",
+    usage="UUID…",
+    description=(
+        "Every process of the pod stands still, with all its memory, until rkt unpause. The state of a paused "
+        "pod is still running; status shows paused=true, JSON has a member paused. rkt enter is refused, rkt "
+        "stop lets the apps go on after it has sent its signals."
+    ),
+    run=run,
+    flags=(UUID_FILE_FLAG,),
+    needs_root=True,
+    completes="pod",
+)

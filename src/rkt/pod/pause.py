@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Freezing the processes of a running pod and letting them go on, by the version 2 freezer of its cgroup.
+
+The file ``paused`` in the pod's directory says that somebody wanted it; without it nobody needs to ask the kernel. It is
+written before the pod is frozen and removed after it goes on, so that it is there whenever the pod is frozen.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import HostError, PodError
+from rkt.pod import lifecycle, processes
+from rkt.stage0 import contract
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.pod.lifecycle import Pod
+
+
+def pause(pod: Pod) -> bool:
+    """Freeze a pod; false for one that is frozen already.
+
+    Raises:
+        PodError: it does not run, or a process of it cannot be stopped now.
+        HostError: the host has no freezer.
+    """
+    group = processes.open_group(pod)
+    if group.freezer is None:
+        raise HostError(
+            f'cannot pause pod "{pod.uuid}": its host has no cgroup hierarchy of version 2 with a freezer',
+            hint="mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, then start the pod again",
+        )
+    if group.is_frozen():
+        return False
+    os.close(
+        os.open(contract.PAUSED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, lifecycle.FILE_MODE, dir_fd=pod.fd)
+    )
+    if not group.freeze():
+        group.thaw()
+        _unmark(pod)
+        raise PodError(
+            f'pod "{pod.uuid}" cannot be paused: a process of it does not stop',
+            hint="a disk may not answer; try again",
+        )
+    return True
+
+
+def unpause(pod: Pod) -> bool:
+    """Let a pod go on; false for one that is not frozen.
+
+    Raises:
+        PodError: it does not run.
+    """
+    group = processes.open_group(pod)
+    was_frozen = group.is_frozen()
+    group.thaw()
+    _unmark(pod)
+    return was_frozen
+
+
+def is_frozen(pod: Pod) -> bool:
+    """What the kernel says of a running pod."""
+    try:
+        return processes.open_group(pod).is_frozen()
+    except (PodError, OSError):
+        return False  # it is ending
+
+
+def _unmark(pod: Pod) -> None:
+    try:
+        os.unlink(contract.PAUSED, dir_fd=pod.fd)
+    except FileNotFoundError:
+        return
