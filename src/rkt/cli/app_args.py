@@ -67,6 +67,11 @@ APP_FLAGS = {
         Flag(name="io-weight", help="relative weight of the app on disks, 1 to 10000", metavar="N"),
         Flag(name="memory", help="memory limit, such as 64M or 1Gi", metavar="QUANTITY"),
         Flag(
+            name="mnt-volume",
+            help="volume of this app and where it is mounted; repeatable",
+            metavar="name=NAME,kind=KIND,target=PATH,…",
+        ),
+        Flag(
             name="mount",
             help="mount a volume into this app; before the first image: into all apps; repeatable",
             metavar="volume=NAME,target=PATH",
@@ -120,7 +125,9 @@ APP_FLAGS = {
     )
 }
 #: For commands that make pods.
-ALL_APP_FLAGS = tuple(APP_FLAGS)
+ALL_APP_FLAGS = tuple(name for name in APP_FLAGS if name != "mnt-volume")
+#: For ``app add``: images are in the store already, and what a pod may use of devices is settled when it starts.
+ADDED_APP_FLAGS = tuple(name for name in APP_FLAGS if name not in {"device", "mount", "signature"})
 #: For ``fetch``, which takes no arguments for apps.
 FETCH_APP_FLAGS = ("signature",)
 
@@ -275,7 +282,7 @@ def _words(app: dict[str, Any], field: str, text: str) -> None:
 
 
 def _mount(app: dict[str, Any], field: str, text: str) -> None:
-    app.setdefault("mounts", []).append(_MOUNTS[field](text))
+    app.setdefault("mounts", []).append(_MOUNTS[field.replace("_", "-")](text))
 
 
 def _parse_device(text: str) -> MountRequest:
@@ -285,8 +292,36 @@ def _parse_device(text: str) -> MountRequest:
     return MountRequest(volume=mount.volume, target=mount.path, own=mount.app_volume)
 
 
+def _parse_mounted_volume(text: str) -> MountRequest:
+    """``name=NAME,target=PATH`` and the options of ``--volume``: a volume of the app's own and its mount in one."""
+    from rkt.schema.shorthand import parse_volume
+
+    own: dict[str, str] = {}
+    options = []
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key not in {"name", "target"}:
+            options.append(part)
+        elif key in own or not value:
+            raise UsageError(f"invalid value in --mnt-volume flag {quoted(text)}: one {key} is expected")
+        else:
+            own[key] = value
+    for key in ("name", "target"):
+        if key not in own:
+            raise UsageError(
+                f"invalid value in --mnt-volume flag {quoted(text)}: {key} is missing",
+                hint="--mnt-volume=name=NAME,kind=host,source=PATH,target=PATH",
+            )
+    volume = parse_volume(",".join((own["name"], *options)))
+    return MountRequest(volume=volume.name, target=own["target"], own=volume)
+
+
 #: Flags that are mounts, for one app or for all.
-_MOUNTS: dict[str, Callable[[str], MountRequest]] = {"mount": parse_mount, "device": _parse_device}
+_MOUNTS: dict[str, Callable[[str], MountRequest]] = {
+    "mount": parse_mount,
+    "device": _parse_device,
+    "mnt-volume": _parse_mounted_volume,
+}
 
 
 def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
@@ -347,6 +382,7 @@ _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "group": _plain,
     "io-weight": _integer(1, 10000),
     "memory": _plain,
+    "mnt-volume": _mount,
     "mount": _mount,
     "name": _name,
     "no-new-privileges": _boolean,

@@ -261,7 +261,7 @@ def run_options(invocation: Invocation) -> RunOptions:
         )
     if values.get("port"):
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
-    if values["mds-register"]:
+    if values.get("mds-register"):
         if "host" not in names:
             raise UsageError(
                 "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
@@ -270,10 +270,10 @@ def run_options(invocation: Invocation) -> RunOptions:
     if values.get("sysctl"):
         from rkt.pod.limit_flags import check_sysctls
 
-        check_sysctls(values["sysctl"], networks=names, ipc=values["ipc"])
+        check_sysctls(values["sysctl"], networks=names, ipc=values.get("ipc", ""))
     return RunOptions(
         networks=[f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"],
-        interactive=values["interactive"],
+        interactive=values.get("interactive", False),
         hostname=_check_hostname(values["hostname"]),
         resolver=Resolver(
             dns_mode=dns.mode,
@@ -284,7 +284,7 @@ def run_options(invocation: Invocation) -> RunOptions:
             use_host_file=hosts.use_host,
             hosts=hosts.entries,
         ),
-        ipc=values["ipc"],
+        ipc=values.get("ipc", ""),
     )
 
 

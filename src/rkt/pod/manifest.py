@@ -45,7 +45,6 @@ def build_pod_manifest(
     *,
     uid: int = 0,
     gid: int = 0,
-    mutable: bool = False,
     notices: list[str] | None = None,
 ) -> PodManifest:
     """Make the manifest of a pod from what the command line asks and what its images say.
@@ -55,7 +54,6 @@ def build_pod_manifest(
         images: for each app in order, its flags, its image in the store, and that image's manifest.
         uid: the caller's, for an image without app section.
         gid: likewise.
-        mutable: whether apps may come and go while the pod lives.
         notices: gets a sentence for each wish of an image that was not granted.
     Raises:
         UsageError: a flag's value, or a combination, is wrong.
@@ -103,12 +101,13 @@ def build_pod_manifest(
         apps=apps,
         volumes=volumes,
         isolators=bounds,
-        annotations={ANNOTATION_MUTABLE: "true" if mutable else "false"},
+        annotations={**request.annotations, ANNOTATION_MUTABLE: "true" if request.mutable else "false"},
         ports=[parse_port(text) for text in request.ports],
         user_annotations=dict(request.user_annotations),
         user_labels=dict(request.user_labels),
     )
-    check_pod_manifest(pod, [image for _, _, image in images])
+    if apps or not request.mutable:
+        check_pod_manifest(pod, [image for _, _, image in images])
     _check_text(pod)
     return pod
 

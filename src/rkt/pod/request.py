@@ -75,6 +75,8 @@ class PodRequest(Record):
         mounts: global ``--mount`` values, given before the first image.
         set_env: ``--set-env`` in order; ``inherited_env``: the caller's environment when asked for.
         name: users' own name for the pod, unique among live pods; empty for none.
+        annotations: of the pod manifest, beside those of rkt.
+        mutable: whether apps may come and go while the pod lives; then it may have none.
     """
 
     apps: list[AppRequest] = []
@@ -92,3 +94,5 @@ class PodRequest(Record):
     private_users: bool = False
     name: str = ""
     pull_policy: str = "new"
+    annotations: dict[str, str] = {}
+    mutable: bool = False

@@ -424,7 +424,7 @@ def to_json(details: PodDetails) -> dict[str, Any]:
         members["networks"] = [network.raw for network in details.networks]
     if details.apps:
         members["app_names"] = [app.name for app in details.apps]
-        members["apps"] = [_app_json(app) for app in details.apps]
+        members["apps"] = [app_json(app) for app in details.apps]
     if details.created_ns:
         members["created_at"] = details.created_ns // _NS
     if details.started_ns:
@@ -436,7 +436,8 @@ def to_json(details: PodDetails) -> dict[str, Any]:
     return members
 
 
-def _app_json(app: AppDetails) -> dict[str, Any]:
+def app_json(app: AppDetails) -> dict[str, Any]:
+    """The app object of ``--format=json``."""
     members: dict[str, Any] = {"name": app.name, "state": app.state}
     times = {"created_at": app.created_ns, "started_at": app.started_ns, "finished_at": app.finished_ns}
     members.update({key: value for key, value in times.items() if value})

@@ -14,15 +14,24 @@ ANNOTATION_RUN = ANNOTATION_PREFIX + "run"
 ANNOTATION_ENTER = ANNOTATION_PREFIX + "enter"
 ANNOTATION_GC = ANNOTATION_PREFIX + "gc"
 ANNOTATION_STOP = ANNOTATION_PREFIX + "stop"
+ANNOTATION_APP_ADD = ANNOTATION_PREFIX + "app/add"
+ANNOTATION_APP_START = ANNOTATION_PREFIX + "app/start"
+ANNOTATION_APP_STOP = ANNOTATION_PREFIX + "app/stop"
+ANNOTATION_APP_RM = ANNOTATION_PREFIX + "app/rm"
 ANNOTATION_INTERFACE_VERSION = ANNOTATION_PREFIX + "interface-version"
 #: Pod manifest annotation that says whether apps may be added and removed while the pod lives.
 ANNOTATION_MUTABLE = ANNOTATION_PREFIX + "mutable"
 
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"
+#: Environment of the ``app/…`` entrypoints: the ``enter`` program, and the process to hand to it.
+ENV_ENTER_COMMAND = "RKT_STAGE1_ENTERCMD"
+ENV_ENTER_PID = "RKT_STAGE1_ENTERPID"
 
 POD_MANIFEST = "pod"
 POD_CREATED = "pod-created"
+#: Locked exclusively around changes of a mutable pod.
+POD_LOCK = "pod.lck"
 STAGE1_MANIFEST = "stage1/manifest"
 STAGE1_ROOTFS = "stage1/rootfs"
 STAGE1_TREE_ID = "stage1TreeStoreID"
@@ -44,6 +53,9 @@ SHARED_VOLUMES = "sharedVolumes"
 IMAGE_VOLUMES = "imageVolumes"
 #: Listening socket of the pod's supervisor (SOCK_SEQPACKET, mode 0600), for stop and live changes.
 CONTROL_SOCKET = "control"
+
+#: Exit status of ``app/stop`` for an app that does not run.
+EXIT_APP_NOT_RUNNING = 5
 
 #: Relative to the stage1 root.
 APPS_DIR = "opt/stage2"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import HostError, InvalidManifest, NotFound, PodError, UsageError
+from rkt.errors import HostError, InvalidManifest, NotFound, PodError, Stage1Error, UsageError
 from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
@@ -169,13 +169,22 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     program = Program(stage1_manifest)
     for annotation in (contract.ANNOTATION_RUN, contract.ANNOTATION_GC):
         program.entrypoint(annotation)
+    if request.mutable:
+        changing = (
+            contract.ANNOTATION_APP_ADD,
+            contract.ANNOTATION_APP_START,
+            contract.ANNOTATION_APP_STOP,
+            contract.ANNOTATION_APP_RM,
+        )
+        if not all(program.has(annotation) for annotation in changing):
+            raise Stage1Error("stage1 does not support mutable pods", hint="leave --stage1-… out")
     # Its programs are started from the store, so one directory must have them all.
     stage1_composed = compose(stage1, parse_image_manifest(stage1_manifest), settings, store, single=True)
     notices: list[str] = []
     if request.pod_manifest_path is not None:
         data, manifest, apps = _from_manifest(request.pod_manifest_path, settings, store)
     else:
-        data, manifest, apps = _from_images(request, settings, store, notices)
+        data, manifest, apps = from_images(request, settings, store, notices)
     volumes: list[ImageVolume] = []
     if any(volume.kind == VOLUME_IMAGE for volume in manifest.volumes):
         from rkt.stage0.image_volumes import find_image_volumes, with_ids
@@ -209,10 +218,11 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     )
 
 
-def _from_images(
+def from_images(
     request: PodRequest, settings: Settings, store: Store, notices: list[str]
 ) -> tuple[bytes, PodManifest, list[PlannedApp]]:
-    if not request.apps:
+    """Find and judge the images of a request; bytes of the pod manifest they make, the manifest, its apps in order."""
+    if not request.apps and not request.mutable:
         raise UsageError("must provide at least one image or specify the pod manifest")
     images: list[tuple[AppRequest, ImageRecord, ImageManifest]] = []
     composed: list[Composed] = []
@@ -301,15 +311,15 @@ def _write(pod: Pod, plan: Plan, request: PodRequest, settings: Settings, store:
 
         ids = lease(pod, settings, plan.ranges, overlay=plan.overlay)
     pod.write(contract.STAGE1_MANIFEST, plan.stage1_manifest)
-    pod.write(STAGE1_VERDICT, _seal_verdict(plan.stage1.verdict))
-    _write_dependencies(pod, "stage1", plan.stage1_composed)
+    pod.write(STAGE1_VERDICT, seal_verdict(plan.stage1.verdict))
+    write_dependencies(pod, "stage1", plan.stage1_composed)
     for app in plan.apps:
         pod.write(f"appsinfo/{app.name}/manifest", app.manifest)
-        pod.write(f"appsinfo/{app.name}/{VERDICT}", _seal_verdict(app.image.verdict))
-        _write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
+        pod.write(f"appsinfo/{app.name}/{VERDICT}", seal_verdict(app.image.verdict))
+        write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
     for volume in plan.volumes:
-        pod.write(f"{volume.directory}/{VERDICT}", _seal_verdict(volume.image.verdict))
-        _write_dependencies(pod, volume.directory, volume.composed)
+        pod.write(f"{volume.directory}/{VERDICT}", seal_verdict(volume.image.verdict))
+        write_dependencies(pod, volume.directory, volume.composed)
     if plan.overlay:
         _lay_out_overlays(pod, plan, store, ids)
     else:
@@ -347,7 +357,16 @@ def _refer(pod: Pod, plan: Plan, store: Store) -> None:
         refer(pod, plan.volumes)
     images = [plan.stage1, *(app.image for app in plan.apps), *(each.image for each in plan.volumes)]
     made = [plan.stage1_composed, *(app.composed for app in plan.apps)]
-    for composed in (*made, *(each.composed for each in plan.volumes)):
+    check_there(store, images, [*made, *(each.composed for each in plan.volumes)])
+
+
+def check_there(store: Store, images: list[ImageRecord], made: list[Composed]) -> None:
+    """Look whether images that the pod refers to since a moment ago are in the store.
+
+    Raises:
+        NotFound: one is not.
+    """
+    for composed in made:
         if not composed.parts:
             continue
         if composed.layers[0].startswith("deps-"):
@@ -378,15 +397,16 @@ def _lay_out_overlays(pod: Pod, plan: Plan, store: Store, ids: IdRange | None) -
 
 
 def _copy_roots(pod: Pod, plan: Plan, store: Store, ids: IdRange | None) -> None:
-    _copy_root(store, plan.stage1, plan.stage1_composed, f"{pod.path}/{contract.STAGE1_ROOTFS}")
+    copy_root(store, plan.stage1, plan.stage1_composed, f"{pod.path}/{contract.STAGE1_ROOTFS}")
     roots.lay_out_stage1(pod, contract.STAGE1_ROOTFS, [(app.name, app.manifest) for app in plan.apps])
     for app in plan.apps:
-        _copy_root(store, app.image, app.composed, f"{pod.path}/{roots.app_root(app.name)}", ids)
+        copy_root(store, app.image, app.composed, f"{pod.path}/{roots.app_root(app.name)}", ids)
 
 
-def _copy_root(
+def copy_root(
     store: Store, image: ImageRecord, composed: Composed, target: str, ids: IdRange | None = None
 ) -> None:
+    """Copy what an image is made of to a directory that is there and empty."""
     from rkt.image.copytree import copy_tree
 
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -409,12 +429,13 @@ def _copy_root(
         raise HostError(f"cannot copy image {image.full_name}: {e.strerror} ({e.filename})") from e
 
 
-def _write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
+def write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
+    """The verdicts of what an image depends on, below its directory in the pod."""
     if not composed.dependencies:
         return
     pod.make_directory(f"{directory}/{DEPENDENCIES}")
     for image in composed.dependencies:
-        pod.write(f"{directory}/{DEPENDENCIES}/{image.key}", _seal_verdict(image.verdict))
+        pod.write(f"{directory}/{DEPENDENCIES}/{image.key}", seal_verdict(image.verdict))
 
 
 def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
@@ -433,19 +454,24 @@ def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
     pod.close()
 
 
-def _seal_verdict(verdict: Verdict) -> bytes:
+def seal_verdict(verdict: Verdict) -> bytes:
+    """A verdict as it is kept in a pod."""
     return seal(_VERDICT_FORMAT, _VERDICT_VERSION, verdict.to_json())
 
 
-def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
+def check_pod_verdicts(pod: Pod, settings: Settings, apps: list[str] | None = None) -> None:
     """Hold the verdicts a prepared pod carries against today's policy; the store is not asked.
 
+    Args:
+        pod: the pod.
+        settings: of the running command.
+        apps: those that are about to start, ``None`` for all.
     Raises:
         NotVerified: an image may not run any more.
         PodError: the pod has no verdict for an image, which counts as not verified.
     """
     opted_out = settings.insecure.image or "image" in status.insecure_words(pod)
-    for path, verdict in pod_verdicts(pod):
+    for path, verdict in pod_verdicts(pod, apps):
         if path == STAGE1_VERDICT and verdict.kind == KIND_BUILTIN:
             # Listed by the installation that prepared the pod. An upgrade lists its successor, takes no trust away, and
             # must not strand what was prepared before it (design §6).
@@ -453,13 +479,13 @@ def check_pod_verdicts(pod: Pod, settings: Settings) -> None:
         check_verdict(verdict, settings, opted_out=opted_out)
 
 
-def pod_verdicts(pod: Pod) -> Iterator[tuple[str, Verdict]]:
-    """The verdicts that a pod carries, each with its path in the pod directory.
+def pod_verdicts(pod: Pod, apps: list[str] | None = None) -> Iterator[tuple[str, Verdict]]:
+    """The verdicts that a pod carries, each with its path in the pod directory; of some apps, or of all.
 
     Raises:
         PodError, DamagedRecord: one is missing or not what was written, which counts as not verified.
     """
-    apps = status.app_names(pod)
+    apps = status.app_names(pod) if apps is None else apps
     used = [f"appsinfo/{app}" for app in apps]
     if pod.has(contract.IMAGE_VOLUMES):
         from rkt.stage0.image_volumes import directories

@@ -47,6 +47,7 @@ class RunOptions(Record):
     hostname: str = ""
     resolver: Resolver = Resolver()
     ipc: str = ""
+    mutable: bool = False
 
 
 def take_prepared(pod: Pod) -> None:
@@ -157,6 +158,7 @@ def _arguments(
     ):
         # Dropping one of these leaves the pod more confined than asked for: no reason to warn.
         newer(3, flag, [flag] if word in insecure else [], silent=True)
+    newer(5, "--mutable", ["--mutable"] if options.mutable else [])
     newer(6, "--ipc", [f"--ipc={options.ipc}"] if options.ipc else [])
     words.append(pod.uuid)
     return words

@@ -507,7 +507,7 @@ def test_named_pod_port() -> None:
 
 def test_mutable() -> None:
     """Pods whose apps come and go say so."""
-    manifest = build_pod_manifest(PodRequest(), [(flags(), Stored(), image())], mutable=True)
+    manifest = build_pod_manifest(PodRequest(mutable=True), [(flags(), Stored(), image())])
     assert manifest.annotations == {"coreos.com/rkt/stage1/mutable": "true"}
 
 

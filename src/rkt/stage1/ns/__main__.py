@@ -36,6 +36,10 @@ def main() -> int:
             from rkt.stage1.ns.gc import main as gc
 
             return gc(arguments)
+        if entrypoint.startswith("app-"):
+            from rkt.stage1.ns.app import main as app
+
+            return app(entrypoint, arguments)
         sys.stderr.write(f"stage1: no entrypoint {entrypoint!r}\n")
     except RktError as e:
         sys.stderr.write(f"stage1: {e.message}\n")

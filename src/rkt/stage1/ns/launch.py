@@ -8,6 +8,8 @@ one when its turn comes, because a plan holds the volumes' mounts.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -56,6 +58,15 @@ class Launch:
         if stage in self._plans:
             return self._plans.pop(stage)
         return self._make(stage)
+
+    def release(self) -> None:
+        """Let go of what the stages that were never reached would have needed."""
+        for plan in self._plans.values():
+            os.close(plan.root_fd)
+            plan.joiner.close()
+            for step in plan.steps:
+                step.release()
+        self._plans.clear()
 
     def _make(self, stage: str) -> AppPlan:
         return self._make_plan(self._app, self.cgroup, handler=stage, is_first=stage == self.first)

@@ -200,7 +200,13 @@ def build_app_plan(
     root_path = pod_path + b"/" + app.rootfs_path.encode()
     root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     argv = app.app.event_handlers[handler] if handler else None
-    execute = build_exec_plan(app, root_fd, arguments, argv=argv, as_root=bool(handler))
+    try:
+        execute = build_exec_plan(app, root_fd, arguments, argv=argv, as_root=bool(handler))
+    except BaseException:
+        # The pod may go on without this app.
+        os.close(root_fd)
+        joiner.close()
+        raise
     covered = {volume.place for volume in volumes}
     own = pod_path + b"/" + OWN_FILES.encode()
     plan: list[steps.Step] = [

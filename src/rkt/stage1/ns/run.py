@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.interactive import Interactive
+    from rkt.stage1.ns.launch import PlanMaker
     from rkt.stage1.ns.plan import AppPlan
 
 #: Cgroup of pid 1 below the pod's; no app can be called so.
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
     os.fstat(lock_fd)
     pod = load_pod()
-    if not pod.apps:
+    if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
     _check_networks(arguments)
     if limits.has_sysctls(pod):
@@ -111,15 +112,25 @@ def _supervise(
     joiner.close()
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
-    supervisor = Supervisor(
-        init,
-        shared,
-        server,
-        status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
-        report=_say,
-        interactive=terminal,
-        stdin_fd=stdin_fd,
-    )
+    status_directory = f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
+    if arguments.mutable:
+        from rkt.stage1.ns.live import LiveSupervisor
+
+        supervisor: Supervisor = LiveSupervisor(
+            init, shared, server, status_directory=status_directory, report=_say
+        ).able_to_launch(
+            lambda live, app: _launch_alone(live, app, arguments, groups, users, is_unified=is_unified)
+        )
+    else:
+        supervisor = Supervisor(
+            init,
+            shared,
+            server,
+            status_directory=status_directory,
+            report=_say,
+            interactive=terminal,
+            stdin_fd=stdin_fd,
+        )
     try:
         try:
             if limits.has_sysctls(pod):
@@ -172,6 +183,57 @@ def _start_apps(
     is_unified: bool,
 ) -> None:
     """Plan every app, then start them all."""
+    make_plan = _plan_maker(arguments, volumes, terminal, users, is_unified=is_unified)
+
+    def make_group(app: PodApp) -> cgroup.Group:
+        # Where no app has devices of its own the pod's policy will do.
+        own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
+        return limits.create_app_group(groups, pod, app, _say, devices=own)
+
+    launches = [Launch(app, make_group(app), make_plan) for app in pod.apps]
+    os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
+    supervisor.start(launches)
+    if not any(launch.has_post_stop for launch in launches):
+        volumes.close()
+
+
+def _launch_alone(
+    pod: LoadedPod,
+    app: PodApp,
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    users: UserNamespace | None,
+    *,
+    is_unified: bool,
+) -> tuple[Launch, Volumes]:
+    """What starts one app while the pod runs, and the volumes that it needs until it is over."""
+    volumes = Volumes(pod.replace(apps=[app]), _ids(arguments), _say)
+    group = None
+    try:
+        if volumes.devices() and not arguments.disable_paths:
+            raise Stage1Error(
+                f"app {app.name!r} has a device, and the devices of a pod are settled when it starts",
+                hint="rkt run IMAGE --device=PATH",
+            )
+        group = limits.create_app_group(groups, pod, app, _say)
+        return Launch(
+            app, group, _plan_maker(arguments, volumes, None, users, is_unified=is_unified)
+        ), volumes
+    except BaseException:
+        volumes.close()
+        if group is not None:
+            group.remove()
+        raise
+
+
+def _plan_maker(
+    arguments: RunArguments,
+    volumes: Volumes,
+    terminal: Interactive | None,
+    users: UserNamespace | None,
+    *,
+    is_unified: bool,
+) -> PlanMaker:
     pod_path = os.getcwdb()
 
     def make_plan(app: PodApp, group: cgroup.Group, *, handler: str, is_first: bool) -> AppPlan:
@@ -195,16 +257,7 @@ def _start_apps(
                 _say(f"{app.name}: {step.describe()}")
         return plan
 
-    def make_group(app: PodApp) -> cgroup.Group:
-        # Where no app has devices of its own the pod's policy will do.
-        own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
-        return limits.create_app_group(groups, pod, app, _say, devices=own)
-
-    launches = [Launch(app, make_group(app), make_plan) for app in pod.apps]
-    os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
-    supervisor.start(launches)
-    if not any(launch.has_post_stop for launch in launches):
-        volumes.close()
+    return make_plan
 
 
 def _standard_input(arguments: RunArguments) -> int:

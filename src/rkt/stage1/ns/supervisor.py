@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.interactive import Interactive
@@ -148,6 +149,9 @@ def _reason(e: BaseException) -> str:
 
 class Supervisor:
     """Runs the apps of one pod until the pod is over."""
+
+    #: Whether the pod goes on without apps, and its status says nothing of theirs: see ``live``.
+    _outlives_apps = False
 
     def __init__(
         self,
@@ -267,7 +271,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
-        while any(app.is_running for app in self._apps):
+        while any(app.is_running for app in self._apps) or (self._outlives_apps and not self._is_stopping):
             self._turn(self._timeout_ms())
             now = time.monotonic()
             if self._kill_at and now >= self._kill_at:
@@ -362,7 +366,7 @@ class Supervisor:
         if app.stage == POST_STOP:
             app.is_running = False
             app.deadline = 0.0
-            if any(other.is_running for other in self._apps):
+            if self._outlives_apps or any(other.is_running for other in self._apps):
                 app.launch.cgroup.kill()
             if status:
                 self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
@@ -383,10 +387,10 @@ class Supervisor:
                 return
         self._record(app, status)
         others = any(other.is_running for other in self._apps if other is not app)
-        if others or app.launch.has_post_stop:
+        if others or app.launch.has_post_stop or self._outlives_apps:
             # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
             app.launch.cgroup.kill()
-        if status and not self._is_stopping and others:
+        if status and not self._is_stopping and others and not self._outlives_apps:
             self._report(f"app {app.name!r} exited with status {status}, stopping the pod")
             self._stop(besides=app)
         app.is_running = app.launch.has_post_stop and self._begin_post_stop(app)
@@ -419,7 +423,8 @@ class Supervisor:
         files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
         if status:
             self._look_for_memory(app)
-        self._first_failure = self._first_failure or status
+        if not self._outlives_apps:
+            self._first_failure = self._first_failure or status
 
     def _look_for_memory(self, app: App) -> None:
         """Say so when the kernel killed for want of memory: the status alone looks like anybody's SIGKILL."""
@@ -495,12 +500,18 @@ class Supervisor:
                 if not self._is_stopping:
                     self._stop()
                 control.send(client, {"ok": True, "stop_seconds": STOP_SECONDS})
-            else:
-                control.send(client, {"ok": False, "error": f"unknown request {message.get('op')!r}"})
+            elif (answer := self._answer(client, message)) is not None:
+                control.send(client, answer)
         except (OSError, RktError) as e:
             self._report(f"control socket: {e}")
             self._clients.pop(client.fileno(), None)
             client.close()
+
+    def _answer(self, _client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer to a request other than stop; ``None`` when it is given later."""
+        if str(message.get("op")).startswith("app-"):
+            return {"ok": False, "error": "immutable pod"}
+        return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
 
 
 def _record_pid(app: App) -> None:

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Change a pod while it lives: add, start, stop and remove apps (spec runtime §5.1).
+
+One change at a time, under the exclusive lock of ``pod.lck``. What stage0 owes of an app is written before the manifest
+names it and removed after the manifest has ceased to; ``appsinfo/APP`` is the first to be made and the last to go. So a
+command that was killed leaves a directory there that the manifest does not know, and the next change sweeps it. The pod's
+supervisor is asked last when an app comes and first when it goes.
+
+An app's root is mounted in the mount namespace of the supervisor, by a child of ours that joins it: nothing of the pod
+runs there, and the host's mounts stay as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rkt.errors import HostError, NotFound, PodError, RktError, Stage1Error, UsageError
+from rkt.linux import files, libc
+from rkt.linux.locks import Lock, lock_file
+from rkt.pod import lifecycle, status, summary
+from rkt.schema import jsontext
+from rkt.schema.appc import VOLUME_IMAGE, parse_pod_manifest
+from rkt.stage0 import contract, roots
+from rkt.stage0.entrypoint import run_entrypoint
+from rkt.stage0.messages import tell
+from rkt.stage0.stage1 import program_root, read_program
+from rkt.store.cas import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+    from rkt.pod.request import AppRequest
+    from rkt.schema.appc import PodManifest
+    from rkt.stage0.prepare import PlannedApp
+
+#: Longer than an app and its handlers may take to end.
+_TIMEOUT_SECONDS = 60.0
+_UCRED_BYTES = 12
+
+
+def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
+    """Add an app of an image in the store to a running pod; returns its name.
+
+    Raises:
+        RktError: it cannot be; then the pod is as it was.
+    """
+    from rkt.pod.request import PodRequest
+    from rkt.stage0.images import POLICY_NEVER
+    from rkt.stage0.prepare import from_images
+
+    os.umask(0o022)
+    _check_running(pod)
+    store = Store(settings.data_dir)
+    wanted = PodRequest(apps=[request], pull_policy=POLICY_NEVER, mutable=True)
+    notices: list[str] = []
+    _, planned, (app,) = from_images(wanted, settings, store, notices)
+    for notice in notices:
+        tell(settings, notice)
+    mounts = [mount.app_volume for mount in planned.apps[0].mounts if mount.app_volume is not None]
+    if any(volume.kind == VOLUME_IMAGE for volume in mounts):
+        raise UsageError("an app that is added to a live pod cannot have volumes of images")
+    with _lock(pod):
+        manifest = _manifest(pod)
+        _sweep(pod, manifest)
+        if manifest.app(app.name) is not None:
+            raise UsageError(f"error: multiple apps with name {app.name}", hint="--name=NAME")
+        try:
+            _lay_out(pod, app, store, settings)
+            _replace_manifest(pod, manifest.replace(apps=[*manifest.apps, *planned.apps]))
+            _record(pod, settings, app)
+            _ask(settings, pod, contract.ANNOTATION_APP_ADD, app.name, "add")
+        except BaseException as e:
+            try:
+                _replace_manifest(pod, manifest)
+                _remove_files(pod, app.name)
+                _forget(pod, app.name)
+            except (OSError, RktError) as also:
+                e.add_note(f"what was made for it could not be removed: {also}")
+            raise
+    return str(app.name)
+
+
+def start(settings: Settings, pod: Pod, name: str) -> None:
+    """Start an app that was added, or start it again; its image is held against today's policy first."""
+    from rkt.stage0.prepare import check_pod_verdicts
+
+    _check_running(pod)
+    with _lock(pod):
+        _find(_manifest(pod), name)
+        check_pod_verdicts(pod, settings, [name])
+        _ask(settings, pod, contract.ANNOTATION_APP_START, name, "start")
+
+
+def stop(settings: Settings, pod: Pod, name: str) -> bool:
+    """Stop an app and wait until it has ended; false when the whole pod is over."""
+    if pod.is_exited:
+        return False
+    _check_running(pod)
+    _find(_manifest(pod), name)
+    _ask(settings, pod, contract.ANNOTATION_APP_STOP, name, "stop")
+    return True
+
+
+def remove(settings: Settings, pod: Pod, name: str) -> None:
+    """Stop an app if need be, and remove all that is its own; of a pod that is over the files only."""
+    if not pod.is_exited:
+        _check_running(pod, "is running but its supervisor is not ready yet")
+    with _lock(pod):
+        manifest = _manifest(pod)
+        _find(manifest, name)
+        if pod.is_running:
+            try:
+                _ask(settings, pod, contract.ANNOTATION_APP_STOP, name, "stop")
+            except _NotRunning:
+                pass  # over already, or never started
+            _ask(settings, pod, contract.ANNOTATION_APP_RM, name, "remove")
+        _replace_manifest(pod, manifest.replace(apps=[app for app in manifest.apps if app.name != name]))
+        _remove_files(pod, name)
+        _forget(pod, name)
+        _sweep(pod, _manifest(pod))
+
+
+class _NotRunning(PodError):
+    """The app does not run."""
+
+
+def _check_running(pod: Pod, unready: str = "") -> None:
+    if not pod.is_running:
+        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+    if not status.is_ready(pod) or status.container_pid(pod) is None:
+        text = (
+            f'pod "{pod.uuid}" {unready}' if unready else f'supervisor for pod "{pod.uuid}" is not yet ready'
+        )
+        raise PodError(text, hint=f"rkt status --wait-ready {pod.uuid.short}")
+
+
+def _lock(pod: Pod) -> Lock:
+    try:
+        return lock_file(f"{pod.path}/{contract.POD_LOCK}", exclusive=True)
+    except FileNotFoundError as e:
+        raise PodError(f'pod "{pod.uuid}" was removed by another process') from e
+
+
+def _manifest(pod: Pod) -> PodManifest:
+    data = pod.read(contract.POD_MANIFEST)
+    if data is None:
+        raise PodError(f'pod "{pod.uuid}" has no manifest')
+    manifest = parse_pod_manifest(data)
+    if manifest.annotations.get(contract.ANNOTATION_MUTABLE) != "true":
+        raise PodError("immutable pod", hint="rkt app sandbox makes pods whose apps can change")
+    return manifest
+
+
+def _find(manifest: PodManifest, name: str) -> None:
+    if manifest.app(name) is None:
+        names = ", ".join(str(app.name) for app in manifest.apps)
+        raise NotFound(f'error: nonexistent app "{name}"', hint=f"apps: {names}" if names else "")
+
+
+def _replace_manifest(pod: Pod, manifest: PodManifest) -> None:
+    data = jsontext.dump(manifest.to_json()).encode()
+    files.replace_file(f"{pod.path}/{contract.POD_MANIFEST}", data, lifecycle.FILE_MODE, sync=False)
+
+
+def _record(pod: Pod, settings: Settings, app: PlannedApp) -> None:
+    """Show the app in lists, and with it that its image was not verified, if so."""
+    words = status.insecure_words(pod)
+    if settings.insecure.image and "image" not in words:
+        words.append("image")
+        text = f"{','.join(words)}\n".encode()
+        path = f"{pod.path}/{status.INSECURE_OPTIONS}"
+        files.replace_file(path, text, lifecycle.FILE_MODE, sync=False)
+    glance = status.read_summary(pod)
+    known = [each for each in glance.apps if each.name != app.name]
+    new = summary.AppSummary(name=app.name, image=app.image.full_name, image_id=app.image.key)
+    summary.write(pod.fd, glance.replace(insecure=",".join(words), apps=[*known, new]))
+
+
+def _forget(pod: Pod, name: str) -> None:
+    glance = status.read_summary(pod)
+    summary.write(pod.fd, glance.replace(apps=[app for app in glance.apps if app.name != name]))
+
+
+def _ask(settings: Settings, pod: Pod, annotation: str, name: str, verb: str) -> None:
+    """Have stage1 do its part.
+
+    Raises:
+        PodError, Stage1Error: it did not.
+    """
+    program = read_program(pod)
+    if not program.has(annotation):
+        raise Stage1Error("stage1 does not support mutable pods")
+    root = program_root(pod, Store(settings.data_dir))
+    # For a stage1 that has to act inside the pod (spec runtime §1.5, "Crossing entrypoints").
+    if program.has(contract.ANNOTATION_ENTER):
+        os.environ[contract.ENV_ENTER_COMMAND] = f"{root}/{program.entrypoint(contract.ANNOTATION_ENTER)}"
+    os.environ[contract.ENV_ENTER_PID] = str(status.container_pid(pod) or "")
+    arguments = [f"--debug={'true' if settings.debug else 'false'}"]
+    if annotation == contract.ANNOTATION_APP_ADD:
+        arguments.append(f"--uuid={pod.uuid}")
+    code = run_entrypoint(
+        f"{root}/{program.entrypoint(annotation)}",
+        [*arguments, f"--app={name}"],
+        pod.path,
+        timeout_seconds=_TIMEOUT_SECONDS,
+        quiet_stdout=False,
+    )
+    if annotation == contract.ANNOTATION_APP_STOP and code == contract.EXIT_APP_NOT_RUNNING:
+        raise _NotRunning(f'app "{name}" is not running', hint=f"rkt app start {pod.uuid.short} --app={name}")
+    if code:
+        raise Stage1Error(f'stage1 failed to {verb} app "{name}": status {code}')
+
+
+def _lay_out(pod: Pod, app: PlannedApp, store: Store, settings: Settings) -> None:
+    """Everything of an app that stage0 owes stage1."""
+    from rkt.stage0.prepare import VERDICT, check_there, copy_root, seal_verdict, write_dependencies
+
+    directory = f"appsinfo/{app.name}"
+    with lifecycle.lock_prepare(settings.data_dir):
+        pod.make_directory(directory)
+        roots.record_layers(pod, app.name, app.image.key, app.composed.layers)
+        check_there(store, [app.image], [app.composed])
+    pod.write(f"{directory}/manifest", app.manifest)
+    pod.write(f"{directory}/{VERDICT}", seal_verdict(app.image.verdict))
+    write_dependencies(pod, directory, app.composed)
+    overlay = pod.has(contract.OVERLAY_PREPARED)
+    if overlay:
+        if app.image.key == roots.tree_key(pod, None):
+            raise PodError(f'app "{app.name}": the stage1 image cannot be an app of its own pod')
+        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers)
+
+    def make_root() -> None:
+        root = roots.app_root(app.name)
+        os.mkdir(os.path.dirname(root), 0o755)
+        files.write_new(f"{os.path.dirname(root)}/manifest", app.manifest, lifecycle.FILE_MODE)
+        os.mkdir(root, 0o755)
+        if overlay:
+            roots.mount_root(pod, store, app.name)
+        else:
+            copy_root(store, app.image, app.composed, root)
+        roots.link_mtab(app.name)
+
+    _beside_supervisor(pod, make_root)
+
+
+def _remove_files(pod: Pod, name: str) -> None:
+    """Everything of an app that the manifest does not name any more."""
+    root = roots.app_root(name)
+
+    def unmake_root() -> None:
+        try:
+            libc.umount2(root.encode(), libc.MNT_DETACH)
+        except OSError as e:
+            if e.errno not in {errno.EINVAL, errno.ENOENT}:
+                raise
+        files.remove_tree(os.path.dirname(root))
+
+    if pod.refresh() and pod.is_running:
+        _beside_supervisor(pod, unmake_root)
+    else:
+        base = status.stage1_writable_root(pod)
+        files.remove_tree(f"{base}/{contract.APPS_DIR}/{name}", dir_fd=pod.fd)
+        for mark in ("", "-created", "-started"):
+            files.remove_tree(f"{base}/{contract.STATUS_DIR}/{name}{mark}", dir_fd=pod.fd)
+    if pod.has(f"appsinfo/{name}/treeStoreID") and pod.has(contract.OVERLAY_PREPARED):
+        key = roots.tree_key(pod, name)
+        files.remove_tree(roots.upper_path(key, name), dir_fd=pod.fd)
+        files.remove_tree(roots.work_path(key, name), dir_fd=pod.fd)
+    for log in (f"{contract.LOGS}/{name}.log", f"{contract.LOGS}/{name}.log.1"):
+        files.remove_tree(log, dir_fd=pod.fd)
+    files.remove_tree(f"appsinfo/{name}", dir_fd=pod.fd)
+
+
+def _sweep(pod: Pod, manifest: PodManifest) -> None:
+    """Remove what a change that was killed left behind."""
+    for name in os.listdir(f"{pod.path}/appsinfo"):
+        if manifest.app(name) is None:
+            _remove_files(pod, name)
+            _forget(pod, name)
+
+
+def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
+    """Do something in the mount namespace of the pod's supervisor, with the pod directory as working directory.
+
+    Raises:
+        HostError: it could not be done.
+    """
+    supervisor = _supervisor(pod)
+    pidfd = os.pidfd_open(supervisor)
+    errors_r, errors_w = os.pipe()
+    try:
+        root_fd = os.open(f"/proc/{supervisor}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not pod.refresh() or not pod.is_running:
+                raise PodError(f'pod "{pod.uuid}" isn\'t currently running')
+            child = os.fork()
+            if child == 0:
+                _join_and_act(pidfd, root_fd, pod, act, errors_w)
+        finally:
+            os.close(root_fd)
+    finally:
+        os.close(pidfd)
+        os.close(errors_w)
+    with open(errors_r, "rb") as stream:
+        report = stream.read()
+    _, code = os.waitpid(child, 0)
+    if report or code:
+        raise HostError(report.decode(errors="replace") or f"a child was ended by status {code}")
+
+
+def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], errors_w: int) -> None:
+    try:
+        libc.setns(pidfd, libc.CLONE_NEWNS)
+        # Where rkt itself was started below a chroot the namespace's topmost mount is not its root.
+        os.fchdir(root_fd)
+        os.chroot(".")
+        os.chdir(pod.path)
+        act()
+    except BaseException as e:  # noqa: BLE001 - nothing of the parent's may run in the child
+        text = (
+            str(e.strerror or e) + (f": {e.filename}" if e.filename else "")
+            if isinstance(e, OSError)
+            else str(e)
+        )
+        os.write(errors_w, text.encode(errors="replace")[:4096] or b"unknown error")
+        os._exit(1)
+    os._exit(0)
+
+
+def _supervisor(pod: Pod) -> int:
+    """Process that listens on the pod's control socket, by the kernel's word."""
+    import _socket
+
+    # The name of a socket has 108 bytes; the pod's path may be longer.
+    path = f"/proc/self/fd/{pod.fd}/{contract.CONTROL_SOCKET}"
+    client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        client.connect(path)
+        raw = client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+    except OSError as e:
+        raise Stage1Error("the pod's supervisor does not answer", hint=f"rkt stop --force {pod.uuid}") from e
+    finally:
+        client.close()
+    return int.from_bytes(raw[:4], "little")

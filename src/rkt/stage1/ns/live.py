@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor of a pod whose apps come and go (spec runtime §5.1): it also takes ``app-…`` requests.
+
+The pod outlives its apps and ends when it is stopped, with status 0. stage0 has written the manifest and mounted the
+app's root before it asks for anything, and serialises requests by the pod's lock; what is asked here is checked anyway.
+The files ``rkt/status/APP-created``, ``APP-started`` and ``APP`` tell of an app's state (spec runtime §2.4).
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import time
+
+from rkt.errors import RktError, Stage1Error
+from rkt.linux import files
+from rkt.stage1.common import control
+from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
+from rkt.stage1.ns.supervisor import STOP_SECONDS, App, Starting, Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.ns.launch import Launch
+    from rkt.stage1.ns.volumes import Volumes
+
+_TERMINATED = 128 + _signal.SIGTERM
+
+
+class LiveSupervisor(Supervisor):
+    """Runs a pod until it is told to stop."""
+
+    _outlives_apps = True
+
+    def able_to_launch(self, make_launch: Callable[[LoadedPod, PodApp], tuple[Launch, Volumes]]) -> Self:
+        """Say how an app is made ready; to be called first."""
+        self._make_launch = make_launch
+        self._several = True
+        #: Of apps that run: closed when nothing more of the app is to be started.
+        self._volumes: dict[str, Volumes] = {}
+        #: Apps that were told to stop, with the time at which they are killed, by the monotonic clock.
+        self._told: dict[str, float] = {}
+        self._waiting: dict[str, list[_socket.socket]] = {}
+        return self
+
+    def start(self, launches: list[Launch]) -> None:
+        """See ``Supervisor``; the apps' output is marked also when there is one app."""
+        super().start(launches)
+        self._several = True
+
+    def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
+        operations = {
+            "app-add": self._add,
+            "app-start": self._start_app,
+            "app-stop": self._stop_app,
+            "app-rm": self._remove,
+        }
+        name = message.get("app")
+        operation = operations.get(str(message.get("op")))
+        if operation is None or not isinstance(name, str):
+            return super()._answer(client, message)
+        if self._is_stopping:
+            return {"ok": False, "error": "the pod is being stopped"}
+        try:
+            # An app's name is a path component: checked where the manifest is read.
+            load_pod().app(name)
+            return operation(client, name)
+        except RktError as e:
+            return {"ok": False, "error": e.message, "hint": e.hint}
+        except OSError as e:
+            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
+            return {"ok": False, "error": f"app {name!r}: {e.strerror}{where}"}
+
+    def _find(self, name: str) -> App | None:
+        return next((app for app in self._apps if app.name == name), None)
+
+    def _mark(self, name: str, mark: str) -> str:
+        return f"{self._status_directory}/{name}{mark}"
+
+    def _unmark(self, name: str, *marks: str) -> None:
+        for mark in marks:
+            try:
+                os.unlink(self._mark(name, mark))
+            except FileNotFoundError:
+                continue
+
+    def _add(self, _client: _socket.socket, name: str) -> dict[str, Any]:
+        if self._find(name) is not None:
+            raise Stage1Error(f"app {name!r} is there already")
+        root_fd = os.open(load_pod().app(name).rootfs_path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        os.close(root_fd)
+        self._unmark(name, "-started", "")
+        files.replace_file(self._mark(name, "-created"), b"", 0o644, sync=False)
+        return {"ok": True}
+
+    def _start_app(self, _client: _socket.socket, name: str) -> dict[str, Any]:
+        """Start an app that was added, or is over; one that runs already is left alone."""
+        old = self._find(name)
+        if old is not None:
+            if old.is_running:
+                return {"ok": True}
+            self._forget(old)
+        self._unmark(name, "-started", "")
+        pod = load_pod()
+        launch, volumes = self._make_launch(pod, pod.app(name))
+        try:
+            self._shared.enter()
+            try:
+                starting = Starting(launch.plan(launch.first), -1)
+            finally:
+                self._shared.leave()
+            starting.wait()
+        except BaseException:
+            volumes.close()
+            launch.release()
+            launch.cgroup.kill()
+            launch.cgroup.remove()
+            raise
+        app = App(launch)
+        self._apps.append(app)
+        self._volumes[name] = volumes
+        self._attach(app, starting)
+        files.replace_file(self._mark(name, "-started"), b"", 0o644, sync=False)
+        return {"ok": True}
+
+    def _stop_app(self, client: _socket.socket, name: str) -> dict[str, Any] | None:
+        """Ask an app to end; the answer is given when it has ended."""
+        app = self._find(name)
+        if app is None or not app.is_running:
+            return {"ok": False, "error": f"app {name!r} is not running", "code": "not-running"}
+        self._waiting.setdefault(name, []).append(client)
+        if name not in self._told:
+            self._told[name] = time.monotonic() + STOP_SECONDS
+            if app.stage != POST_STOP:
+                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+        return None
+
+    def _remove(self, _client: _socket.socket, name: str) -> dict[str, Any]:
+        app = self._find(name)
+        if app is not None:
+            if app.is_running:
+                raise Stage1Error(f"app {name!r} is still running", hint=f"rkt app stop UUID --app={name}")
+            self._forget(app)
+        self._unmark(name, "-started", "", "-created")
+        return {"ok": True}
+
+    def _forget(self, app: App) -> None:
+        """Let go of an app that is over."""
+        for fd in list(app.outlets):
+            os.set_blocking(fd, False)
+            try:
+                # Whoever held the other end is dead: what was said is in the pipe.
+                while fd in app.outlets:
+                    self._carry(app, fd)
+            except BlockingIOError:
+                os.close(fd)
+                del app.outlets[fd]
+        app.log.finish()
+        app.launch.cgroup.remove()
+        self._apps.remove(app)
+
+    def _carry(self, app: App, fd: int) -> None:
+        # An app may have been forgotten in the turn in which its last words came.
+        if fd in app.outlets:
+            super()._carry(app, fd)
+
+    def _wait(self, app: App) -> int:
+        """As for the pod: who ends by the SIGTERM it was sent has done what it was told."""
+        status = super()._wait(app)
+        return 0 if status == _TERMINATED and app.name in self._told and app.stage == MAIN else status
+
+    def _reap(self, app: App) -> None:
+        was = app.stage
+        super()._reap(app)
+        if app.is_running:
+            if was == PRE_START and app.stage == MAIN and app.name in self._told:
+                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+            return
+        self._settle(app)
+
+    def _settle(self, app: App) -> None:
+        """Nothing of the app runs any more, and nothing is due."""
+        app.launch.release()
+        self._volumes.pop(app.name).close()
+        self._told.pop(app.name, None)
+        for client in self._waiting.pop(app.name, []):
+            if client.fileno() < 0:
+                continue  # it did not wait
+            try:
+                control.send(client, {"ok": True})
+            except OSError as e:
+                self._report(f"control socket: {e}")
+
+    def _timeout_ms(self) -> int | None:
+        mine = super()._timeout_ms()
+        if not self._told:
+            return mine
+        soon = max(0, int((min(self._told.values()) - time.monotonic()) * 1000) + 1)
+        return soon if mine is None else min(mine, soon)
+
+    def _turn(self, timeout_ms: int | None) -> None:
+        super()._turn(timeout_ms)
+        now = time.monotonic()
+        for name, at in self._told.items():
+            app = self._find(name)
+            if now >= at and app is not None:
+                # A post-stop handler has a time of its own.
+                self._told[name] = now + STOP_SECONDS
+                self._kill([app] if app.stage != POST_STOP else [])

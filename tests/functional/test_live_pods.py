@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods whose apps come and go while they live (spec runtime §5.1 and §6.9, spec cli §2.25 and §10.10)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib.inspect import INSECURE, inspect_image, stored
+from tests.lib.rkt import wait_for
+
+if TYPE_CHECKING:
+    from tests.lib.images import Images
+    from tests.lib.rkt import Result, Rkt, Running
+
+pytestmark = pytest.mark.root
+
+
+class Sandbox:
+    """A running sandbox pod and an image in its store."""
+
+    def __init__(self, rkt: Rkt, images: Images, *flags: str) -> None:
+        self.rkt = rkt
+        self.image = stored(rkt, inspect_image(images))
+        self.process: Running = rkt.popen("app", "sandbox", INSECURE, *flags)
+        self.uuid = rkt.wait_for_pod()
+
+    def app(self, verb: str, *words: str, check: int | None = 0) -> Result:
+        """``rkt app VERB UUID …``."""
+        return self.rkt.run("app", verb, self.uuid, *words, check=check)
+
+    def add(self, name: str, script: str, *flags: str, check: int | None = 0) -> Result:
+        """Add a shell script."""
+        words = (f"--name={name}", *flags, "--exec=/bin/sh", "--", "-c", script)
+        return self.rkt.run("app", "add", INSECURE, self.uuid, self.image, *words, check=check)
+
+    def start(self, name: str, script: str, *flags: str) -> None:
+        """Add and start one."""
+        self.add(name, script, *flags)
+        self.app("start", f"--app={name}")
+
+    def states(self) -> dict[str, str]:
+        """App -> state."""
+        lines = self.app("list", "--no-legend").stdout.split("\n")
+        return dict(line.split("\t") for line in lines if line)
+
+    def wait_for(self, **states: str) -> None:
+        """Wait until the pod has exactly these apps in these states."""
+        wait_for(lambda: self.states() == states, f"{states}")
+
+    def end(self) -> None:
+        """The pod is still running, and stop ends it with status 0."""
+        assert self.process.poll() is None, self.process.texts()
+        self.rkt.run("stop", self.uuid, check=0)
+        assert self.process.wait(20) == 0, self.process.texts()
+
+
+def test_an_app_comes_and_goes(rkt: Rkt, images: Images) -> None:
+    """An app that is added and started says its words on the sandbox's console, and after rm nothing of it is left (runtime E1, cli X1)."""
+    pod = Sandbox(rkt, images)
+    assert pod.app("list").stdout == "NAME\tSTATE\n"
+    pod.add("hello", "echo HelloFromAppInSandbox")
+    assert pod.states() == {"hello": "created"}
+    pod.app("start", "--app=hello")
+    pod.wait_for(hello="exited")
+    wait_for(lambda: "HelloFromAppInSandbox" in pod.process.texts()[0], "output")
+    pod.app("rm", "--app=hello")
+    assert pod.app("list", "--no-legend").stdout == "\n"
+    path = rkt.pod_path(pod.uuid)
+    for parent, directories, files in os.walk(path):
+        assert not [name for name in (*directories, *files) if "hello" in name], parent
+    assert "hello" not in rkt.run("cat-manifest", pod.uuid, check=0).stdout
+    pod.end()
+
+
+def test_the_name_is_the_images(rkt: Rkt, images: Images) -> None:
+    """Without --name an app is called as the last part of its image's name (runtime E2, cli X2)."""
+    pod = Sandbox(rkt, images)
+    rkt.run("app", "add", INSECURE, pod.uuid, pod.image, check=0)
+    assert pod.states() == {"inspect": "created"}
+    pod.end()
+
+
+def test_three_apps(rkt: Rkt, images: Images) -> None:
+    """One succeeds, one fails, one sleeps: the pod goes on, list and status tell them apart, and all can be removed (runtime E3, cli X3)."""
+    pod = Sandbox(rkt, images)
+    pod.start("winner", "exit 0")
+    pod.start("loser", "exit 12")
+    pod.start("sleeper", "sleep 100")
+    pod.wait_for(winner="exited", loser="exited", sleeper="running")
+    text = pod.app("status", "--app=loser").stdout
+    assert "state=exited\n" in text
+    assert "exit_code=12\n" in text
+    assert "exit_code=0\n" in pod.app("status", "--app=winner").stdout
+    sleeper = json.loads(pod.app("status", "--app=sleeper", "--format=json").stdout)
+    assert sleeper["state"] == "running"
+    assert "exit_code" not in sleeper
+    listed = json.loads(rkt.run("list", "--format=json", check=0).stdout)
+    assert {app["name"]: app["state"] for app in listed[0]["apps"]} == pod.states()
+    for name in ("winner", "loser", "sleeper"):
+        pod.app("rm", f"--app={name}")
+    assert pod.states() == {}
+    pod.end()
+
+
+def test_two_apps_of_one_image(rkt: Rkt, images: Images) -> None:
+    """One of two apps of an image is stopped, started and removed; the other and its files are untouched (runtime E4, E9, cli X4, X9)."""
+    pod = Sandbox(rkt, images)
+    pod.start("one", "echo one >> /mine; trap 'exit 7' TERM; while :; do sleep 0.1; done")
+    pod.start("two", "echo two >> /mine; sleep 100")
+    for _ in range(2):
+        pod.app("stop", "--app=one")
+        assert pod.states() == {"one": "exited", "two": "running"}
+        assert "exit_code=7\n" in pod.app("status", "--app=one").stdout
+        pod.app("start", "--app=one")
+        assert pod.states() == {"one": "running", "two": "running"}
+    mine = ("cat", "/mine")
+    wait_for(lambda: rkt.run("enter", "--app=one", pod.uuid, *mine).stdout == "one\n" * 3, "three starts")
+    pod.app("rm", "--app=one")
+    assert rkt.run("app", "exec", "--app=two", pod.uuid, *mine, check=0).stdout == "two\n"
+    pod.app("stop", "--app=two")
+    assert "exit_code=0\n" in pod.app("status", "--app=two").stdout
+    pod.end()
+
+
+def test_added_again_while_the_creator_is_gone(rkt: Rkt, images: Images) -> None:
+    """A sandbox whose creator is gone takes apps that are added, started, stopped, removed, and added again under the same name."""
+    image = stored(rkt, inspect_image(images))
+    command = rkt.command("app", "sandbox", INSECURE)
+    script = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    null = subprocess.DEVNULL
+    subprocess.run(
+        [sys.executable, "-c", script, *command], check=True, stdin=null, stdout=null, stderr=null, timeout=20
+    )
+    uuid = rkt.wait_for_pod()
+    for turn in range(2):
+        words = ("--name=app", "--exec=/bin/sh", "--", "-c", f"cat /left; echo {turn} > /left; sleep 100")
+        rkt.run("app", "add", INSECURE, uuid, image, *words, check=0)
+        rkt.run("app", "start", uuid, "--app=app", check=0)
+        wait_for(lambda: "sleep" in rkt.run("enter", uuid, "ps").stdout, "a start")
+        assert rkt.run("enter", uuid, "cat", "/left", check=0).stdout == f"{turn}\n"
+        rkt.run("app", "stop", uuid, "--app=app", check=0)
+        rkt.run("app", "rm", uuid, "--app=app", check=0)
+        assert rkt.run("app", "list", "--no-legend", uuid, check=0).stdout == "\n"
+    rkt.run("stop", uuid, check=0)
+    assert "state=exited\n" in rkt.run("status", "--wait", uuid, check=0).stdout
+
+
+def test_annotations(rkt: Rkt, images: Images) -> None:
+    """Annotations of the sandbox and of an app stand in the pod manifest, the app's exactly as given (runtime E6, cli X6)."""
+    pod = Sandbox(rkt, images, "--annotation=example.com/a=b", "--user-annotation=u=v", "--user-label=l=m")
+    pod.add("app", "true", "--annotation=example.com/c=d", "--user-annotation=w=x")
+    manifest = json.loads(rkt.run("cat-manifest", pod.uuid, check=0).stdout)
+    assert {"name": "example.com/a", "value": "b"} in manifest["annotations"]
+    assert {"name": "coreos.com/rkt/stage1/mutable", "value": "true"} in manifest["annotations"]
+    assert manifest["userAnnotations"] == {"u": "v"}
+    assert manifest["userLabels"] == {"l": "m"}
+    (app,) = manifest["apps"]
+    assert app["annotations"] == [{"name": "example.com/c", "value": "d"}]
+    assert app["app"]["userAnnotations"] == {"w": "x"}
+    pod.end()
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [("/dir2", "/dir2"), ("/link-rel", "/dir2"), ("/link-abs", "/dir2"), ("/../../new", "/new")],
+)
+def test_volumes(rkt: Rkt, images: Images, target: str, place: str) -> None:
+    """A volume of an added app is found where its target resolves inside the app's root (runtime E5, cli X5)."""
+    source = os.path.join(rkt.base, "source")
+    os.mkdir(source)
+    with open(f"{source}/file", "w", encoding="ascii") as stream:
+        stream.write("from the host")
+    links = {"link-rel": "dir2", "link-abs": "/dir2"}
+    pod = Sandbox(rkt, images)
+    pod.image = stored(rkt, inspect_image(images, "links", name="example.com/links", links=links))
+    volume = f"--mnt-volume=name=v,kind=host,source={source},target={target}"
+    pod.start("app", f"cat {place}/file; sleep 100", volume)
+    wait_for(lambda: "from the host" in pod.process.texts()[0], "the file")
+    pod.end()
+
+
+def test_refusals(rkt: Rkt, images: Images) -> None:
+    """What cannot be is refused with rkt's words, and the pod goes on as it was."""
+    pod = Sandbox(rkt, images)
+    pod.start("app", "sleep 100")
+    again = pod.add("app", "true", check=254)
+    assert "error: multiple apps with name app" in again.stderr
+    for verb in ("start", "stop", "rm", "status"):
+        result = pod.app(verb, "--app=none", check=254)
+        assert 'error: nonexistent app "none"' in result.stderr
+        assert "must provide the app to" in pod.app(verb, check=254).stderr
+        assert "must provide the pod UUID" in rkt.run("app", verb, "--app=app", check=254).stderr
+    pod.add("idle", "true")
+    assert 'app "idle" is not running' in pod.app("stop", "--app=idle", check=254).stderr
+    nobody = pod.add("nobody", "true", "--user=nobody-has-this-name", check=None)
+    failed = pod.app("start", "--app=nobody", check=254)
+    assert "nobody-has-this-name" in failed.stderr, nobody
+    assert pod.states() == {"app": "running", "idle": "created", "nobody": "created"}
+    missing = rkt.run("app", "add", INSECURE, pod.uuid, "example.com/missing", check=254)
+    assert "example.com/missing" in missing.stderr
+    pod.end()
+    assert f'pod "{pod.uuid}" isn\'t currently running' in pod.app("start", "--app=app", check=254).stderr
+    assert "is already stopped" in pod.app("stop", "--app=app").stdout
+    pod.app("rm", "--app=app")
+    assert set(pod.states()) == {"idle", "nobody"}
+
+
+def test_an_immutable_pod_does_not_change(rkt: Rkt, images: Images) -> None:
+    """Apps of a pod that rkt run made are listed and shown, and cannot be added, started, stopped or removed."""
+    image = stored(rkt, inspect_image(images))
+    rkt.popen("run", INSECURE, image, "--exec=/bin/sleep", "--", "100")
+    uuid = rkt.wait_for_pod()
+    assert rkt.run("app", "list", uuid, check=0).stdout == "NAME\tSTATE\ninspect\trunning\n"
+    assert "state=running\n" in rkt.run("app", "status", uuid, "--app=inspect", check=0).stdout
+    added = rkt.run("app", "add", INSECURE, uuid, image, "--name=more", check=254)
+    assert "immutable pod" in added.stderr
+    for verb in ("start", "stop", "rm"):
+        assert "immutable pod" in rkt.run("app", verb, uuid, "--app=inspect", check=254).stderr
+
+
+def test_copied_roots(rkt: Rkt, images: Images) -> None:
+    """A sandbox with --no-overlay takes apps as any other does."""
+    pod = Sandbox(rkt, images, "--no-overlay")
+    pod.start("app", "cat /dir1/file; sleep 100")
+    wait_for(lambda: "dir1" in pod.process.texts()[0], "the file")
+    pod.app("rm", "--app=app")
+    assert pod.states() == {}
+    pod.end()
+
+
+def test_a_killed_add_is_swept(rkt: Rkt, images: Images) -> None:
+    """What a killed add or rm leaves is removed by the next change, and does not keep its name from being used."""
+    pod = Sandbox(rkt, images)
+    pod.add("app", "sleep 100")
+    path = f"{rkt.pod_path(pod.uuid)}/pod"
+    with open(path, encoding="utf-8") as stream:
+        manifest = json.load(stream)
+    manifest["apps"] = []
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(manifest, stream)
+    pod.start("app", "sleep 100")
+    assert pod.states() == {"app": "running"}
+    pod.end()
+
+
+def test_sigterm_ends_a_sandbox(rkt: Rkt, images: Images) -> None:
+    """SIGTERM ends a sandbox and its apps, with status 0; nothing of it is left."""
+    pod = Sandbox(rkt, images)
+    pod.start("app", "sleep 100")
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.process.wait(20) == 0
+    assert pod.states() == {"app": "exited"}
