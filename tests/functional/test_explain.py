@@ -12,7 +12,7 @@ import pytest
 
 from rkt.pod.risk import LEVELS, POINTS
 from tests.lib.images import fetch
-from tests.lib.inspect import INSECURE, shell_app, stored
+from tests.lib.inspect import INSECURE, manifest_app, shell_app, stored, write_pod_manifest
 from tests.lib.tree import read_text
 
 if TYPE_CHECKING:
@@ -208,6 +208,36 @@ def test_a_pod_on_disk_is_explained(rkt: Rkt, images: Images) -> None:
     uuid = rkt.run("list", "--full", "--no-legend", check=0).stdout.split()[0]
     assert "host-network" in kinds(explain(rkt, f"--pod={uuid}"))
     assert "started already" in rkt.run("explain", f"--pod={uuid}", "--net=none", check=254).stderr
+
+
+def test_a_pod_manifest_is_explained_as_its_own(rkt: Rkt, images: Images) -> None:
+    """What a manifest gives has it as its source, advice speaks of it, and an image used twice is told once."""
+    image = stored(rkt, modest(images))
+    isolator = {"name": "os/linux/capabilities-retain-set", "value": {"set": ["CAP_NET_RAW"]}}
+    path = write_pod_manifest(
+        f"{rkt.tmp}/pod.json",
+        [manifest_app(images.ids[modest(images)], name, "true", isolators=[isolator]) for name in ("a", "b")],
+        volumes=[{"name": "files", "kind": "image", "source": images.ids[modest(images)]}],
+    )
+    explained = explain(rkt, INSECURE, f"--pod-manifest={path}")
+    found = explained["findings"]
+    assert [each["kind"] for each in found].count("unverified-image") == 1
+    raw = [each for each in found if each["kind"] == "strong-capabilities"]
+    assert {(each["app"], each["source"]) for each in raw} == {("a", "pod-manifest"), ("b", "pod-manifest")}
+    assert all(each["remedy"] == "leave CAP_NET_RAW out of the pod manifest" for each in raw)
+    assert next(each for each in found if each["kind"] == "no-memory-limit")["remedy"].startswith(
+        "in the pod manifest"
+    )
+    volume = ("--volume=v,kind=image,source=" + image, "--mount=volume=v,target=/v")
+    (mounted,) = explain(rkt, INSECURE, *volume, image)["apps"][0]["paths"]
+    assert mounted == {
+        "path": "/v",
+        "kind": "image",
+        "read_only": True,
+        "source": "flag",
+        "image_id": images.ids[modest(images)],
+    }
+    assert "/v: files of an image, read-only (flag)" in rkt.run("explain", INSECURE, *volume, image).stdout
 
 
 def test_what_prepare_refuses_is_not_explained(rkt: Rkt, images: Images) -> None:

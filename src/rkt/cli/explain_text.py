@@ -18,6 +18,8 @@ _LEAST_WIDTH = 40
 _LABEL_WIDTH = 14
 #: Points of findings that are told as part of the answer.
 _WORTH_TELLING = 10
+#: Kinds of volumes that are not the host's.
+_KINDS = {"empty": "an empty volume", "tmpfs": "an empty volume in memory", "image": "files of an image"}
 #: Twice the default set; more are not listed.
 _MOST_CAPABILITIES = 22
 
@@ -109,7 +111,7 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
     own = "read-only" if app["root_file_system"]["read_only"] else "writable"
     rows.append(("files", f"its own, {own} ({app['root_file_system']['source']})"))
     for path in app["paths"]:
-        what = f"{path['host_path']} of this machine" if "host_path" in path else path["kind"]
+        what = f"{path['host_path']} of this machine" if "host_path" in path else _KINDS[path["kind"]]
         how = "read-only" if path["read_only"] else "writable"
         rows.append(("", f"{path['path']}: {what}, {how} ({path['source']})"))
     rows.append(("devices", "null, zero and the like (default)"))

@@ -15,7 +15,7 @@ from rkt.linux import capabilities, files, seccomp_isolators, seccomp_profiles
 from rkt.pod import lifecycle, risk, status
 from rkt.pod.risk import Finding
 from rkt.schema import appc, isolators, jsontext
-from rkt.schema.appc import VOLUME_DEVICE, VOLUME_HOST
+from rkt.schema.appc import VOLUME_DEVICE, VOLUME_HOST, VOLUME_IMAGE
 from rkt.schema.mounts import pair_mounts
 from rkt.schema.record import Record
 from rkt.stage0 import contract, prepare, roots
@@ -52,6 +52,18 @@ _FAMILIES = (
 _LIMIT_BYTES = 4 << 20
 #: Most names of capabilities or system calls that a sentence repeats.
 _MOST_NAMES = 4
+#: Findings that a pod manifest has no say in.
+_BY_FLAG_ONLY = frozenset(
+    (
+        "caller-environment",
+        "host-ipc",
+        "host-network",
+        "no-user-namespace",
+        "paths-not-hidden",
+        "unverified-image",
+        "unverified-stage1",
+    )
+)
 _HARMLESS_DEVICES = frozenset(os.fsdecode(name) for name, _, _ in paths.DEVICES)
 
 
@@ -197,6 +209,8 @@ class _Report:
 
     def add(self, kind: str, app: str, source: str, text: str, remedy: str) -> None:
         points = risk.POINTS[kind][self.subject.private_users]
+        if self.subject.operator == MANIFEST and kind not in _BY_FLAG_ONLY and "--" in remedy:
+            remedy = f"in the pod manifest, what stands for this: {remedy}"
         if points:
             self.findings.append(
                 Finding(kind=kind, app=app, points=points, source=source, text=text, remedy=remedy)
@@ -226,9 +240,11 @@ def explain(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 
 def _judge_verdicts(report: _Report) -> None:
+    told: set[str] = set()
     for app, name, verdict in report.subject.verdicts:
-        if verdict.kind != KIND_INSECURE:
+        if verdict.kind != KIND_INSECURE or name in told:
             continue
+        told.add(name)
         if not name:
             report.add(
                 "unverified-stage1",
@@ -536,6 +552,8 @@ def _system_calls(
 def _reach(report: _Report, runtime: RuntimeApp, app: App, name: str) -> dict[str, Any]:
     """Paths and devices, beyond what is the pod's own."""
     subject = report.subject
+    sources = {volume.name: volume.source for volume in subject.manifest.volumes}
+    sources |= {each.app_volume.name: each.app_volume.source for each in runtime.mounts if each.app_volume}
     mounted: list[dict[str, Any]] = []
     devices: list[dict[str, Any]] = []
     for mount in pair_mounts(runtime, app, subject.manifest):
@@ -556,6 +574,8 @@ def _reach(report: _Report, runtime: RuntimeApp, app: App, name: str) -> dict[st
             entry["host_path"] = mount.source
             entry["recursive"] = mount.recursive
             _judge_volume(report, name, mount, source)
+        elif mount.kind == VOLUME_IMAGE:
+            entry["image_id"] = sources[mount.name]
         mounted.append(entry)
     if not runtime.readonly_rootfs:
         report.add(
