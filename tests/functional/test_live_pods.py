@@ -257,3 +257,61 @@ def test_sigterm_ends_a_sandbox(rkt: Rkt, images: Images) -> None:
     pod.process.send_signal(signal.SIGTERM)
     assert pod.process.wait(20) == 0
     assert pod.states() == {"app": "exited"}
+
+
+def test_handlers_of_an_added_app(rkt: Rkt, images: Images) -> None:
+    """An added app's handlers run before and after it each time, and app stop returns when the last of them has ended."""
+    handlers = [
+        {"name": name, "exec": ["/bin/sh", "-c", script]}
+        for name, script in (
+            ("pre-start", "echo pre >> /said"),
+            ("post-stop", "sleep 0.3; echo post >> /said"),
+        )
+    ]
+    pod = Sandbox(rkt, images)
+    image = inspect_image(images, "live-handlers", name="example.com/live", app={"eventHandlers": handlers})
+    pod.image = stored(rkt, image)
+    pod.start("app", "echo app >> /said; cat /said; echo .; sleep 100")
+    for turn in range(1, 3):
+        wait_for(lambda t=turn: pod.process.texts()[0].count(".\n") == t or None, "the app")  # type: ignore[misc]
+        pod.app("stop", "--app=app")
+        assert pod.states() == {"app": "exited"}
+        pod.app("start", "--app=app")
+    pod.wait_for(app="running")
+    wait_for(lambda: pod.process.texts()[0].count("post\n") == 3, "what was said")
+    pod.end()
+
+
+def test_a_killed_sandbox(rkt: Rkt, images: Images) -> None:
+    """A supervisor killed by SIGKILL takes every app along; the pod is exited, its apps can be removed, and gc leaves nothing."""
+    pod = Sandbox(rkt, images)
+    pod.start("app", "sleep 100")
+    pod.process.kill()
+    pod.process.wait(20)
+    assert pod.states() == {"app": "exited"}
+    pod.app("rm", "--app=app")
+    assert pod.states() == {}
+    assert "state=exited\n" in rkt.run("status", pod.uuid, check=0).stdout
+
+
+def test_a_removed_key_stops_add_and_start(rkt: Rkt, images: Images) -> None:
+    """An app's verdict is held against today's policy at app add and at each app start, not only when its image was fetched."""
+    path = images.busybox("example.com/live-signed", ("/bin/sleep", "100"), file="live-signed")
+    images.sign(path)
+    rkt.run(
+        "trust", "--prefix=example.com/live-signed", "--skip-fingerprint-review", images.key_file, check=0
+    )
+    rkt.run("fetch", path, check=0)
+    os.unlink(f"{path}.asc")
+    rkt.popen("app", "sandbox")
+    uuid = rkt.wait_for_pod()
+    rkt.run("app", "add", uuid, "example.com/live-signed", "--name=app", check=0)
+    rkt.run("app", "start", uuid, "--app=app", check=0)
+    rkt.run("app", "stop", uuid, "--app=app", check=0)
+    keys = os.path.join(rkt.local, "trustedkeys", "prefix.d", "example.com", "live-signed")
+    for name in os.listdir(keys):
+        os.unlink(os.path.join(keys, name))
+    for words in (("start", uuid, "--app=app"), ("add", uuid, "example.com/live-signed", "--name=more")):
+        result = rkt.run("app", *words, check=254)
+        assert "rkt trust --prefix=example.com/live-signed" in result.stderr, str(result)
+    assert rkt.run("app", "list", "--no-legend", uuid, check=0).stdout == "app\texited\n"

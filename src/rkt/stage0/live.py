@@ -111,6 +111,7 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
         _check_running(pod, "is running but its supervisor is not ready yet")
     with _lock(pod):
         manifest = _manifest(pod)
+        _sweep(pod, manifest)
         _find(manifest, name)
         if pod.is_running:
             try:
@@ -121,7 +122,6 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
         _replace_manifest(pod, manifest.replace(apps=[app for app in manifest.apps if app.name != name]))
         _remove_files(pod, name)
         _forget(pod, name)
-        _sweep(pod, _manifest(pod))
 
 
 class _NotRunning(PodError):
