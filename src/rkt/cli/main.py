@@ -33,6 +33,7 @@ COMMANDS = {
     "logs": "logs",
     "top": "top",
     "stats": "stats",
+    "events": "events",
     "wait": "wait",
     "enter": "enter",
     "pause": "pause",

@@ -43,6 +43,8 @@ PID = "pid"
 PPID = "ppid"
 #: Written by stage1 before the pid: the pod's cgroup below the root of each hierarchy.
 SUBCGROUP = "subcgroup"
+#: Of ``appsinfo/APP``, written by stage1: how many processes of the app were killed for want of memory.
+OOM_KILLS = "oom-kills"
 #: Exists while ``rkt pause`` wants the pod's processes frozen; only the kernel knows whether they are.
 PAUSED = "paused"
 #: Written by stage1: one log file per app, CRI format, ``logs/APP.log``. Not reachable from the pod.

@@ -420,9 +420,9 @@ class Supervisor:
     def _record(self, app: App, status: int) -> None:
         """Write down how an app ended."""
         app.status = status
-        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
         if status:
             self._look_for_memory(app)
+        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
         if not self._outlives_apps:
             self._first_failure = self._first_failure or status
 
@@ -433,6 +433,8 @@ class Supervisor:
         if not new:
             return
         self._memory_kills[counter] = kills
+        path = f"appsinfo/{app.name}/{contract.OOM_KILLS}"
+        files.replace_file(path, b"%d\n" % new, 0o640, sync=False)
         what = "was killed" if app.status == 128 + _signal.SIGKILL else f"lost {new} of its processes"
         limit = app.launch.cgroup.memory_limit()
         bound = f"limit {bytes_text(limit)}" if limit else "limit of the pod"
