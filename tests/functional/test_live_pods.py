@@ -110,7 +110,7 @@ def test_three_apps(rkt: Rkt, images: Images) -> None:
 
 
 def test_two_apps_of_one_image(rkt: Rkt, images: Images) -> None:
-    """One of two apps of an image is stopped, started and removed; the other and its files are untouched (runtime E4, E9, cli X4, X9)."""
+    """One of two apps of an image is stopped, started and removed; the other and its files are untouched (runtime E4, cli X4)."""
     pod = Sandbox(rkt, images)
     pod.start("one", "echo one >> /mine; trap 'exit 7' TERM; while :; do sleep 0.1; done")
     pod.start("two", "echo two >> /mine; sleep 100")
@@ -315,3 +315,22 @@ def test_a_removed_key_stops_add_and_start(rkt: Rkt, images: Images) -> None:
         result = rkt.run("app", *words, check=254)
         assert "rkt trust --prefix=example.com/live-signed" in result.stderr, str(result)
     assert rkt.run("app", "list", "--no-legend", uuid, check=0).stdout == "app\texited\n"
+
+
+def test_changes_at_the_same_time(rkt: Rkt, images: Images) -> None:
+    """Apps added, started and removed by several commands at once are all there in the end, and one name goes to one of them only."""
+    pod = Sandbox(rkt, images)
+    names = ("a", "b", "c")
+    words = ("--exec=/bin/sleep", "--", "100")
+    adding = [
+        rkt.popen("app", "add", INSECURE, pod.uuid, pod.image, f"--name={name}", *words)
+        for name in (*names, "same", "same")
+    ]
+    assert sorted(process.wait(60) for process in adding) == [0, 0, 0, 0, 254]
+    starting = [rkt.popen("app", "start", pod.uuid, f"--app={name}") for name in names]
+    assert [process.wait(60) for process in starting] == [0, 0, 0]
+    assert pod.states() == {"a": "running", "b": "running", "c": "running", "same": "created"}
+    removing = [rkt.popen("app", "rm", pod.uuid, f"--app={name}") for name in (*names, "same")]
+    assert [process.wait(60) for process in removing] == [0, 0, 0, 0]
+    assert pod.states() == {}
+    pod.end()
