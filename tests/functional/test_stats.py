@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
+import subprocess
+import termios
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
@@ -125,3 +129,25 @@ def test_nothing_runs(rkt: Rkt) -> None:
     assert json.loads(rkt.run("stats", "--format=json", check=0).stdout) == []
     assert len(rkt.run("stats", check=0).lines) == 1
     assert "no pod ran long enough" in rkt.run("stats", "--plot", "--duration=1s", check=254).stderr
+
+
+def test_drawn_over_on_a_terminal(module_rkt: Rkt, pod: str) -> None:
+    """On a terminal what is drawn again and again never scrolls, and at the end the whole graph stands there."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 12, 60, 0, 0))
+    words = module_rkt.command("stats", "--apps", "--plot", "--duration=600ms", "--interval=200ms", pod)
+    with subprocess.Popen(words, stdin=slave, stdout=slave, env=module_rkt.environment()) as process:
+        os.close(slave)
+        text = b""
+        while True:
+            try:
+                text += os.read(master, 65536)
+            except OSError:  # the last user of the other side is gone
+                break
+        assert process.wait(20) == 0
+    os.close(master)
+    *frames, last = text.decode().split("\x1b[J")[1:]
+    assert frames
+    assert max(frame.count("\n") for frame in frames) <= 11
+    assert last.count("\n") > 60
+    assert max(map(len, last.splitlines())) <= 60

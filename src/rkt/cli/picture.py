@@ -22,7 +22,10 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "7 4", "2 4")
 _STYLE = """
 svg { --ground: #ffffff; --ink: #1c2024; --soft: #5b6570; --line: #dfe3e8; }
-@media (prefers-color-scheme: dark) { svg { --ground: #15181c; --ink: #e8ebee; --soft: #a0aab4; --line: #343a41; } }
+@media (prefers-color-scheme: dark) {
+svg { --ground: #15181c; --ink: #e8ebee; --soft: #a0aab4; --line: #343a41; }
+.series { filter: brightness(1.35); }
+}
 .ground { fill: #ffffff; fill: var(--ground); }
 text { font: 13px system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #1c2024; fill: var(--ink); }
 .title { font-size: 15px; font-weight: 600; }
@@ -37,7 +40,7 @@ def svg_of(history: History) -> str:
     """The whole file."""
     series = history.series
     rows = -(-len(series) // _LEGEND_COLUMNS)
-    height = _TOP + 2 * _PANEL + _GAP + 58 + rows * _LEGEND_ROW
+    height = _TOP + 2 * _PANEL + _GAP + 70 + rows * _LEGEND_ROW
     names = ", ".join(each.label for each in series)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',

@@ -82,6 +82,7 @@ def _show(invocation: Invocation, find: Callable[[], list[PodUUID]], *, once: bo
             else:
                 text = table(_rows(before, now))
                 if not once and sys.stdout.isatty():
+                    text = _cut(text)
                     # Over the table before, which may have been longer.
                     write((f"\x1b[{drawn}A\r" if drawn else "") + _ERASE_BELOW)
                     drawn = text.count("\n")
@@ -92,6 +93,15 @@ def _show(invocation: Invocation, find: Callable[[], list[PodUUID]], *, once: bo
             before = {each.key: each for each in now}
     except KeyboardInterrupt:
         return 0  # the way to end it
+
+
+def _cut(text: str) -> str:
+    """As much of a text as a terminal shows without scrolling, so that it can be drawn over."""
+    import os
+
+    size = os.get_terminal_size(1)
+    lines = text.expandtabs(8).splitlines()[: max(1, size.lines - 1)]
+    return "".join(f"{line[: size.columns]}\n" for line in lines)
 
 
 def _rows(before: dict[tuple[str, str], Usage], now: list[Usage]) -> list[list[str]]:
@@ -148,7 +158,7 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
             now = usage.sample(pods_dir, find(), with_apps=values["apps"])
             history.add(now)
             if live and history.series:
-                text = graph.text_of(history, graph.terminal_width())
+                text = _cut(graph.text_of(history, graph.terminal_width()))
                 write((f"\x1b[{drawn}A\r" if drawn else "") + _ERASE_BELOW + text)
                 sys.stdout.flush()
                 drawn = text.count("\n")
@@ -160,7 +170,9 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
         pass  # what there is until now is drawn
     if not history.series:
         raise PodError("no pod ran long enough to draw anything", hint="rkt list")
-    if values["plot"] and not live:
+    if values["plot"]:
+        if live and drawn:
+            write(f"\x1b[{drawn}A\r{_ERASE_BELOW}")
         write(graph.text_of(history, graph.terminal_width()))
     if values["svg"]:
         from rkt.cli.picture import svg_of
