@@ -176,7 +176,6 @@ _LANDLOCK_RULESET_ATTR = struct.Struct("3Q")
 _LANDLOCK_PATH_BENEATH_ATTR = struct.Struct("=Qi")
 _CAP_HEADER = struct.Struct("Ii")
 _CAP_DATA = struct.Struct("6I")
-#: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
 # <linux/inotify.h>
 IN_MODIFY = 0x2
 IN_CLOSE_WRITE = 0x8
@@ -185,6 +184,7 @@ IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_ONLYDIR = 0x1000000
+#: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
 
 _CAP_VERSION = 0x20080522
 _STATFS_BYTES = 256
