@@ -12,6 +12,8 @@ DATA_DIR ?= /var/lib/rkt
 SYSCONF_DIR ?= /etc
 #: words for pytest, such as TESTS='tests/unit -x'
 TESTS ?= tests
+#: processes of pytest for the whole suite; much of it waits, and each process starts many others
+JOBS ?= 2
 SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
 #: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
 NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch demo dependencies discovery fetch formats install \
@@ -43,7 +45,7 @@ demo: setup-test ## build, sign, trust, fetch and run a small image
 
 .PHONY: test
 test: setup-test ## the whole test suite
-	@$(VENV)/python -m pytest $(TESTS)
+	@$(VENV)/python -m pytest $(if $(filter file,$(origin TESTS)),-n $(JOBS) --dist=loadfile) $(TESTS)
 
 .PHONY: test-vm
 test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TEST_HOST='ssh root@host'

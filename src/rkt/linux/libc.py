@@ -185,7 +185,6 @@ IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_ONLYDIR = 0x1000000
 #: _LINUX_CAPABILITY_VERSION_3, <linux/capability.h>.
-
 _CAP_VERSION = 0x20080522
 _STATFS_BYTES = 256
 #: SIGCHLD on every architecture that is listed above.
