@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import capabilities
+from rkt.linux import capabilities, libc
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
 from rkt.stage2.exec import ExecPlan, become
 from tests.lib import host
@@ -263,6 +263,8 @@ def test_nobody_looks_into_a_process_that_becomes_an_app() -> None:
             seccomp=b"",
         )
         library = ctypes.CDLL(None)
+        # Some test before may have changed the ids of the process that this one is a child of, which ends that.
+        library.prctl(libc.PR_SET_DUMPABLE, 1)
         before = int(library.prctl(_PR_GET_DUMPABLE))
 
         def execve(*_: object) -> None:
