@@ -104,7 +104,8 @@ def _mark(settings: Settings, pod: Pod, place: str, text: str) -> None:
         if not try_lock(pod):
             return
         tell(settings, text)
-        pod.move(place, sync=True)
+        # A power cut may undo the mark; the next collection makes it again.
+        pod.move(place, sync=False)
     except (PodError, OSError) as e:
         _report(settings, pod, e)
 
