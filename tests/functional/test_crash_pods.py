@@ -81,7 +81,11 @@ def test_prepare_killed(rkt: Rkt) -> None:
     killed = 0
     for number in range(ROUNDS):
         seconds = moments.uniform(0, whole)
-        killed += kill_after(rkt, seconds, *words)
+        if kill_after(rkt, seconds, *words):
+            killed += 1
+        else:
+            # Too late: perhaps the machine was busier when it was measured.
+            whole *= 0.85
         check_and_collect(rkt, f"seed {SEED}, round {number}, after {seconds:.4f} s")
     assert killed >= ROUNDS // 4, "the moments were too late to mean anything"
 
@@ -96,7 +100,11 @@ def test_run_killed(rkt: Rkt, images: Images) -> None:
     killed = 0
     for number in range(ROUNDS):
         seconds = moments.uniform(0, whole)
-        killed += kill_after(rkt, seconds, *words)
+        if kill_after(rkt, seconds, *words):
+            killed += 1
+        else:
+            # Too late: perhaps the machine was busier when it was measured.
+            whole *= 0.85
         check_and_collect(rkt, f"seed {SEED}, round {number}, after {seconds:.4f} s")
     assert killed >= ROUNDS // 4, "the moments were too late to mean anything"
 
