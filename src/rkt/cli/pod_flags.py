@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Flag
-from rkt.errors import RktError, Stage1Error, UsageError
+from rkt.errors import PodError, RktError, Stage1Error, UsageError
 from rkt.stage0.messages import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rkt.cli.command import Invocation
     from rkt.config.settings import Settings
@@ -383,3 +383,28 @@ def each_pod(invocation: Invocation) -> Iterator[tuple[str, Pod | None]]:
             continue
         with pod:
             yield word, pod
+
+
+def for_each_pod(invocation: Invocation, action: Callable[[Pod], None], *, failed: str) -> int:
+    """Do something with each pod; one that is refused is reported and does not keep the others.
+
+    Args:
+        invocation: the command line.
+        action: raises ``RktError`` to refuse.
+        failed: the error at the end when there were refusals, ``{}`` standing for how many.
+    Raises:
+        PodError: there were.
+    """
+    failures = 0
+    for _, pod in each_pod(invocation):
+        try:
+            if pod is not None:
+                action(pod)
+        except RktError as e:
+            report(invocation.settings, e)
+            failures += 1
+        else:
+            failures += pod is None
+    if failures:
+        raise PodError(failed.format(failures))
+    return 0

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from rkt.cli.command import Command
-from rkt.cli.pod_flags import UUID_FILE_FLAG, each_pod, report
-from rkt.errors import PodError, RktError
+from rkt.cli.pod_flags import UUID_FILE_FLAG, for_each_pod
+from rkt.errors import PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.pod.lifecycle import Pod
 
 
 def run(invocation: Invocation) -> int:
@@ -17,25 +18,14 @@ def run(invocation: Invocation) -> int:
     from rkt.cli.output import write
     from rkt.stage0.gc import remove
 
-    settings = invocation.settings
-    failures = 0
-    for _, pod in each_pod(invocation):
-        if pod is None:
-            failures += 1
-            continue
+    def act(pod: Pod) -> None:
         try:
-            remove(settings, pod)
-        except RktError as e:
-            report(settings, e)
-            failures += 1
+            remove(invocation.settings, pod)
         except OSError as e:
-            report(settings, PodError(f'unable to remove pod "{pod.uuid}": {e.strerror} ({e.filename})'))
-            failures += 1
-        else:
-            write(f'"{pod.uuid}"\n')
-    if failures:
-        raise PodError("failed to remove one or more pods")
-    return 0
+            raise PodError(f'unable to remove pod "{pod.uuid}": {e.strerror} ({e.filename})') from e
+        write(f'"{pod.uuid}"\n')
+
+    return for_each_pod(invocation, act, failed="failed to remove one or more pods")
 
 
 COMMAND = Command(

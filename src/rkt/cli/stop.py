@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, Command, Flag
-from rkt.cli.pod_flags import UUID_FILE_FLAG, each_pod, report
-from rkt.errors import PodError, RktError
+from rkt.cli.pod_flags import UUID_FILE_FLAG, for_each_pod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.pod.lifecycle import Pod
 
 
 def run(invocation: Invocation) -> int:
@@ -17,22 +17,11 @@ def run(invocation: Invocation) -> int:
     from rkt.cli.output import write
     from rkt.stage0.stop import stop
 
-    settings = invocation.settings
-    failures = 0
-    for _, pod in each_pod(invocation):
-        if pod is None:
-            failures += 1
-            continue
-        try:
-            stopped = stop(settings, pod, force=invocation.values["force"])
-        except RktError as e:
-            report(settings, e)
-            failures += 1
-            continue
+    def act(pod: Pod) -> None:
+        stopped = stop(invocation.settings, pod, force=invocation.values["force"])
         write(f'"{pod.uuid}"\n' if stopped else f'pod "{pod.uuid}" is already stopped\n')
-    if failures:
-        raise PodError(f"failed to stop {failures} pod(s)")
-    return 0
+
+    return for_each_pod(invocation, act, failed="failed to stop {} pod(s)")
 
 
 COMMAND = Command(

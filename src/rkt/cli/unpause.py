@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from rkt.cli.command import Command
-from rkt.cli.pod_flags import UUID_FILE_FLAG, each_pod, report
-from rkt.errors import PodError, RktError
+from rkt.cli.pod_flags import UUID_FILE_FLAG, for_each_pod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
+    from rkt.pod.lifecycle import Pod
 
 
 def run(invocation: Invocation) -> int:
@@ -17,21 +17,10 @@ def run(invocation: Invocation) -> int:
     from rkt.cli.output import write
     from rkt.pod.pause import unpause
 
-    failures = 0
-    for _, pod in each_pod(invocation):
-        if pod is None:
-            failures += 1
-            continue
-        try:
-            changed = unpause(pod)
-        except RktError as e:
-            report(invocation.settings, e)
-            failures += 1
-            continue
-        write(f'"{pod.uuid}"\n' if changed else f'pod "{pod.uuid}" is not paused\n')
-    if failures:
-        raise PodError(f"failed to unpause {failures} pod(s)")
-    return 0
+    def act(pod: Pod) -> None:
+        write(f'"{pod.uuid}"\n' if unpause(pod) else f'pod "{pod.uuid}" is not paused\n')
+
+    return for_each_pod(invocation, act, failed="failed to unpause {} pod(s)")
 
 
 COMMAND = Command(
