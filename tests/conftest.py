@@ -13,6 +13,8 @@ import pytest
 from tests.lib import rkt as rkt_library
 from tests.lib.images import Images
 from tests.lib.pace import SLOWNESS
+from tests.lib.server import Authority
+from tests.lib.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,3 +80,22 @@ def images() -> Iterator[Images]:
             yield factory
         finally:
             factory.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Iterator[Authority]:
+    """A private root."""
+    made = Authority()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def site(rkt: rkt_library.Rkt, authority: Authority) -> Iterator[Site]:
+    """A host whose root is configured; its pages of some names lead to /images/NAME.aci."""
+    with Site(authority) as running:
+        running.configure(rkt)
+        running.lead_to_images("app", *"abcde")
+        yield running

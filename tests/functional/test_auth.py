@@ -32,22 +32,6 @@ WRONG = {"basic": {"user": "bar", "password": "no"}, "oauth": {"token": "another
 KINDS = ("basic", "oauth")
 
 
-@pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    made = Authority()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def site(rkt: Rkt, authority: Authority) -> Iterator[Site]:
-    """A host whose root is configured."""
-    with Site(authority) as running:
-        running.configure(rkt)
-        yield running
-
-
 def serve(site: Site, images: Images, authorization: str) -> str:
     """Serve an image that prints a line to whoever sends that header; returns its URL."""
     path = images.busybox("example.com/authorized", ("/bin/echo", "authorized"))

@@ -11,12 +11,9 @@ import pytest
 
 from tests.lib.aci import ARCH, image_id, write_aci
 from tests.lib.images import fetch
-from tests.lib.server import Authority
 from tests.lib.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
@@ -263,24 +260,6 @@ def test_a_changed_layer_is_not_rendered(listed: Rkt) -> None:
         assert "rkt image verify" in refused.stderr
     assert listed.pods() == {}
     assert trees(listed) == []
-
-
-@pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    made = Authority()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def site(rkt: Rkt, authority: Authority) -> Iterator[Site]:
-    """A host whose pages lead to /images/NAME.aci."""
-    with Site(authority) as running:
-        running.configure(rkt)
-        for name in "abcde":
-            running.discoverable(f"/{name}", f"{running.host} {running.url(f'/images/{name}.{{ext}}')}")
-        yield running
 
 
 def serve_d1(rkt: Rkt, site: Site, images: Images) -> None:

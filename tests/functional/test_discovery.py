@@ -27,27 +27,10 @@ HOST_LABELS = {"os": "linux", "arch": {"x86_64": "amd64"}.get(os.uname().machine
 
 
 @pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    made = Authority()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def signer() -> Iterator[tuple[KeyRing, Key]]:
     """A ring with one key."""
     with KeyRing() as ring:
         yield ring, ring.make("alice@example.com")
-
-
-@pytest.fixture
-def site(rkt: Rkt, authority: Authority) -> Iterator[Site]:
-    """A host whose root is configured, and whose page leads to /images/NAME.aci."""
-    with Site(authority) as running:
-        running.configure(rkt)
-        running.discoverable("/app", f"{running.host} {running.url('/images/app.{ext}')}")
-        yield running
 
 
 def trust(rkt: Rkt, signer: tuple[KeyRing, Key], *scope: str) -> None:

@@ -18,8 +18,6 @@ from tests.lib.site import Site, write_config
 from tests.lib.workers import is_confined, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
@@ -39,16 +37,6 @@ NEVER = "--pull-policy=never"
 def members(rkt: Rkt) -> Members:
     """A data directory for members."""
     return Members(rkt)
-
-
-@pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    authority = Authority()
-    try:
-        yield authority
-    finally:
-        authority.close()
 
 
 def key_of(images: Images, path: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.lib.aci import ARCH, write_aci
 from tests.lib.rkt import wait_for
-from tests.lib.server import Authority, Page, Server
+from tests.lib.server import Page, Server
 from tests.lib.site import Site
 
 if TYPE_CHECKING:
@@ -85,24 +85,6 @@ def test_apps_of_a_pod_arrive_together(rkt: Rkt, server: Server) -> None:
     rkt.run(INSECURE, "prepare", urls[0], "example.com/there", urls[1], check=0)
     assert stored(rkt) >= {"example.com/one", "example.com/two", "example.com/there"}
     nothing_left(rkt)
-
-
-@pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    made = Authority()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def site(rkt: Rkt, authority: Authority) -> Iterator[Site]:
-    """A host whose pages lead to /images/NAME.aci."""
-    with Site(authority) as running:
-        running.configure(rkt)
-        for name in "abcde":
-            running.discoverable(f"/{name}", f"{running.host} {running.url(f'/images/{name}.{{ext}}')}")
-        yield running
 
 
 def test_dependencies_of_a_level_arrive_together(rkt: Rkt, site: Site) -> None:

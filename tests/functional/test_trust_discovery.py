@@ -26,14 +26,6 @@ SKIP = "--skip-fingerprint-review"
 
 
 @pytest.fixture(scope="module")
-def authority() -> Iterator[Authority]:
-    """A private root."""
-    made = Authority()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def ring() -> Iterator[KeyRing]:
     """A key ring for the module."""
     with KeyRing() as made:

@@ -57,6 +57,11 @@ class Site:
         html = f"<!DOCTYPE html><html><head><title>x</title>\n<meta name='{kind}' content='{content}'></head></html>"
         self.server.put(f"{path}?ac-discovery=1", Page(html.encode(), **page))
 
+    def lead_to_images(self, *names: str) -> None:
+        """Make the pages of these names lead to /images/NAME.aci."""
+        for name in names:
+            self.discoverable(f"/{name}", f"{self.host} {self.url(f'/images/{name}.{{ext}}')}")
+
     def image(
         self,
         rkt: Rkt,
