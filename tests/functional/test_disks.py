@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from rkt.pod.lifecycle import PLACES
 from tests.lib import disks
 from tests.lib.aci import write_aci
 from tests.lib.server import Page, Server
 
 if TYPE_CHECKING:
+    from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
 pytestmark = pytest.mark.root
@@ -89,6 +92,46 @@ def test_a_full_disk(rkt: Rkt, kind: str, way: str) -> None:
         rkt.run("image", "gc", "--grace-period=0", check=0)
         assert stored(rkt) == []
         whole(rkt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pods_on_a_full_disk(rkt: Rkt, images: Images, kind: str) -> None:
+    """``rm`` and ``gc`` take exited, prepared and failed pods from a disk without room for one more name, and leave nothing."""
+    with disks.Disk(kind, rkt.data):
+        rkt.run(INSECURE, "fetch", images.busybox(), check=0)
+        name = stored(rkt)[0]
+        removed = rkt.run(INSECURE, "prepare", "--quiet", name, check=0).stdout.strip()
+        prepared = rkt.run(INSECURE, "prepare", "--quiet", name, check=0).stdout.strip()
+        for _ in range(2):
+            rkt.run(INSECURE, "run", "--net=none", name, "--exec=/bin/true", check=0)
+        exited = rkt.run("list", "--no-legend", "--full", "--format=json", check=0)
+        uuid = next(pod["name"] for pod in json.loads(exited.stdout) if pod["state"] == "exited")
+        fill(f"{rkt.data}/ballast")
+        kept = rkt.run("image", "gc", "--grace-period=0", check=0)
+        assert "No space" not in kept.stderr
+        rkt.run("rm", removed, uuid, check=0)
+        done = rkt.run("gc", "--grace-period=0", "--expire-prepared=0", check=0)
+        assert "unable to remove" not in done.stderr
+        assert prepared in done.stderr
+        assert rkt.run("list", "--no-legend", check=0).stdout == ""
+        for place in PLACES:
+            assert os.listdir(f"{rkt.data}/pods/{place}") == []
+        rkt.run("image", "gc", "--grace-period=0", check=0)
+        assert name not in stored(rkt)
+        whole(rkt)
+
+
+def test_what_a_killed_removal_left_is_fetched_whole(rkt: Rkt) -> None:
+    """A layer that was half removed where it stood, since there was no room to move it, is not taken for a whole one."""
+    path = aci(rkt, "app", 10_000, files=10)
+    rkt.run(INSECURE, "fetch", path, check=0)
+    (key,) = os.listdir(f"{rkt.data}/cas/layer")
+    # As the kill left it: record and split gone, some files too.
+    for part in ("record", "split", "manifest"):
+        os.unlink(f"{rkt.data}/cas/{part}/{key}")
+    os.unlink(f"{rkt.data}/cas/layer/{key}/rootfs/f3")
+    rkt.run(INSECURE, "fetch", path, check=0)
+    rkt.run("image", "verify", "example.com/app", check=0)
 
 
 def test_a_damaged_record_on_a_full_disk(rkt: Rkt) -> None:

@@ -3,7 +3,8 @@
 
 Everything is driven by what is on disk, may be killed anywhere and run again. A pod in use is passed over, never waited
 for. A pod that ran goes ``run`` -> ``exited-garbage`` -> (stage1's gc entrypoint) -> ``garbage`` -> removed: once it
-stands in ``garbage`` nothing of it is on the host but its directory, so a killed deletion is only that of files.
+stands in ``garbage`` nothing of it is on the host but its directory, so a killed deletion is only that of files. On a disk
+so full that not even a rename goes through, as btrfs can be, a pod is deleted where it stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import time
 
 from rkt.errors import PodError, RktError, Stage1Error
+from rkt.linux.disk import FULL
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names
 from rkt.stage0 import contract, roots
@@ -47,15 +49,18 @@ def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, 
     """
     pods_dir = settings.pods_dir
     for pod in _unlocked(pods_dir, lifecycle.RUN):
-        _mark(settings, pod, lifecycle.EXITED_GARBAGE, f'moving pod "{pod.uuid}" to garbage')
+        text = f'moving pod "{pod.uuid}" to garbage'
+        _mark(settings, pod, lifecycle.EXITED_GARBAGE, text, due=grace_seconds == 0 and not mark_only)
     for pod in _unlocked(pods_dir, lifecycle.PREPARE):
-        _mark(settings, pod, lifecycle.GARBAGE, f'moving failed prepare "{pod.uuid}" to garbage')
+        text = f'moving failed prepare "{pod.uuid}" to garbage'
+        _mark(settings, pod, lifecycle.GARBAGE, text, due=not mark_only)
     if mark_only:
         return
     now_ns = time.time_ns()
     for pod in _unlocked(pods_dir, lifecycle.PREPARED):
         if _age_ns(pod, now_ns) >= expire_seconds * _NS:
-            _expire(settings, pod)
+            text = f'moving expired prepared pod "{pod.uuid}" to garbage'
+            _mark(settings, pod, lifecycle.GARBAGE, text, due=True)
     for pod in _unlocked(pods_dir, lifecycle.EXITED_GARBAGE):
         if _age_ns(pod, now_ns) >= grace_seconds * _NS:
             _collect_one(settings, pod)
@@ -98,20 +103,32 @@ def _go_duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
 
 
-def _mark(settings: Settings, pod: Pod, place: str, text: str) -> None:
+def _mark(settings: Settings, pod: Pod, place: str, text: str, *, due: bool) -> None:
+    """Move a pod that is over; on a disk without room for that, delete it if it is due anyway."""
     try:
         # The lock makes sure that nobody starts or deletes the pod at this moment.
         if not try_lock(pod):
             return
         tell(settings, text)
         # A power cut may undo the mark; the next collection makes it again.
-        pod.move(place, sync=False)
-    except (PodError, OSError) as e:
+        if _leave(pod, place):
+            return
+        if not due:
+            raise PodError("the disk has no room for a mark; rkt gc --grace-period=0 needs none")
+        delete(settings, pod)
+    except (RktError, OSError) as e:
         _report(settings, pod, e)
 
 
-def _expire(settings: Settings, pod: Pod) -> None:
-    _mark(settings, pod, lifecycle.GARBAGE, f'moving expired prepared pod "{pod.uuid}" to garbage')
+def _leave(pod: Pod, place: str) -> bool:
+    """Move a pod on its way out; false when the disk has no room even for that."""
+    try:
+        pod.move(place, sync=False)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        return False
+    return True
 
 
 def _collect_one(settings: Settings, pod: Pod) -> None:
@@ -177,24 +194,24 @@ def remove(settings: Settings, pod: Pod) -> None:
     elif not try_lock(pod):
         raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
     if pod.place == lifecycle.RUN:
-        pod.move(lifecycle.EXITED_GARBAGE, sync=False)
+        _leave(pod, lifecycle.EXITED_GARBAGE)
     elif pod.place in {lifecycle.PREPARE, lifecycle.PREPARED}:
-        pod.move(lifecycle.GARBAGE, sync=False)
+        _leave(pod, lifecycle.GARBAGE)
     delete(settings, pod)
 
 
 def delete(settings: Settings, pod: Pod) -> None:
-    """Delete a pod that this process holds locked, in ``exited-garbage``, ``garbage`` or ``embryo``.
+    """Delete a pod that this process holds locked and that neither lives nor may start.
 
     Raises:
         RktError, OSError: something is in the way; the pod is recognisable and stays for the next attempt.
     """
     names.release(pod)
-    if pod.place == lifecycle.EXITED_GARBAGE:
+    if pod.ever_ran:
         _run_stage1_gc(settings, pod)
         _remove_cgroups(settings, pod)
         _unmount(pod)
-        pod.move(lifecycle.GARBAGE, sync=False)
+        _leave(pod, lifecycle.GARBAGE)
     else:
         _unmount(pod)
     leased = pod.read_text(contract.PRIVATE_USERS_PREPARED)

@@ -5,8 +5,8 @@ An image is visible when its record exists. Commit: everything is written in sta
 place, then the name index is made, and the record comes last. Removal is the reverse: the record goes first. So a
 crash leaves either the image complete with its verdict, or parts that nobody sees and ``store.gc`` collects.
 
-A layer directory that stands under its key is always whole: it is renamed there after ``syncfs``, and renamed away
-before it is deleted.
+A layer directory that stands under its key with its split is whole: it is renamed there after ``syncfs``, and the split
+goes before it is deleted.
 """
 
 from __future__ import annotations
@@ -272,6 +272,7 @@ class Store:
             except (NotFound, StoreError):
                 pass  # new, or damaged and now mended
             _give(f"{staging_path}/manifest", 0o640, gid)
+            self._clear_half_removed(key)
             os.rename(f"{staging_path}/split", self.split_path(key))
             if not os.path.lexists(f"{self._cas}/layer/{key}"):
                 # A layer that is there may be the root of a running pod, and has the same content.
@@ -349,7 +350,12 @@ class Store:
         """Remove a rendered tree; the caller knows that no pod refers to it. Absent is fine."""
         from rkt.store.staging import discard
 
-        discard(self.data_dir, f"{self._cas}/tree/{identity}")
+        path = f"{self._cas}/tree/{identity}"
+        try:
+            _unlink(f"{path}/record")
+        except NotADirectoryError:
+            pass
+        discard(self.data_dir, path)
 
     def remove_layer(self, key: ImageKey) -> None:
         """Remove a layer and its split; the caller knows that nothing refers to it. Absent is fine."""
@@ -357,6 +363,16 @@ class Store:
 
         _unlink(self.split_path(key))
         discard(self.data_dir, f"{self._cas}/layer/{key}")
+
+    def _clear_half_removed(self, key: ImageKey) -> None:
+        """Take away what a killed ``remove_layer`` left under the key; what a pod refers to was never being removed."""
+        path = f"{self._cas}/layer/{key}"
+        if os.path.lexists(path) and not os.path.lexists(self.split_path(key)):
+            from rkt.store.refs import referenced_keys
+            from rkt.store.staging import discard
+
+            if key not in referenced_keys(self.data_dir):
+                discard(self.data_dir, path)
 
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
         """Take an image out of the name index; without a name, look for it under every name."""

@@ -83,14 +83,22 @@ class Staging:
 def discard(data_dir: str, path: str) -> None:
     """Remove a directory of the store at once for everybody, then file by file; absent is fine.
 
-    It becomes a staging directory of this process, so a sweep ends what a crash interrupts. Needs no room, not even that
-    of a directory.
+    It becomes a staging directory of this process, so a sweep ends what a crash interrupts. Needs no room: where even a
+    rename wants some, as on a full btrfs, it is removed where it stands. So the caller first takes away what says that it
+    is whole.
     """
     tmp_path = f"{data_dir}/cas/tmp"
     name = _new_name()
     try:
         os.rename(path, f"{tmp_path}/{name}")
     except FileNotFoundError:
+        return
+    except OSError as e:
+        from rkt.linux.disk import FULL
+
+        if e.errno not in FULL:
+            raise
+        remove_tree(path)
         return
     tmp_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

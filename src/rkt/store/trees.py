@@ -3,7 +3,7 @@
 
 ``$DATA/cas/tree/ID/`` (0700) holds ``rootfs/``, ``manifest`` of the top image and ``record``, sealed. Its files are other
 names of the layers' files, where the file system can do that. It is made in staging, synchronised and renamed, so one that
-stands under its ID is whole. A tree is a cache: ``image gc`` takes it when no pod refers to it, and it is made again.
+stands under its ID with its record is whole. A tree is a cache: ``image gc`` takes it when no pod refers to it, and it is made again.
 """
 
 from __future__ import annotations
@@ -97,8 +97,15 @@ def ensure_tree(store: Store, parts: Sequence[Part]) -> TreeID:
     """
     identity = tree_id(parts)
     final_path = f"{store.data_dir}/cas/tree/{identity}"
-    if os.path.isdir(final_path):
+    if os.path.lexists(f"{final_path}/record"):
         return identity
+    if os.path.isdir(final_path):
+        # A removal was killed half-way, or the record is lost; what a pod refers to was never being removed.
+        from rkt.store.refs import referenced_keys
+
+        if identity in referenced_keys(store.data_dir):
+            return identity
+        store.remove_tree(identity)
     for key in {part.key for part in parts}:
         _check_layer(store, key)
     try:
