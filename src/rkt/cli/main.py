@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "run",
     "prepare": "prepare",
     "run-prepared": "run_prepared",
+    "start": "start",
     "explain": "explain",
     "list": "list",
     "status": "status",

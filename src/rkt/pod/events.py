@@ -147,6 +147,9 @@ def follow(pods_dir: str) -> Iterator[list[Event]]:
                     if _key(event) not in seen:
                         seen.add(_key(event))
                         new.append(event)
+                        if event.kind == STARTED:
+                            # A pod that was started again is over again some time.
+                            seen -= {(event.uuid, kind, "", 0) for kind in (EXITED, MARKED)}
                 _watch_pod(bell, pod_path)
             for uuid in sorted(known.keys() - present.keys()):
                 new.append(Event(time_ns=time.time_ns(), kind=REMOVED, uuid=uuid, name=known[uuid]))

@@ -17,6 +17,8 @@ State is a place and a lock, nothing else::
                                 | died                                                  | the process ends
                                 v                                                       v
                              garbage <------------- expired: prepared            exited-garbage
+                                                                                        |
+                                                           run  <--lock, rename: start--'
 
 Locks, all by flock(2), each guarding one thing:
 
@@ -30,7 +32,8 @@ Locks, all by flock(2), each guarding one thing:
 Order where two are held: pod directory, then prepareLock or ``names``.
 
 A kill at any point leaves one directory in one place without a lock, which is a state of its own above; nothing needs
-repair. A reader that meets a rename finds the pod in a later place, because every rename goes to the right or below.
+repair. A reader that meets a rename finds the pod in a later place, because every rename goes to the right or below; but
+``start`` takes a pod from ``exited-garbage`` back to ``run``, so who looks in order looks there once more at the end.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ GARBAGE = "garbage"
 PLACES = (EMBRYO, PREPARE, PREPARED, RUN, EXITED_GARBAGE, GARBAGE)
 #: Places whose pods are listed and can be named.
 NAMEABLE = (PREPARE, PREPARED, RUN, EXITED_GARBAGE)
+#: After the last place: a pod that was started again meanwhile.
+_ONCE_MORE = (RUN,)
 NAMES = "names"
 
 #: State strings by place: (not locked, locked). Scripts compare them.
@@ -294,11 +299,16 @@ def create(data_dir: str) -> Pod:
 
 def open_pod(pods_dir: str, uuid: PodUUID, places: tuple[str, ...] = PLACES) -> Pod | None:
     """Open a pod wherever it stands, and look whether it is locked; ``None`` when it is in none of ``places``."""
-    for place in places:
+    for place in (*places, *_ONCE_MORE):
         pod = open_pod_at(pods_dir, uuid, place)
         if pod is not None:
             return pod
     return None
+
+
+def is_anywhere(pods_dir: str, uuid: str, places: tuple[str, ...] = PLACES) -> bool:
+    """Whether there is such a pod in one of ``places``, which may move meanwhile."""
+    return any(os.path.isdir(f"{pods_dir}/{place}/{uuid}") for place in (*places, *_ONCE_MORE))
 
 
 def open_pod_at(pods_dir: str, uuid: PodUUID, place: str) -> Pod | None:
@@ -343,7 +353,7 @@ def uuids_in(pods_dir: str, place: str) -> list[str]:
 def all_uuids(pods_dir: str, places: tuple[str, ...] = NAMEABLE) -> list[str]:
     """Sorted UUIDs of all pods; one that moves while this reads is there once."""
     found: set[str] = set()
-    for place in places:
+    for place in (*places, *_ONCE_MORE):
         found.update(uuids_in(pods_dir, place))
     return sorted(found)
 
@@ -363,7 +373,7 @@ def resolve(pods_dir: str, text: str) -> PodUUID:
     from rkt.pod import names
 
     named = names.lookup(pods_dir, text)
-    if named is not None and any(os.path.isdir(f"{pods_dir}/{place}/{named}") for place in NAMEABLE):
+    if named is not None and is_anywhere(pods_dir, named, NAMEABLE):
         return named
     lowered = text.lower()
     matches = [uuid for uuid in all_uuids(pods_dir) if uuid.startswith(lowered)]

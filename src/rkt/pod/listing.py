@@ -69,7 +69,8 @@ def details(pods_dir: str, errors: list[str]) -> list[dict[str, Any]]:
 def _places(pods_dir: str) -> list[tuple[str, str]]:
     """(UUID, the place it was seen in last), sorted; read in the order of a pod's life, so that none is missed."""
     seen: dict[str, str] = {}
-    for place in NAMEABLE:
+    # Once more at the end: pods that were started again meanwhile.
+    for place in (*NAMEABLE, RUN):
         seen.update(dict.fromkeys(lifecycle.uuids_in(pods_dir, place), place))
     return sorted(seen.items())
 

@@ -73,9 +73,32 @@ def claim(pod: lifecycle.Pod, name: str) -> None:
         check_free(pod.pods_dir, name)
         # The file first: a pod that shows a name nobody else has is better than a name without a pod.
         pod.write(FILE, name.encode() + b"\n")
-        temporary = f"{directory}/.{pod.uuid}"
+        _link(directory, name, pod)
+
+
+def claim_again(pod: lifecycle.Pod) -> None:
+    """Make its old name stand for ``pod`` again, which lives from now on, held locked by this process.
+
+    Raises:
+        PodError: a live pod has that name.
+    """
+    name = pod.read_text(FILE)
+    if not name:
+        return
+    directory = f"{pod.pods_dir}/{lifecycle.NAMES}"
+    with lock_directory(directory, exclusive=True):
+        if lookup(pod.pods_dir, name) != pod.uuid:
+            check_free(pod.pods_dir, name)
+            _link(directory, name, pod)
+
+
+def _link(directory: str, name: str, pod: lifecycle.Pod) -> None:
+    temporary = f"{directory}/.{pod.uuid}"
+    try:
         os.symlink(pod.uuid, temporary)
-        os.rename(temporary, f"{directory}/{name}")
+    except FileExistsError:
+        pass  # of a claim of the same pod that was killed
+    os.rename(temporary, f"{directory}/{name}")
 
 
 def release(pod: lifecycle.Pod) -> None:
@@ -105,9 +128,7 @@ def sweep(pods_dir: str) -> None:
     with lock:
         for name in os.listdir(directory):
             holder = lookup(pods_dir, name)
-            if holder is None or not any(
-                os.path.isdir(f"{pods_dir}/{place}/{holder}") for place in lifecycle.PLACES
-            ):
+            if holder is None or not lifecycle.is_anywhere(pods_dir, holder):
                 os.unlink(f"{directory}/{name}")
 
 

@@ -149,7 +149,7 @@ def confirm(pod: lifecycle.Pod, data_dir: str) -> None:
             for entry in os.listdir(lock.fd)
             if entry.isdigit() and abs(int(entry) - ids.first) < ids.count
             for holder in [_holder(lock.fd, entry)]
-            if holder != pod.uuid and holder is not None and _exists(pod.pods_dir, holder)
+            if holder != pod.uuid and holder is not None and lifecycle.is_anywhere(pod.pods_dir, holder)
         ]
         if others:
             raise PodError(
@@ -200,7 +200,7 @@ def _remove_stale(fd: int, pods_dir: str) -> list[str]:
     removed = []
     for name in os.listdir(fd):
         holder = _holder(fd, name)
-        if holder is None or not _exists(pods_dir, holder):
+        if holder is None or not lifecycle.is_anywhere(pods_dir, holder):
             os.unlink(name, dir_fd=fd)
             removed.append(name)
     return removed
@@ -212,8 +212,3 @@ def _holder(fd: int, name: str) -> str | None:
     except OSError:
         return None
     return text if PodUUID.is_uuid(text) else None
-
-
-def _exists(pods_dir: str, uuid: str) -> bool:
-    # A pod that moves meanwhile goes to a later place, which is looked at later.
-    return any(os.path.isdir(f"{pods_dir}/{place}/{uuid}") for place in lifecycle.PLACES)

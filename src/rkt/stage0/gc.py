@@ -187,10 +187,10 @@ def remove(settings: Settings, pod: Pod) -> None:
         hint = f"rkt stop {pod.uuid.short}" if pod.is_running else ""
         raise PodError(f'pod "{pod.uuid}" {refusal}', hint=hint)
     if pod.state == "exited deleting":
-        try:
-            pod.lock(blocking=True)
-        except PodError:
-            return  # whoever held the lock has finished the deletion
+        if not _wait_for_deletion(pod):
+            if pod.place == lifecycle.RUN:
+                remove(settings, pod)  # it was started, not deleted
+            return
     elif not try_lock(pod):
         raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
     if pod.place == lifecycle.RUN:
@@ -198,6 +198,18 @@ def remove(settings: Settings, pod: Pod) -> None:
     elif pod.place in {lifecycle.PREPARE, lifecycle.PREPARED}:
         _leave(pod, lifecycle.GARBAGE)
     delete(settings, pod)
+
+
+def _wait_for_deletion(pod: Pod) -> bool:
+    """Wait for whoever holds a marked pod; true when it is this process's to delete, false when it is gone or elsewhere."""
+    while pod.refresh() and pod.place in {lifecycle.EXITED_GARBAGE, lifecycle.GARBAGE}:
+        try:
+            if try_lock(pod):
+                return True
+        except PodError:
+            continue  # moved a moment ago
+        time.sleep(_READER_PAUSE_SECONDS)
+    return False
 
 
 def delete(settings: Settings, pod: Pod) -> None:
@@ -208,9 +220,8 @@ def delete(settings: Settings, pod: Pod) -> None:
     """
     names.release(pod)
     if pod.ever_ran:
-        _run_stage1_gc(settings, pod)
-        _remove_cgroups(settings, pod)
-        _unmount(pod)
+        for problem in take_back(settings, pod):
+            tell(settings, f'cgroup of pod "{pod.uuid}" not removed: {problem}')
         _leave(pod, lifecycle.GARBAGE)
     else:
         _unmount(pod)
@@ -226,6 +237,20 @@ def delete(settings: Settings, pod: Pod) -> None:
 
         # Now that nothing on disk belongs to these ids any more.
         ranges.release(settings.data_dir, pod.uuid, leased)
+
+
+def take_back(settings: Settings, pod: Pod) -> list[str]:
+    """Take from the host what a pod that is over, held locked by this process, left outside its directory.
+
+    Returns:
+        what of its cgroups could not be removed.
+    Raises:
+        Stage1Error: something is still mounted there.
+    """
+    _run_stage1_gc(settings, pod)
+    problems = _remove_cgroups(settings, pod)
+    _unmount(pod)
+    return problems
 
 
 def _run_stage1_gc(settings: Settings, pod: Pod) -> None:
@@ -261,27 +286,25 @@ def _mount_again(pod: Pod, store: Store) -> None:
     roots.mount_root(pod, store, None)
 
 
-def _remove_cgroups(settings: Settings, pod: Pod) -> None:
+def _remove_cgroups(settings: Settings, pod: Pod) -> list[str]:
     """A second look after stage1's gc: no process and no cgroup of the pod stays, even if that failed."""
     record = pod.read_text(contract.SUBCGROUP)
     if not record:
-        return
+        return []
     name = record.split("\n", 1)[0].rstrip("/").rpartition("/")[2]
     if pod.uuid not in name:
         # The group is the caller's or a manager's, who removes it; killing it would kill strangers.
-        return
+        return []
     from rkt.linux.cgroup import Cgroups
 
     try:
         group = Cgroups.detect().open_pod(record, name)
     except ValueError as e:
         tell(settings, f'pod "{pod.uuid}": {e}')
-        return
+        return []
     if not group.directories():
-        return
-    problems = group.remove(0) if group.kill() else ["processes are left"]
-    for problem in problems:
-        tell(settings, f'cgroup of pod "{pod.uuid}" not removed: {problem}')
+        return []
+    return group.remove(0) if group.kill() else ["processes are left"]
 
 
 def _unmount(pod: Pod) -> None:

@@ -110,6 +110,7 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
     if not pod.is_exited:
         _check_running(pod, "is running but its supervisor is not ready yet")
     with _lock(pod):
+        pod.refresh()  # it may have been started again meanwhile
         manifest = _manifest(pod)
         _sweep(pod, manifest)
         _find(manifest, name)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rkt.pod.lifecycle import Pod
 
 _UMASK = 0o022
+#: How the pod was run last, for ``start``; there is none when all was as usual.
+RUN_OPTIONS = "run-options"
+_RUN_OPTIONS_VERSION = 1
 #: Networks of which stage1 leaves no record to show.
 _UNRECORDED_NETWORKS = ("none", "host")
 #: Variables that change what a program loads or how an interpreter starts, left out of stage1's environment (HH5).
@@ -86,11 +89,52 @@ def _record_options(pod: Pod, settings: Settings, options: RunOptions) -> list[s
     return words
 
 
+def _keep_options(pod: Pod, options: RunOptions) -> None:
+    """Record what ``start`` is to do again: all but the terminal, which is the caller's, and what the manifest says."""
+    kept = options.replace(interactive=False, mutable=False)
+    if kept == RunOptions(networks=["none"]):
+        return
+    from rkt.linux.files import replace_file
+    from rkt.schema import jsontext
+
+    members = {
+        "version": _RUN_OPTIONS_VERSION,
+        "networks": kept.networks,
+        "hostname": kept.hostname,
+        "ipc": kept.ipc,
+        "resolver": kept.resolver.as_dict(),
+    }
+    data = jsontext.dump(members).encode()
+    replace_file(f"{pod.path}/{RUN_OPTIONS}", data, lifecycle.FILE_MODE, sync=False)
+
+
+def kept_options(pod: Pod) -> RunOptions:
+    """How a pod was run last.
+
+    Raises:
+        PodError: the record is damaged, or of another version.
+    """
+    data = pod.read(RUN_OPTIONS)
+    if data is None:
+        return RunOptions(networks=["none"])
+    from rkt.schema import jsontext
+
+    what = f'{RUN_OPTIONS} of pod "{pod.uuid}"'
+    members = jsontext.parse(data, what=what)
+    try:
+        if members.pop("version") != _RUN_OPTIONS_VERSION:
+            raise PodError(f"{what} has another version than {_RUN_OPTIONS_VERSION}")
+        resolver = Resolver(**members.pop("resolver"))
+        return RunOptions(resolver=resolver, **members)
+    except (AttributeError, KeyError, TypeError):
+        raise PodError(f"{what} is damaged", hint=f"rkt export {pod.uuid.short} POD.aci") from None
+
+
 def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     """Turn this process into the pod.
 
     Args:
-        pod: in ``prepare`` or ``prepared``, locked by this process.
+        pod: in ``prepare`` or ``prepared``, or started again, locked by this process.
         settings: of the running command.
         options: flags of this run.
     Raises:
@@ -102,6 +146,7 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     arguments = _arguments(pod, program, settings, options, insecure)
     apps = status.app_names(pod)
     store = Store(settings.data_dir)
+    _keep_options(pod, options)
     pod.move(lifecycle.RUN, sync=False)
     os.chdir(pod.path)
     _enter_own_mount_namespace()

@@ -52,7 +52,7 @@ class Verdict(Record):
         """Form kept in records; fields with their default value are left out."""
         return {
             _MEMBERS.get(field, field): value
-            for field, value in self._values().items()
+            for field, value in self.as_dict().items()
             if field not in self._defaults or value != self._defaults[field]
         }
 

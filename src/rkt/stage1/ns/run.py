@@ -190,7 +190,9 @@ def _start_apps(
         own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
         return limits.create_app_group(groups, pod, app, _say, devices=own)
 
-    launches = [Launch(app, make_group(app), make_plan) for app in pod.apps]
+    # Apps that a sandbox has from an earlier run are started when somebody says so.
+    apps = [] if arguments.mutable else pod.apps
+    launches = [Launch(app, make_group(app), make_plan) for app in apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
     supervisor.start(launches)
     if not any(launch.has_post_stop for launch in launches):

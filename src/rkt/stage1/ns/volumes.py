@@ -200,7 +200,8 @@ def _open_empty(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Cal
         os.mkdir(path, 0o700)
         is_new = True
     except FileExistsError:
-        is_new = False
+        # A pod that was started again keeps its directories; what was mounted there went with the last run.
+        is_new = wanted.kind == VOLUME_TMPFS and not os.path.ismount(path)
     if is_new and wanted.kind == VOLUME_TMPFS:
         size = b",size=%d" % wanted.size_bytes if wanted.size_bytes is not None else b""
         libc.mount(b"tmpfs", path.encode(), b"tmpfs", libc.MS_NOSUID | libc.MS_NODEV, b"mode=700" + size)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a pod that is over once more: same UUID, same files, same manifest; beyond rkt.
+
+The pod is locked first, so that nobody else starts, marks or deletes it; then everything is looked at that may refuse;
+then what the last run left is taken from the host and from the pod's directory; then one rename takes it to ``run``,
+where it may stand already. A kill before that leaves a pod that is over, afterwards one that was killed.
+"""
+
+from __future__ import annotations
+
+from rkt.errors import HostError, NotFound, PodError, UsageError
+from rkt.linux.files import remove_tree
+from rkt.linux.locks import lock_file
+from rkt.pod import lifecycle, names, status
+from rkt.schema import jsontext
+from rkt.stage0 import contract, roots
+from rkt.stage0.gc import take_back, try_lock
+from rkt.stage0.prepare import check_pod_verdicts
+from rkt.stage0.run import kept_options
+from rkt.stage0.run import run as become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from rkt.config.settings import Settings
+    from rkt.pod.lifecycle import Pod
+
+#: State -> (why a pod in it is not started, the command to type instead; ``{}`` is the pod).
+_REFUSALS = {
+    "embryo": ("is being prepared", ""),
+    "preparing": ("is being prepared", "rkt status --wait-ready {}"),
+    "aborted prepare": ("was not prepared to the end", "rkt rm {}"),
+    "prepared": ("has not run yet", "rkt run-prepared {}"),
+    "running": ("is running already", "rkt status {}"),
+    "garbage": ("never ran, and is to be deleted", "rkt gc"),
+    "deleting": ("is being deleted", ""),
+}
+#: Files that stage1 writes anew in every run (docs/stage1-contract.md).
+_OF_A_RUN = (
+    contract.PID,
+    contract.PPID,
+    contract.SUBCGROUP,
+    contract.CONTROL_SOCKET,
+    contract.PAUSED,
+    status.NET_INFO,
+    "pgid",
+    "netns",
+    "net",
+)
+_OF_AN_APP = ("pid", contract.OOM_KILLS)
+
+
+def start(settings: Settings, pod: Pod, *, interactive: bool) -> NoReturn:
+    """Turn this process into a pod that is over.
+
+    Args:
+        settings: of the running command.
+        pod: the pod.
+        interactive: give the caller's terminal to its only app.
+    Raises:
+        RktError: it cannot be started; up to the moment at which its directory is changed it is as it was.
+    """
+    take_exited(pod)
+    with lock_file(f"{pod.path}/{contract.POD_LOCK}", exclusive=True):
+        options = kept_options(pod).replace(interactive=interactive, mutable=_is_mutable(pod))
+        apps = status.app_names(pod)
+        if interactive and (options.mutable or len(apps) > 1):
+            raise UsageError("interactive option only supports pods with one app")
+        if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
+            raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
+        if status.has_ports(pod):
+            from rkt.stage0.ports import check_ports
+
+            check_ports(options.networks, settings)
+        check_pod_verdicts(pod, settings)
+        name = pod.read_text(names.FILE)
+        if name and names.lookup(pod.pods_dir, name) != pod.uuid:
+            names.check_free(pod.pods_dir, name)
+        if pod.has(contract.PRIVATE_USERS_PREPARED):
+            from rkt.pod import ranges
+
+            ranges.confirm(pod, settings.data_dir)
+        if problems := take_back(settings, pod):
+            raise PodError(
+                f'pod "{pod.uuid}" cannot be started: its last run left {"; ".join(problems)}',
+                hint="kill what is left in its cgroups",
+            )
+        _forget_last_run(pod, apps)
+        # While no image is collected: whoever reads which images pods need finds the pod in one of the two places.
+        with lifecycle.lock_prepare(settings.data_dir):
+            pod.move(lifecycle.RUN, sync=False)
+        names.claim_again(pod)
+        become(pod, settings, options)
+
+
+def take_exited(pod: Pod) -> None:
+    """Lock a pod that is over for running it again.
+
+    Raises:
+        PodError: it is in another state, or in use.
+        NotFound: it was removed meanwhile.
+    """
+    while True:
+        if pod.state in _REFUSALS:
+            reason, command = _REFUSALS[pod.state]
+            raise PodError(f'pod "{pod.uuid}" {reason}', hint=command.format(pod.uuid.short))
+        try:
+            if try_lock(pod):
+                return
+        except PodError:
+            is_there = pod.refresh()  # marked or started a moment ago
+        else:
+            is_there = pod.refresh()
+            if is_there and pod.is_exited:
+                reason = "is being deleted" if pod.state == "exited deleting" else "is in use"
+                raise PodError(f'pod "{pod.uuid}" {reason}', hint=f"rkt status {pod.uuid.short}")
+        if not is_there:
+            raise NotFound(f'pod "{pod.uuid}" was removed', hint="rkt list")
+
+
+def _is_mutable(pod: Pod) -> bool:
+    members = jsontext.parse(pod.read(contract.POD_MANIFEST) or b"{}", what=f'manifest of pod "{pod.uuid}"')
+    return any(
+        annotation.get("name") == contract.ANNOTATION_MUTABLE and annotation.get("value") == "true"
+        for annotation in members.get("annotations") or []
+    )
+
+
+def _forget_last_run(pod: Pod, apps: list[str]) -> None:
+    """Remove what told of the last run; what the apps changed and said stays."""
+    base = status.stage1_writable_root(pod)
+    # First of all: without it nothing else is believed of a pod that seems to be running.
+    for name in (*_OF_A_RUN, f"{base}/{contract.SUPERVISOR_STATUS}"):
+        remove_tree(name, dir_fd=pod.fd)
+    for app in apps:
+        for name in ("", "-started"):
+            remove_tree(f"{base}/{contract.STATUS_DIR}/{app}{name}", dir_fd=pod.fd)
+        for name in _OF_AN_APP:
+            remove_tree(f"appsinfo/{app}/{name}", dir_fd=pod.fd)
