@@ -24,6 +24,10 @@ MAX_NAME_LENGTH = 255
 KEY_HEX_LENGTH = 64
 #: Hex digits of a sha512.
 SHA512_HEX_LENGTH = 128
+#: Characters before the digits of a key or an ID.
+_PREFIX_LENGTH = len("sha512-")
+_KEY_DIGITS = {"sha512": (KEY_HEX_LENGTH, SHA512_HEX_LENGTH), "sha256": (KEY_HEX_LENGTH,)}
+_ID_DIGITS = {"sha512": SHA512_HEX_LENGTH, "sha256": KEY_HEX_LENGTH}
 #: Shortest prefix of a key that may be used to look one up, in hex digits.
 MIN_KEY_PREFIX_LENGTH = 2
 
@@ -90,52 +94,69 @@ class ACName(str):
 
 
 class ImageKey(str):
-    """A key of the store: ``sha512-`` and the first 64 hex digits of the image's sha512 (spec cli §8.2)."""
+    """A key of the store, by which an image or a layer is found (spec cli §8.2).
+
+    ``sha512-`` and the first 64 hex digits of an ACI's sha512; ``sha256-`` and the 64 hex digits of the manifest's digest of
+    an OCI or Docker image, or of the diff ID of one of its layers.
+    """
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Accept a key or a full image ID."""
-        algorithm, _, digits = text.partition("-")
-        if (
-            algorithm != "sha512"
-            or len(digits) not in {KEY_HEX_LENGTH, SHA512_HEX_LENGTH}
-            or not _HEX.issuperset(digits)
-        ):
+        """Accept a key, a full image ID, or a digest as OCI writes it (``sha256:…``)."""
+        algorithm, digits = _split_hash(text)
+        lengths = _KEY_DIGITS.get(algorithm, ())
+        if len(digits) not in lengths or not _HEX.issuperset(digits):
             raise InvalidManifest(
-                f"invalid image ID {quoted(text)}: sha512- and 64 or 128 hex digits are expected"
+                f"invalid image ID {quoted(text)}: sha512- and 64 or 128 hex digits, or sha256: and 64, are expected"
             )
-        return cls(f"sha512-{digits[:KEY_HEX_LENGTH]}")
+        return cls(f"{algorithm}-{digits[:KEY_HEX_LENGTH]}")
 
     @property
     def short(self) -> str:
         """Form shown in tables: 12 hex digits."""
-        return self[: len("sha512-") + 12]
+        return self[: _PREFIX_LENGTH + 12]
 
     @property
     def medium(self) -> str:
         """Form printed by ``fetch``: 32 hex digits."""
-        return self[: len("sha512-") + 32]
+        return self[: _PREFIX_LENGTH + 32]
+
+    @property
+    def is_oci(self) -> bool:
+        """Whether this is the digest of an OCI or Docker image, or of a layer of one."""
+        return self.startswith("sha256-")
+
+    @property
+    def digest(self) -> str:
+        """The text that OCI documents have: ``sha256:…``; of an OCI key only."""
+        return f"sha256:{self[_PREFIX_LENGTH:]}"
 
 
 class ImageID(str):
-    """A full appc image ID: ``sha512-`` and 128 hex digits of the uncompressed tar."""
+    """A full image ID.
+
+    Of an ACI ``sha512-`` and 128 hex digits of the uncompressed tar, of an OCI or Docker image ``sha256-`` and the 64 of its
+    manifest's digest.
+    """
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Accept the full form only."""
-        algorithm, _, digits = text.partition("-")
-        if algorithm != "sha512" or len(digits) != SHA512_HEX_LENGTH or not _HEX.issuperset(digits):
-            raise InvalidManifest(f"invalid image ID {quoted(text)}: sha512- and 128 hex digits are expected")
-        return cls(text)
+        """Accept the full form only; ``sha256:…`` becomes ``sha256-…``."""
+        algorithm, digits = _split_hash(text)
+        if len(digits) != _ID_DIGITS.get(algorithm) or not _HEX.issuperset(digits):
+            raise InvalidManifest(
+                f"invalid image ID {quoted(text)}: sha512- and 128 hex digits, or sha256: and 64, are expected"
+            )
+        return cls(f"{algorithm}-{digits}")
 
     @property
     def key(self) -> ImageKey:
         """The store key of this image."""
-        return ImageKey(self[: len("sha512-") + KEY_HEX_LENGTH])
+        return ImageKey(self[: _PREFIX_LENGTH + KEY_HEX_LENGTH])
 
 
 class TreeID(str):
@@ -148,7 +169,7 @@ class TreeID(str):
         """Accept the whole form only."""
         prefix, _, rest = text.partition("-")
         key = ImageKey.parse(rest)
-        if prefix != "deps" or key != rest:
+        if prefix != "deps" or key != rest or key.is_oci:
             raise InvalidManifest(
                 f"invalid tree ID {quoted(text)}: deps-sha512- and 64 hex digits are expected"
             )
@@ -156,9 +177,30 @@ class TreeID(str):
 
 
 def is_image_hash(text: str) -> bool:
-    """Whether ``text`` has hash syntax: one ``-``, algorithm ``sha512``, a value (spec cli §5.1 step 1)."""
+    """Whether ``text`` has hash syntax: an algorithm, a dash, and a value without one (spec cli §5.1 step 1).
+
+    The algorithms are ``sha512`` and ``sha256``; behind ``sha256`` there may be a colon, and then hex digits, as OCI writes
+    it: what is no hex digit makes it an image called ``sha256`` with a version.
+    """
+    if text.startswith("sha256:"):
+        digits = text[_PREFIX_LENGTH:]
+        return bool(digits) and _HEX.issuperset(digits)
     algorithm, dash, digits = text.partition("-")
-    return algorithm == "sha512" and bool(dash) and bool(digits) and "-" not in digits
+    return algorithm in _KEY_DIGITS and bool(dash) and bool(digits) and "-" not in digits
+
+
+def key_prefix(text: str) -> str:
+    """What keys begin with that a text with hash syntax stands for."""
+    algorithm, digits = _split_hash(text)
+    return f"{algorithm}-{digits[:KEY_HEX_LENGTH]}"
+
+
+def _split_hash(text: str) -> tuple[str, str]:
+    """Algorithm and digits; a colon stands only behind ``sha256``."""
+    if text.startswith("sha256:"):
+        return "sha256", text[_PREFIX_LENGTH:]
+    algorithm, _, digits = text.partition("-")
+    return algorithm, digits
 
 
 class PodUUID(str):

@@ -2,7 +2,17 @@
 import pytest
 
 from rkt.errors import InvalidManifest, RktError, UsageError
-from rkt.values import ACIdentifier, ACName, AppcReference, ImageID, ImageKey, PodUUID, is_image_hash
+from rkt.values import (
+    ACIdentifier,
+    ACName,
+    AppcReference,
+    ImageID,
+    ImageKey,
+    PodUUID,
+    TreeID,
+    is_image_hash,
+    key_prefix,
+)
 
 DIGITS = "0123456789abcdef" * 8
 UUID = "6733c3d3-5e0d-4a3e-9d1c-1f2e3d4c5b6a"
@@ -102,7 +112,10 @@ def test_image_key(length: int) -> None:
         "sha512",
         "sha512-",
         "sha512-ab",
-        f"sha256-{DIGITS[:64]}",
+        f"sha512:{DIGITS[:64]}",
+        f"sha256-{DIGITS}",
+        f"sha256:{DIGITS[:63]}",
+        f"sha1-{DIGITS[:64]}",
         f"sha512-{DIGITS[:63]}",
         f"sha512-{DIGITS[:63]}g",
         f"sha512-{DIGITS[:64].upper()}",
@@ -111,7 +124,7 @@ def test_image_key(length: int) -> None:
     ],
 )
 def test_image_key_that_is_bad(text: str) -> None:
-    """Only sha512 with the right number of lower-case digits names an image."""
+    """Only sha512 or sha256 with the right number of lower-case digits names an image."""
     with pytest.raises(InvalidManifest):
         ImageKey.parse(text)
     with pytest.raises(InvalidManifest):
@@ -125,6 +138,38 @@ def test_image_id() -> None:
         ImageID.parse(f"sha512-{DIGITS[:64]}")
 
 
+@pytest.mark.parametrize("mark", ["-", ":"])
+def test_oci_digest(mark: str) -> None:
+    """A manifest's digest, written with a dash or as OCI writes it, is one key and one image ID."""
+    key = ImageKey.parse(f"sha256{mark}{DIGITS[:64]}")
+    assert key == ImageID.parse(f"sha256{mark}{DIGITS[:64]}").key == f"sha256-{DIGITS[:64]}"
+    assert key.digest == f"sha256:{DIGITS[:64]}"
+    assert key.short == "sha256-0123456789ab"
+    assert key.is_oci
+    assert not ImageKey.parse(f"sha512-{DIGITS[:64]}").is_oci
+
+
+def test_trees_are_not_named_by_digests_of_manifests() -> None:
+    """The ID of a rendered tree is a sha512."""
+    assert TreeID.parse(f"deps-sha512-{DIGITS[:64]}")
+    with pytest.raises(InvalidManifest):
+        TreeID.parse(f"deps-sha256-{DIGITS[:64]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        ("sha512-ab", "sha512-ab"),
+        (f"sha512-{DIGITS}", f"sha512-{DIGITS[:64]}"),
+        ("sha256:ab", "sha256-ab"),
+        ("sha256-ab", "sha256-ab"),
+    ],
+)
+def test_key_prefix(text: str, prefix: str) -> None:
+    """A hash, or the beginning of one, is turned into what keys begin with."""
+    assert key_prefix(text) == prefix
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -134,7 +179,13 @@ def test_image_id() -> None:
         ("sha512-", False),
         ("sha512", False),
         ("sha512-a-b", False),
-        ("sha256-ab", False),
+        ("sha256-ab", True),
+        ("sha256:ab", True),
+        ("sha256:1.36", False),
+        ("sha256:", False),
+        ("sha256", False),
+        ("sha512:ab", False),
+        ("sha1-ab", False),
         ("example.com/sha512-a", False),
     ],
 )

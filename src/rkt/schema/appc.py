@@ -835,14 +835,16 @@ def _is_date(text: str) -> bool:
     return 1 <= month <= 12 and 1 <= day <= 31 and hour <= 23 and minute <= 59 and second <= 60
 
 
-def _read_image_id(value: object, what: str) -> str:
+def _read_image_id(value: object, what: str, *, algorithms: str = "sha512- or sha256-") -> str:
     text = read_text(value, what)
+    head, digits = text[: len("sha512-")], text[len("sha512-") :]
     if (
         not is_image_hash(text)
-        or len(text) > len("sha512-") + 128
-        or not _HEX.issuperset(text[len("sha512-") :])
+        or head.replace(":", "-") not in algorithms
+        or len(digits) > 128
+        or not _HEX.issuperset(digits)
     ):
-        raise InvalidManifest(f"invalid {what} {quoted(text)}: sha512- and hex digits are expected")
+        raise InvalidManifest(f"invalid {what} {quoted(text)}: {algorithms} and hex digits are expected")
     return text
 
 
@@ -851,7 +853,9 @@ def _read_dependency(value: object) -> Dependency:
     image_id = fields.get("imageID", "")
     return Dependency(
         image_name=ACIdentifier.parse(fields.get("imageName", ""), what="imageName of a dependency"),
-        image_id=_read_image_id(image_id, "imageID of a dependency") if image_id != "" else "",
+        image_id=_read_image_id(image_id, "imageID of a dependency", algorithms="sha512-")
+        if image_id != ""
+        else "",
         labels=_read_labels(fields.get("labels", []), "labels of a dependency"),
         size_bytes=read_integer(fields.get("size", 0), "size of a dependency", 0, 2**63 - 1),
     )

@@ -18,7 +18,14 @@ from rkt.linux.files import read_fd_bounded, replace_file, sync_directory
 from rkt.schema.envelope import MAX_RECORD_BYTES, sha256_hex
 from rkt.store.record import ImageRecord, RemoteRow, parse_image_record, parse_remote_row
 from rkt.trust.verdict import KIND_INSECURE
-from rkt.values import KEY_HEX_LENGTH, MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash
+from rkt.values import (
+    KEY_HEX_LENGTH,
+    MIN_KEY_PREFIX_LENGTH,
+    AppcReference,
+    ImageKey,
+    is_image_hash,
+    key_prefix,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 MAX_MANIFEST_BYTES = 4 << 20
 _MAX_NAME_BYTES = 255
 _KEY_LENGTH = len("sha512-") + KEY_HEX_LENGTH
+_SHORTEST_PREFIX = len("sha512-") + MIN_KEY_PREFIX_LENGTH
 
 
 class Store:
@@ -79,10 +87,9 @@ class Store:
             NotFound: none, or less than two hex digits.
             Ambiguous: more than one.
         """
-        digits = text.partition("-")[2]
-        if len(digits) < MIN_KEY_PREFIX_LENGTH:
+        prefix = key_prefix(text)
+        if len(prefix) < _SHORTEST_PREFIX:
             raise NotFound(f"image ID too short: {text!r}", hint="give at least two hex digits")
-        prefix = text[:_KEY_LENGTH]
         if len(prefix) == _KEY_LENGTH:
             try:
                 key = ImageKey.parse(prefix)

@@ -29,7 +29,7 @@ from rkt.schema.record import Record
 from rkt.store.cas import quote_name
 from rkt.store.layout import INCOMING
 from rkt.store.record import parse_image_record, parse_remote_row
-from rkt.values import KEY_HEX_LENGTH, MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash
+from rkt.values import MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash, key_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -465,7 +465,7 @@ def named(pending: list[Pending], wanted: AppcReference) -> list[Pending]:
 def matching(pending: list[Pending], text: str) -> list[Pending]:
     """Those that a hash, the beginning of one, or a name with labels stands for; none for any other text."""
     if is_image_hash(text):
-        prefix = text[: len("sha512-") + KEY_HEX_LENGTH]
+        prefix = key_prefix(text)
         digits = prefix.partition("-")[2]
         return [p for p in pending if len(digits) >= MIN_KEY_PREFIX_LENGTH and p.key.startswith(prefix)]
     try:

@@ -19,12 +19,37 @@ REMOTE_FORMAT = "rkt.remote"
 REMOTE_VERSION = 1
 
 
+class OciFacts(Record):
+    """What the record of an OCI or Docker image says besides.
+
+    Attributes:
+        media_type: of the manifest whose digest is the image ID.
+        config_digest: ``sha256:…`` of the image's config.
+        index_digest: of the index or manifest list that the manifest was chosen from; empty when there was none.
+        platform: ``os/architecture[/variant]``.
+    """
+
+    media_type: str
+    config_digest: str
+    index_digest: str = ""
+    platform: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The member ``oci`` of an image record."""
+        return {
+            "mediaType": self.media_type,
+            "configDigest": self.config_digest,
+            "indexDigest": self.index_digest,
+            "platform": self.platform,
+        }
+
+
 class ImageRecord(Record):
     """One image of the store.
 
     Attributes:
         key: the store key.
-        image_id: the full appc image ID.
+        image_id: the full image ID.
         name, labels: from the manifest.
         import_time_ns: nanoseconds since the epoch.
         origin: the reference as it was asked for; of a file its absolute path.
@@ -34,6 +59,7 @@ class ImageRecord(Record):
         verdict: who vouches for it.
         layers: keys of the layer directories, top first; an ACI has one, named as itself.
         manifest_digest: ``sha256:`` and 64 hex digits of the manifest's bytes.
+        oci: what is known of an OCI or Docker image besides; None for an ACI.
     """
 
     key: ImageKey
@@ -48,6 +74,7 @@ class ImageRecord(Record):
     layers: list[ImageKey]
     manifest_digest: str
     latest: bool = False
+    oci: OciFacts | None = None
 
     @property
     def full_name(self) -> str:
@@ -57,23 +84,22 @@ class ImageRecord(Record):
 
     def seal(self) -> bytes:
         """The bytes of the record's file."""
-        return seal(
-            FORMAT,
-            VERSION,
-            {
-                "id": self.image_id,
-                "name": self.name,
-                "labels": self.labels,
-                "importTime": self.import_time_ns,
-                "origin": self.origin,
-                "size": self.size_bytes,
-                "treeSize": self.tree_size_bytes,
-                "latest": self.latest,
-                "layers": list(self.layers),
-                "manifestDigest": self.manifest_digest,
-                "verdict": self.verdict.to_json(),
-            },
-        )
+        body = {
+            "id": self.image_id,
+            "name": self.name,
+            "labels": self.labels,
+            "importTime": self.import_time_ns,
+            "origin": self.origin,
+            "size": self.size_bytes,
+            "treeSize": self.tree_size_bytes,
+            "latest": self.latest,
+            "layers": list(self.layers),
+            "manifestDigest": self.manifest_digest,
+            "verdict": self.verdict.to_json(),
+        }
+        if self.oci is not None:
+            body["oci"] = self.oci.to_json()
+        return seal(FORMAT, VERSION, body)
 
 
 def parse_image_record(data: bytes, key: ImageKey, what: str) -> ImageRecord:
@@ -115,6 +141,16 @@ def parse_image_record(data: bytes, key: ImageKey, what: str) -> ImageRecord:
         layers=layers,
         manifest_digest=members.text("manifestDigest"),
         verdict=Verdict.from_json(members.get("verdict", dict), what=f"record {what}"),
+        oci=_parse_oci(_Members(members.get("oci", dict), what)) if key.is_oci else None,
+    )
+
+
+def _parse_oci(members: _Members) -> OciFacts:
+    return OciFacts(
+        media_type=members.text("mediaType"),
+        config_digest=members.text("configDigest"),
+        index_digest=members.text("indexDigest"),
+        platform=members.text("platform"),
     )
 
 
