@@ -93,6 +93,36 @@ class ACName(str):
         return cls.parse(replaced.strip("-"))
 
 
+class Digest(str):
+    """An OCI digest in the one form that is accepted: ``sha256:`` and 64 lower-case hex digits (invariant UN15)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object, *, what: str = "digest") -> Self:
+        """Check ``text``, which decoded JSON may have made anything; ``what`` names the thing in the error."""
+        if (
+            not isinstance(text, str)
+            or not text.startswith("sha256:")
+            or len(text) != _PREFIX_LENGTH + KEY_HEX_LENGTH
+            or not _HEX.issuperset(text[_PREFIX_LENGTH:])
+        ):
+            raise InvalidManifest(
+                f"invalid {what} {_shown(text)}: sha256: and 64 lower-case hex digits are expected"
+            )
+        return cls(text)
+
+    @property
+    def hex(self) -> str:
+        """The digits alone."""
+        return self[_PREFIX_LENGTH:]
+
+    @property
+    def key(self) -> ImageKey:
+        """The store key of the image or layer with this digest."""
+        return ImageKey(f"sha256-{self.hex}")
+
+
 class ImageKey(str):
     """A key of the store, by which an image or a layer is found (spec cli §8.2).
 

@@ -6,6 +6,7 @@ from rkt.values import (
     ACIdentifier,
     ACName,
     AppcReference,
+    Digest,
     ImageID,
     ImageKey,
     PodUUID,
@@ -192,6 +193,38 @@ def test_key_prefix(text: str, prefix: str) -> None:
 def test_hash_syntax(text: str, expected: bool) -> None:
     """Hash syntax is one dash, sha512, and something after it (spec cli §5.1, §2.24)."""
     assert is_image_hash(text) is expected
+
+
+def test_digest() -> None:
+    """A digest knows its digits and the key of what it is of."""
+    digest = Digest.parse(f"sha256:{DIGITS[:64]}")
+    assert digest.hex == DIGITS[:64]
+    assert digest.key == ImageKey.parse(digest)
+    assert digest.key.digest == digest
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        "",
+        "sha256:",
+        f"sha256-{DIGITS[:64]}",
+        f"sha256:{DIGITS[:63]}",
+        f"sha256:{DIGITS[:65]}",
+        f"sha256:{'A' * 64}",
+        f"sha512:{DIGITS}",
+        f"SHA256:{DIGITS[:64]}",
+        f"sha256:{DIGITS[:61]}/..",
+        f"sha256:{DIGITS[:64]}\n",
+        "sha256:../../../../etc/passwd",
+    ],
+)
+def test_digest_that_is_bad(value: object) -> None:
+    """A digest is sha256 and 64 lower-case hex digits and nothing else (invariant UN15)."""
+    with pytest.raises(InvalidManifest, match="invalid digest"):
+        Digest.parse(value)
 
 
 @pytest.mark.parametrize("text", [UUID, UUID.upper(), UUID.replace("-", "")])
