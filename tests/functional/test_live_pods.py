@@ -13,52 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.inspect import INSECURE, inspect_image, stored
+from tests.lib.live import Sandbox
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
-    from tests.lib.rkt import Result, Rkt, Running
+    from tests.lib.rkt import Rkt
 
 pytestmark = pytest.mark.root
-
-
-class Sandbox:
-    """A running sandbox pod and an image in its store."""
-
-    def __init__(self, rkt: Rkt, images: Images, *flags: str) -> None:
-        self.rkt = rkt
-        self.image = stored(rkt, inspect_image(images))
-        self.process: Running = rkt.popen("app", "sandbox", INSECURE, *flags)
-        self.uuid = rkt.wait_for_pod()
-
-    def app(self, verb: str, *words: str, check: int | None = 0) -> Result:
-        """``rkt app VERB UUID …``."""
-        return self.rkt.run("app", verb, self.uuid, *words, check=check)
-
-    def add(self, name: str, script: str, *flags: str, check: int | None = 0) -> Result:
-        """Add a shell script."""
-        words = (f"--name={name}", *flags, "--exec=/bin/sh", "--", "-c", script)
-        return self.rkt.run("app", "add", INSECURE, self.uuid, self.image, *words, check=check)
-
-    def start(self, name: str, script: str, *flags: str) -> None:
-        """Add and start one."""
-        self.add(name, script, *flags)
-        self.app("start", f"--app={name}")
-
-    def states(self) -> dict[str, str]:
-        """App -> state."""
-        lines = self.app("list", "--no-legend").stdout.split("\n")
-        return dict(line.split("\t") for line in lines if line)
-
-    def wait_for(self, **states: str) -> None:
-        """Wait until the pod has exactly these apps in these states."""
-        wait_for(lambda: self.states() == states, f"{states}")
-
-    def end(self) -> None:
-        """The pod is still running, and stop ends it with status 0."""
-        assert self.process.poll() is None, self.process.texts()
-        self.rkt.run("stop", self.uuid, check=0)
-        assert self.process.wait(20) == 0, self.process.texts()
 
 
 def test_an_app_comes_and_goes(rkt: Rkt, images: Images) -> None:
@@ -169,7 +131,15 @@ def test_annotations(rkt: Rkt, images: Images) -> None:
 
 @pytest.mark.parametrize(
     ("target", "place"),
-    [("/dir2", "/dir2"), ("/link-rel", "/dir2"), ("/link-abs", "/dir2"), ("/../../new", "/new")],
+    [
+        ("/dir2", "/dir2"),
+        ("/link-rel", "/dir2"),
+        ("/link-abs", "/dir2"),
+        ("/to-root/notexists/there", "/notexists/there"),
+        ("/dangling/there", "/nowhere/there"),
+        ("/../../notexists", "/notexists"),
+        ("../../notexists", "/notexists"),
+    ],
 )
 def test_volumes(rkt: Rkt, images: Images, target: str, place: str) -> None:
     """A volume of an added app is found where its target resolves inside the app's root (runtime E5, cli X5)."""
@@ -177,7 +147,7 @@ def test_volumes(rkt: Rkt, images: Images, target: str, place: str) -> None:
     os.mkdir(source)
     with open(f"{source}/file", "w", encoding="ascii") as stream:
         stream.write("from the host")
-    links = {"link-rel": "dir2", "link-abs": "/dir2"}
+    links = {"link-rel": "dir2", "link-abs": "/dir2", "to-root": "/", "dangling": "../../nowhere"}
     pod = Sandbox(rkt, images)
     pod.image = stored(rkt, inspect_image(images, "links", name="example.com/links", links=links))
     volume = f"--mnt-volume=name=v,kind=host,source={source},target={target}"

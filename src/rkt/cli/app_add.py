@@ -22,7 +22,7 @@ def run(invocation: Invocation) -> int:
     if not invocation.apps:
         raise UsageError("must provide the pod UUID", hint=hint)
     pod_word, *images = invocation.apps
-    if pod_word != AppRequest(reference=pod_word.reference):
+    if invocation.mounts or pod_word != AppRequest(reference=pod_word.reference):
         raise UsageError("flags of the app must follow its image", hint=hint)
     if len(images) != 1:
         raise UsageError("must give only one app", hint=hint)

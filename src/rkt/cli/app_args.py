@@ -126,8 +126,8 @@ APP_FLAGS = {
 }
 #: For commands that make pods.
 ALL_APP_FLAGS = tuple(name for name in APP_FLAGS if name != "mnt-volume")
-#: For ``app add``: images are in the store already, and what a pod may use of devices is settled when it starts.
-ADDED_APP_FLAGS = tuple(name for name in APP_FLAGS if name not in {"device", "mount", "signature"})
+#: For ``app add``: images are in the store already.
+ADDED_APP_FLAGS = tuple(name for name in APP_FLAGS if name != "signature")
 #: For ``fetch``, which takes no arguments for apps.
 FETCH_APP_FLAGS = ("signature",)
 

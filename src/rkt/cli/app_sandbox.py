@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
 
-_OF_PREPARE = ("name", "no-overlay")
+_OF_PREPARE = ("name", "no-overlay", "private-users", "sysctl", "volume")
 _OF_RUN = ("dns", "dns-domain", "dns-opt", "dns-search", "hostname", "hosts-entry", "ipc", "net")
 
 
@@ -28,6 +28,9 @@ def run(invocation: Invocation) -> int:
         user_annotations=_pairs(values["user-annotation"], "user-annotation"),
         user_labels=_pairs(values["user-label"], "user-label"),
         no_overlay=values["no-overlay"],
+        private_users=values["private-users"],
+        volumes=values["volume"],
+        sysctls=values["sysctl"],
         name=values["name"],
         mutable=True,
     )

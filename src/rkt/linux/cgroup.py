@@ -404,16 +404,7 @@ class Group:
         for hierarchy, _, directory in self._paths:
             if "devices" in hierarchy.controllers:
                 _write(f"{directory}/devices.deny", b"a")
-                fd = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    for kind, major, minor, access in allowed:
-                        text = f"{kind} {major}:{'*' if minor is None else minor} {access}"
-                        try:
-                            os.write(fd, text.encode())
-                        except PermissionError:
-                            self.warnings.append(f"device {text} is not allowed to this host's own cgroup")
-                finally:
-                    os.close(fd)
+                self.admit_devices(allowed)
                 return
         directory = self.unified_directory or ""
         if not directory:
@@ -421,6 +412,25 @@ class Group:
         from rkt.linux import cgroup_devices
 
         cgroup_devices.attach(directory, allowed)
+
+    def admit_devices(self, more: Sequence[tuple[str, int, int | None, str]]) -> None:
+        """Let a group whose policy is a version 1 one have more devices; groups below it go on without them.
+
+        In version 2 a policy cannot be widened, so a group whose children may come to differ should have none itself.
+        """
+        for hierarchy, _, directory in self._paths:
+            if "devices" not in hierarchy.controllers:
+                continue
+            fd = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                for kind, major, minor, access in more:
+                    text = f"{kind} {major}:{'*' if minor is None else minor} {access}"
+                    try:
+                        os.write(fd, text.encode())
+                    except PermissionError:
+                        self.warnings.append(f"device {text} is not allowed to this host's own cgroup")
+            finally:
+                os.close(fd)
 
     # Members -----------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def build_pod_manifest(
         UsageError: a flag's value, or a combination, is wrong.
         InvalidManifest: an image cannot run, or the result breaks the appc specification.
     """
-    volumes = [parse_volume(text) for text in request.volumes]
+    volumes = [*request.pod_volumes, *(parse_volume(text) for text in request.volumes)]
     appc.check_volume_names(volumes)
     declared = frozenset(volume.name for volume in volumes)
     from_files = read_environment_files(request.set_env_files)
@@ -88,7 +88,7 @@ def build_pod_manifest(
                 image_labels=dict(image.labels),
                 app=app.replace(environment=environment),
                 readonly_rootfs=bool(flags.readonly_rootfs),
-                mounts=_mounts((*flags.mounts, *request.mounts), declared),
+                mounts=_mounts((*flags.mounts, *request.mounts), declared, added=request.mutable),
                 annotations=dict(flags.annotations),
             )
         )
@@ -336,14 +336,16 @@ def _narrow_syscalls(names: list[str]) -> list[str]:
     return seccomp_profiles.narrow(names)
 
 
-def _mounts(requests: Iterable[MountRequest], declared: frozenset[str]) -> list[Mount]:
+def _mounts(requests: Iterable[MountRequest], declared: frozenset[str], *, added: bool) -> list[Mount]:
     """The app's own mounts, then the pod's; of several on one cleaned path the first counts."""
     mounts: dict[str, Mount] = {}
     for request in requests:
         if request.own is None and request.volume not in declared:
             raise UsageError(
                 f"dangling mount point {quoted(request.target)}: volume {quoted(request.volume)} not found",
-                hint=f"rkt run --volume={request.volume},kind=host,source=PATH …",
+                hint=f"--mnt-volume=name={request.volume},kind=host,source=PATH,target={request.target}"
+                if added
+                else f"rkt run --volume={request.volume},kind=host,source=PATH …",
             )
         mounts.setdefault(
             clean_path(request.target),

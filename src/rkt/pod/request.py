@@ -77,6 +77,7 @@ class PodRequest(Record):
         name: users' own name for the pod, unique among live pods; empty for none.
         annotations: of the pod manifest, beside those of rkt.
         mutable: whether apps may come and go while the pod lives; then it may have none.
+        pod_volumes: of the living pod that gets the apps.
     """
 
     apps: list[AppRequest] = []
@@ -96,3 +97,4 @@ class PodRequest(Record):
     pull_policy: str = "new"
     annotations: dict[str, str] = {}
     mutable: bool = False
+    pod_volumes: list[Volume] = []

@@ -956,8 +956,4 @@ def _read_mount(value: object) -> Mount:
         raise InvalidManifest("path must be set in a mount")
     own = fields.get("appVolume")
     app_volume = None if own is None else parse_volume_object(own)
-    if app_volume is not None and app_volume.kind == VOLUME_IMAGE:
-        raise InvalidManifest(
-            f"volume {quoted(app_volume.name)} of kind image must be one of the pod's volumes"
-        )
     return Mount(volume=ACName.parse(volume, what="volume of a mount"), path=path, app_volume=app_volume)

@@ -4,7 +4,10 @@
 1. Every mount of the app is made, on its own volume or the pod's volume it names; of two on one path the first counts.
 2. A mount point of the image whose path has a mount by now is done.
 3. Else the pod's volume with the mount point's name is mounted there.
-4. Else an implicit empty volume ``APP-MOUNTPOINT`` is, which ends with the pod.
+4. Else an implicit empty volume ``APP-MOUNTPOINT`` is, which ends with the app.
+
+What an app has of its own is kept under names with a dot, which no volume of the pod can have: apps of one pod never meet
+in a volume that one of them brought along, and it can be removed with the app.
 
 Paths are compared as text after cleaning, which is about the order of precedence only. The target is handed on as it was
 written, to be resolved inside the app's root, links and all.
@@ -33,10 +36,11 @@ class PairedMount(Record):
 
     Attributes:
         name: of the volume.
+        directory: what it is called where the pod keeps it.
         path: target in the app's root, absolute, not cleaned.
         kind: of the volume.
         source: path on the host, for ``host`` and ``device``; ``None`` for what is kept in the pod's directory under the
-            volume's name.
+            volume's directory.
         read_only: whether the app sees it read-only.
         recursive: whether mounts below the source come along.
         mode, uid, gid: of the directory made for an empty volume or a tmpfs.
@@ -46,6 +50,7 @@ class PairedMount(Record):
     """
 
     name: ACName
+    directory: str
     path: str
     source: str | None
     read_only: bool
@@ -87,6 +92,7 @@ def pair_mounts(
     volumes: dict[str, Volume] = {volume.name: volume for volume in pod.volumes}
     points = [(point, _checked_place(point.path, runtime_app.name)) for point in app.mount_points]
     paired: dict[str, PairedMount] = {}
+    own: dict[str, Volume] = {}
     for mount in runtime_app.mounts:
         volume = mount.app_volume or volumes.get(mount.volume)
         if volume is None:
@@ -94,27 +100,57 @@ def pair_mounts(
                 f"could not find volume {quoted(mount.volume)}, mounted on {quoted(mount.path)} in app"
                 f" {quoted(runtime_app.name)}"
             )
+        if mount.app_volume and own.setdefault(volume.name, volume) != volume:
+            raise InvalidManifest(
+                f"app {quoted(runtime_app.name)} has two volumes of its own named {quoted(volume.name)}"
+            )
         place = _checked_place(mount.path, runtime_app.name)
         if place not in paired:
             # Either way of meeting a read-only mount point will do: by the volume's name, as rkt has it, or by the path.
             wanted = any(p.read_only for p, path in points if p.name == mount.volume or path == place)
-            paired[place] = _pair(volume, mount.path, wanted, recursive_default)
+            directory = own_directory(runtime_app.name, volume.name) if mount.app_volume else volume.name
+            paired[place] = _pair(volume, directory, mount.path, wanted, recursive_default)
     for point, place in points:
         if place not in paired:
             volume = volumes.get(point.name)
             if volume is not None:
-                paired[place] = _pair(volume, point.path, point.read_only, recursive_default)
+                paired[place] = _pair(volume, volume.name, point.path, point.read_only, recursive_default)
             else:
-                volume = Volume(name=_implicit_name(runtime_app.name, point.name, pod), kind=VOLUME_EMPTY)
-                paired[place] = _pair(volume, point.path, point.read_only, recursive_default).replace(
-                    implicit=True
-                )
+                name = ACName.parse(f"{runtime_app.name}-{point.name}", what="implicit volume name")
+                volume = Volume(name=name, kind=VOLUME_EMPTY)
+                directory = f"{own_directory(runtime_app.name, point.name)}.implicit"
+                paired[place] = _pair(
+                    volume, directory, point.path, point.read_only, recursive_default
+                ).replace(implicit=True)
     return list(paired.values())
 
 
-def _pair(volume: Volume, path: str, point_read_only: bool, recursive_default: bool) -> PairedMount:
+def own_directory(app: str, volume: str) -> str:
+    """What a volume that only one app has is called where the pod keeps it."""
+    return f"{app}.{volume}"
+
+
+def belongs_to(app: str, directory: str) -> bool:
+    """Whether a volume's directory is one of an app's own."""
+    return directory.startswith(f"{app}.")
+
+
+def named_volumes(pod: PodManifest) -> list[tuple[str, Volume]]:
+    """Every volume that a manifest names, the pod's and those of its apps, each with its directory's name."""
+    found: dict[str, Volume] = {str(volume.name): volume for volume in pod.volumes}
+    for app in pod.apps:
+        for mount in app.mounts:
+            if mount.app_volume is not None:
+                found[own_directory(app.name, mount.app_volume.name)] = mount.app_volume
+    return list(found.items())
+
+
+def _pair(
+    volume: Volume, directory: str, path: str, point_read_only: bool, recursive_default: bool
+) -> PairedMount:
     return PairedMount(
         name=volume.name,
+        directory=directory,
         path=path if path.startswith("/") else f"/{path}",
         kind=volume.kind,
         source=volume.source if volume.kind in {VOLUME_HOST, VOLUME_DEVICE} else None,
@@ -144,19 +180,3 @@ def _checked_place(path: str, app: str) -> str:
     if place in {"/", "/proc"} or place.startswith("/proc/"):
         raise InvalidManifest(f"app {quoted(app)} must not have a mount on {quoted(path)}")
     return place
-
-
-def _implicit_name(app: str, point: str, pod: PodManifest) -> ACName:
-    """``APP-POINT``, made longer where another volume could end up with the same name and so with the same files.
-
-    App ``a`` with the point ``b-c`` and app ``a-b`` with the point ``c`` must not share.
-    """
-    name = f"{app}-{point}"
-    names = [other.name for other in pod.apps]
-    if any(other.startswith(f"{app}-") or app.startswith(f"{other}-") for other in names):
-        name = f"{name}-{names.index(ACName(app))}"
-    declared = {volume.name for volume in pod.volumes}
-    declared.update(mount.app_volume.name for other in pod.apps for mount in other.mounts if mount.app_volume)
-    while name in declared:
-        name += "-implicit"
-    return ACName.parse(name, what="implicit volume name")

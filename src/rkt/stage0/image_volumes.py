@@ -3,7 +3,7 @@
 
 ::
 
-    $POD/imageVolumes/NAME/
+    $POD/imageVolumes/NAME/               of a volume of the pod; APP.NAME of one that only an app has
     ├── treeStoreID                   key of the image
     ├── layers                        its layer, or the tree that was rendered of it and what it depends on
     ├── verdict, dependencies/        as of apps
@@ -17,6 +17,7 @@ import os
 from rkt.errors import HostError, PodError
 from rkt.linux import libc
 from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest
+from rkt.schema.mounts import belongs_to, named_volumes, own_directory
 from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage0.images import compose, find_image
@@ -26,14 +27,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
     from rkt.pod.lifecycle import Pod
-    from rkt.schema.appc import PodManifest
+    from rkt.schema.appc import Mount, PodManifest, RuntimeApp, Volume
     from rkt.stage0.images import Composed
     from rkt.store.cas import Store
     from rkt.store.record import ImageRecord
 
 
 class ImageVolume(Record):
-    """One volume with its image."""
+    """One volume with its image.
+
+    Attributes:
+        name: of its directory.
+    """
 
     name: str
     image: ImageRecord
@@ -54,7 +59,7 @@ def find_image_volumes(
         NotFound, NotVerified, FetchError, UsageError: an image cannot be had, or may not be used.
     """
     found = []
-    for volume in manifest.volumes:
+    for name, volume in named_volumes(manifest):
         if volume.kind != VOLUME_IMAGE:
             continue
         image = find_image(volume.source, settings, pull_policy=pull_policy, store=store)
@@ -69,18 +74,26 @@ def find_image_volumes(
             single=True,
         )
         store.touch(image.key)
-        found.append(ImageVolume(name=volume.name, image=image, composed=composed))
+        found.append(ImageVolume(name=name, image=image, composed=composed))
     return found
 
 
 def with_ids(manifest: PodManifest, volumes: list[ImageVolume]) -> PodManifest:
     """The manifest with the IDs of the images instead of what they were called."""
     ids = {volume.name: volume.image.image_id for volume in volumes}
+
+    def known(name: str, volume: Volume) -> Volume:
+        return volume.replace(source=ids[name]) if name in ids else volume
+
+    def of_app(app: RuntimeApp, mount: Mount) -> Mount:
+        own = mount.app_volume
+        if own is None:
+            return mount
+        return mount.replace(app_volume=known(own_directory(app.name, own.name), own))
+
     return manifest.replace(
-        volumes=[
-            volume.replace(source=ids[volume.name]) if volume.name in ids else volume
-            for volume in manifest.volumes
-        ]
+        volumes=[known(volume.name, volume) for volume in manifest.volumes],
+        apps=[app.replace(mounts=[of_app(app, mount) for mount in app.mounts]) for app in manifest.apps],
     )
 
 
@@ -88,7 +101,8 @@ def refer(pod: Pod, volumes: list[ImageVolume]) -> None:
     """Name the images in the pod directory; from then on the store keeps them."""
     if not volumes:
         return
-    pod.make_directory(contract.IMAGE_VOLUMES)
+    if not pod.has(contract.IMAGE_VOLUMES):
+        pod.make_directory(contract.IMAGE_VOLUMES)
     for volume in volumes:
         pod.make_directory(volume.directory)
         pod.make_directory(f"{volume.directory}/rootfs")
@@ -96,17 +110,24 @@ def refer(pod: Pod, volumes: list[ImageVolume]) -> None:
         pod.write(f"{volume.directory}/layers", f"{volume.composed.layers[0]}\n".encode())
 
 
-def directories(pod: Pod) -> list[str]:
-    """Places of a pod's image volumes in its directory."""
+def directories(pod: Pod, apps: list[str] | None = None) -> list[str]:
+    """Places of a pod's image volumes in its directory: all, or the pod's own and those of some apps."""
     if not pod.has(contract.IMAGE_VOLUMES):
         return []
-    names = sorted(os.listdir(f"{pod.path}/{contract.IMAGE_VOLUMES}"))
-    return [f"{contract.IMAGE_VOLUMES}/{name}" for name in names]
+    return [
+        f"{contract.IMAGE_VOLUMES}/{name}"
+        for name in sorted(os.listdir(f"{pod.path}/{contract.IMAGE_VOLUMES}"))
+        if apps is None or "." not in name or any(belongs_to(app, name) for app in apps)
+    ]
 
 
-def mount_image_volumes(pod: Pod, store: Store) -> None:
-    """Mount them; the working directory is the pod directory, the mount namespace is the pod's own.
+def mount_image_volumes(pod: Pod, store: Store, places: list[str]) -> None:
+    """Mount some; the working directory is the pod directory, the mount namespace is the pod's own.
 
+    Args:
+        pod: the pod.
+        store: where the images are.
+        places: out of ``directories``.
     Raises:
         HostError: the kernel refuses.
         PodError: the pod was not prepared to the end.
@@ -115,7 +136,7 @@ def mount_image_volumes(pod: Pod, store: Store) -> None:
     from rkt.store.refs import parse_layer
 
     attributes = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
-    for directory in directories(pod):
+    for directory in places:
         text = pod.read_text(f"{directory}/layers")
         if not text:
             raise PodError(f'pod "{pod.uuid}" does not say which image {directory} is made of')

@@ -21,6 +21,8 @@ from rkt.linux.locks import Lock, lock_file
 from rkt.pod import lifecycle, status, summary
 from rkt.schema import jsontext
 from rkt.schema.appc import VOLUME_IMAGE, parse_pod_manifest
+from rkt.schema.mounts import belongs_to, named_volumes
+from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
 from rkt.stage0.entrypoint import run_entrypoint
 from rkt.stage0.messages import tell
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from rkt.config.settings import Settings
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest
-    from rkt.schema.appc import PodManifest
+    from rkt.schema.appc import PodManifest, RuntimeApp
+    from rkt.stage0.image_volumes import ImageVolume
     from rkt.stage0.prepare import PlannedApp
 
 #: Longer than an app and its handlers may take to end.
@@ -48,29 +51,19 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
     Raises:
         RktError: it cannot be; then the pod is as it was.
     """
-    from rkt.pod.request import PodRequest
-    from rkt.stage0.images import POLICY_NEVER
-    from rkt.stage0.prepare import from_images
-
     os.umask(0o022)
     _check_running(pod)
     store = Store(settings.data_dir)
-    wanted = PodRequest(apps=[request], pull_policy=POLICY_NEVER, mutable=True)
-    notices: list[str] = []
-    _, planned, (app,) = from_images(wanted, settings, store, notices)
-    for notice in notices:
-        tell(settings, notice)
-    mounts = [mount.app_volume for mount in planned.apps[0].mounts if mount.app_volume is not None]
-    if any(volume.kind == VOLUME_IMAGE for volume in mounts):
-        raise UsageError("an app that is added to a live pod cannot have volumes of images")
+    added = _plan(settings, pod, request, store)
+    app = added.app
     with _lock(pod):
         manifest = _manifest(pod)
         _sweep(pod, manifest)
         if manifest.app(app.name) is not None:
             raise UsageError(f"error: multiple apps with name {app.name}", hint="--name=NAME")
         try:
-            _lay_out(pod, app, store, settings)
-            _replace_manifest(pod, manifest.replace(apps=[*manifest.apps, *planned.apps]))
+            _lay_out(pod, added, store, settings)
+            _replace_manifest(pod, manifest.replace(apps=[*manifest.apps, added.runtime]))
             _record(pod, settings, app)
             _ask(settings, pod, contract.ANNOTATION_APP_ADD, app.name, "add")
         except BaseException as e:
@@ -127,6 +120,47 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
 
 class _NotRunning(PodError):
     """The app does not run."""
+
+
+class _Added(Record):
+    """An app that is to be added: its entry for the pod manifest, its image, its volumes that are images."""
+
+    runtime: RuntimeApp
+    app: PlannedApp
+    volumes: list[ImageVolume]
+
+
+def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store) -> _Added:
+    """Decide everything about an app and refuse what can be refused.
+
+    Raises:
+        RktError: it cannot be added.
+    """
+    from rkt.pod.request import PodRequest
+    from rkt.stage0.images import POLICY_NEVER
+    from rkt.stage0.prepare import from_images
+
+    # Volumes of a pod do not change, so there is no need for the lock.
+    wanted = PodRequest(
+        apps=[request], pull_policy=POLICY_NEVER, mutable=True, pod_volumes=_manifest(pod).volumes
+    )
+    notices: list[str] = []
+    _, planned, (app,) = from_images(wanted, settings, store, notices)
+    for notice in notices:
+        tell(settings, notice)
+    volumes: list[ImageVolume] = []
+    # Those of the pod were found when it was made.
+    planned = planned.replace(volumes=[])
+    if any(volume.kind == VOLUME_IMAGE for _, volume in named_volumes(planned)):
+        from rkt.stage0.image_volumes import find_image_volumes, with_ids
+
+        volumes = find_image_volumes(planned, settings, store, pull_policy=POLICY_NEVER)
+        planned = with_ids(planned, volumes)
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.stage0.users import check_pod_ids
+
+        check_pod_ids(planned, [app.manifest])
+    return _Added(runtime=planned.apps[0], app=app, volumes=volumes)
 
 
 def _check_running(pod: Pod, unready: str = "") -> None:
@@ -216,48 +250,104 @@ def _ask(settings: Settings, pod: Pod, annotation: str, name: str, verb: str) ->
         raise Stage1Error(f'stage1 failed to {verb} app "{name}": status {code}')
 
 
-def _lay_out(pod: Pod, app: PlannedApp, store: Store, settings: Settings) -> None:
+def _lay_out(pod: Pod, added: _Added, store: Store, settings: Settings) -> None:
     """Everything of an app that stage0 owes stage1."""
-    from rkt.stage0.prepare import VERDICT, check_there, copy_root, seal_verdict, write_dependencies
+    from rkt.stage0 import prepare
 
+    app = added.app
     directory = f"appsinfo/{app.name}"
     with lifecycle.lock_prepare(settings.data_dir):
         pod.make_directory(directory)
         roots.record_layers(pod, app.name, app.image.key, app.composed.layers)
-        check_there(store, [app.image], [app.composed])
+        if added.volumes:
+            from rkt.stage0.image_volumes import refer
+
+            refer(pod, added.volumes)
+        images = [app.image, *(volume.image for volume in added.volumes)]
+        made = [app.composed, *(volume.composed for volume in added.volumes)]
+        prepare.check_there(store, images, made)
     pod.write(f"{directory}/manifest", app.manifest)
-    pod.write(f"{directory}/{VERDICT}", seal_verdict(app.image.verdict))
-    write_dependencies(pod, directory, app.composed)
+    pod.write(f"{directory}/{prepare.VERDICT}", prepare.seal_verdict(app.image.verdict))
+    prepare.write_dependencies(pod, directory, app.composed)
+    prepare.write_volume_verdicts(pod, added.volumes)
+    ids = None
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.pod import ranges
+
+        ids = ranges.read(pod)
     overlay = pod.has(contract.OVERLAY_PREPARED)
     if overlay:
         if app.image.key == roots.tree_key(pod, None):
             raise PodError(f'app "{app.name}": the stage1 image cannot be an app of its own pod')
-        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers)
+        roots.lay_out_overlay(pod, store, app.name, app.image.key, app.composed.layers, ids)
 
     def make_root() -> None:
         root = roots.app_root(app.name)
         os.mkdir(os.path.dirname(root), 0o755)
         files.write_new(f"{os.path.dirname(root)}/manifest", app.manifest, lifecycle.FILE_MODE)
         os.mkdir(root, 0o755)
-        if overlay:
+        if not overlay:
+            prepare.copy_root(store, app.image, app.composed, root, ids)
+        elif ids is None:
             roots.mount_root(pod, store, app.name)
         else:
-            copy_root(store, app.image, app.composed, root)
-        roots.link_mtab(app.name)
+            _mount_mapped_root(pod, store, app.name)
+        roots.link_mtab(app.name, ids)
+        if added.volumes:
+            from rkt.stage0.image_volumes import mount_image_volumes
+
+            mount_image_volumes(pod, store, [volume.directory for volume in added.volumes])
 
     _beside_supervisor(pod, make_root)
+
+
+def _mount_mapped_root(pod: Pod, store: Store, name: str) -> None:
+    """Mount an app's overlay whose layers show the ids of the pod.
+
+    For that the layers are covered for a moment. It is done in a copy of the supervisor's mount namespace, from which only
+    the result is taken over: a kill leaves no cover.
+    """
+    from rkt.linux import mount
+    from rkt.stage0.users import open_users
+
+    place = roots.app_root(name)
+    target_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with open_users(pod) as users:
+        libc.unshare(libc.CLONE_NEWNS)
+        roots.mount_root(pod, store, name, users)
+    tree_fd = mount.clone(place, recursive=False)
+    libc.setns(here_fd, libc.CLONE_NEWNS)
+    _return_to(root_fd, pod.path)
+    mount.attach(tree_fd, target_fd)
+
+
+def _return_to(root_fd: int, directory: str) -> None:
+    # Where rkt itself was started below a chroot the namespace's topmost mount is not its root.
+    os.fchdir(root_fd)
+    os.chroot(".")
+    os.chdir(directory)
 
 
 def _remove_files(pod: Pod, name: str) -> None:
     """Everything of an app that the manifest does not name any more."""
     root = roots.app_root(name)
+    volumes = [
+        f"{directory}/{entry}"
+        for directory in (contract.SHARED_VOLUMES, contract.IMAGE_VOLUMES)
+        if pod.has(directory)
+        for entry in os.listdir(f"{pod.path}/{directory}")
+        if belongs_to(name, entry)
+    ]
 
     def unmake_root() -> None:
-        try:
-            libc.umount2(root.encode(), libc.MNT_DETACH)
-        except OSError as e:
-            if e.errno not in {errno.EINVAL, errno.ENOENT}:
-                raise
+        for place in (root, *volumes, *(f"{volume}/rootfs" for volume in volumes)):
+            try:
+                libc.umount2(place.encode(), libc.MNT_DETACH)
+            except OSError as e:
+                if e.errno not in {errno.EINVAL, errno.ENOENT}:
+                    raise
         files.remove_tree(os.path.dirname(root))
 
     if pod.refresh() and pod.is_running:
@@ -271,8 +361,8 @@ def _remove_files(pod: Pod, name: str) -> None:
         key = roots.tree_key(pod, name)
         files.remove_tree(roots.upper_path(key, name), dir_fd=pod.fd)
         files.remove_tree(roots.work_path(key, name), dir_fd=pod.fd)
-    for log in (f"{contract.LOGS}/{name}.log", f"{contract.LOGS}/{name}.log.1"):
-        files.remove_tree(log, dir_fd=pod.fd)
+    for path in (*volumes, f"{contract.LOGS}/{name}.log", f"{contract.LOGS}/{name}.log.1"):
+        files.remove_tree(path, dir_fd=pod.fd)
     files.remove_tree(f"appsinfo/{name}", dir_fd=pod.fd)
 
 
@@ -316,10 +406,7 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
 def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], errors_w: int) -> None:
     try:
         libc.setns(pidfd, libc.CLONE_NEWNS)
-        # Where rkt itself was started below a chroot the namespace's topmost mount is not its root.
-        os.fchdir(root_fd)
-        os.chroot(".")
-        os.chdir(pod.path)
+        _return_to(root_fd, pod.path)
         act()
     except BaseException as e:  # noqa: BLE001 - nothing of the parent's may run in the child
         text = (

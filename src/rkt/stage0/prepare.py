@@ -16,6 +16,7 @@ from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
 from rkt.schema import jsontext
 from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
+from rkt.schema.mounts import named_volumes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
 from rkt.stage0.images import POLICY_NEVER, Composed, compose, expect, find_by_hash, find_image
@@ -186,7 +187,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     else:
         data, manifest, apps = from_images(request, settings, store, notices)
     volumes: list[ImageVolume] = []
-    if any(volume.kind == VOLUME_IMAGE for volume in manifest.volumes):
+    if any(volume.kind == VOLUME_IMAGE for _, volume in named_volumes(manifest)):
         from rkt.stage0.image_volumes import find_image_volumes, with_ids
 
         own = request.pod_manifest_path is not None
@@ -317,9 +318,7 @@ def _write(pod: Pod, plan: Plan, request: PodRequest, settings: Settings, store:
         pod.write(f"appsinfo/{app.name}/manifest", app.manifest)
         pod.write(f"appsinfo/{app.name}/{VERDICT}", seal_verdict(app.image.verdict))
         write_dependencies(pod, f"appsinfo/{app.name}", app.composed)
-    for volume in plan.volumes:
-        pod.write(f"{volume.directory}/{VERDICT}", seal_verdict(volume.image.verdict))
-        write_dependencies(pod, volume.directory, volume.composed)
+    write_volume_verdicts(pod, plan.volumes)
     if plan.overlay:
         _lay_out_overlays(pod, plan, store, ids)
     else:
@@ -429,6 +428,13 @@ def copy_root(
         raise HostError(f"cannot copy image {image.full_name}: {e.strerror} ({e.filename})") from e
 
 
+def write_volume_verdicts(pod: Pod, volumes: list[ImageVolume]) -> None:
+    """The verdicts of volumes that are images, and of what these depend on."""
+    for volume in volumes:
+        pod.write(f"{volume.directory}/{VERDICT}", seal_verdict(volume.image.verdict))
+        write_dependencies(pod, volume.directory, volume.composed)
+
+
 def write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
     """The verdicts of what an image depends on, below its directory in the pod."""
     if not composed.dependencies:
@@ -490,7 +496,7 @@ def pod_verdicts(pod: Pod, apps: list[str] | None = None) -> Iterator[tuple[str,
     if pod.has(contract.IMAGE_VOLUMES):
         from rkt.stage0.image_volumes import directories
 
-        used += directories(pod)
+        used += directories(pod, apps)
     paths = [STAGE1_VERDICT, *(f"{directory}/{VERDICT}" for directory in used)]
     for directory in ("stage1", *used):
         if pod.has(f"{directory}/{DEPENDENCIES}"):

@@ -165,9 +165,9 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     if users is not None:
         users.close()
     if pod.has(contract.IMAGE_VOLUMES):
-        from rkt.stage0.image_volumes import mount_image_volumes
+        from rkt.stage0.image_volumes import directories, mount_image_volumes
 
-        mount_image_volumes(pod, store)
+        mount_image_volumes(pod, store, directories(pod))
     _write_resolver_files(options, pod)
     _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod)
 

@@ -16,6 +16,7 @@ from rkt.linux import libc, mount
 from rkt.linux.userns import UserNamespace
 from rkt.pod import ranges
 from rkt.schema.appc import parse_image_manifest
+from rkt.schema.mounts import named_volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def check_pod_ids(manifest: PodManifest, images: list[bytes]) -> None:
     """
     asked: list[tuple[str, str, str]] = [
         (f'volume "{volume.name}"', what, str(number))
-        for volume in manifest.volumes
+        for _, volume in named_volumes(manifest)
         for what, number in (("uid", volume.uid), ("gid", volume.gid))
         if number is not None
     ]

@@ -3,7 +3,7 @@ import pytest
 
 from rkt.errors import InvalidManifest
 from rkt.schema.appc import App, Mount, MountPoint, PodManifest, RuntimeApp, Volume
-from rkt.schema.mounts import PairedMount, clean_path, pair_mounts
+from rkt.schema.mounts import PairedMount, clean_path, named_volumes, pair_mounts
 from rkt.values import ACName
 
 IMAGE_ID = "sha512-" + "0" * 128
@@ -49,7 +49,14 @@ def test_clean_path(path: str, cleaned: str) -> None:
 def test_explicit_mount_needs_no_mount_point() -> None:
     """A mount is made although the image declares nothing (V8); a relative target starts at the root (V3)."""
     assert pair([], [mount("dir1")], [HOST]) == [
-        PairedMount(name=ACName("data"), path="/dir1", source="/srv", read_only=False, recursive=True)
+        PairedMount(
+            name=ACName("data"),
+            directory="data",
+            path="/dir1",
+            source="/srv",
+            read_only=False,
+            recursive=True,
+        )
     ]
 
 
@@ -70,6 +77,7 @@ def test_implicit_volume() -> None:
     assert pair([point("cache", "/cache")], [], [HOST]) == [
         PairedMount(
             name=ACName("app-cache"),
+            directory="app.cache.implicit",
             path="/cache",
             source=None,
             read_only=False,
@@ -156,17 +164,40 @@ def test_targets_that_are_allowed(path: str) -> None:
 
 
 def test_implicit_volumes_of_two_apps_never_meet() -> None:
-    """App a with point b-c and app a-b with point c get different volumes."""
+    """App a with point b-c and app a-b with point c get different volumes, whichever apps are beside them."""
     apps = [RuntimeApp(name=ACName(name), image_id=IMAGE_ID) for name in ("a", "a-b")]
-    pod = PodManifest(apps=apps)
-    names = [
-        pair_mounts(runtime, App(exec=[], user="0", group="0", mount_points=[point(name, "/x")]), pod)[0].name
+    found = [
+        pair_mounts(
+            runtime,
+            App(exec=[], user="0", group="0", mount_points=[point(name, "/x")]),
+            PodManifest(apps=beside),
+        )[0].directory
+        for beside in (apps, apps[:1], [])
         for runtime, name in zip(apps, ("b-c", "c"), strict=True)
     ]
-    assert names == ["a-b-c-0", "a-b-c-1"]
+    assert found == ["a.b-c.implicit", "a-b.c.implicit"] * 3
 
 
-def test_implicit_volume_never_meets_a_declared_one() -> None:
-    """A declared volume that happens to be called APP-POINT is not what an implicit volume shares."""
-    declared = Volume(name=ACName("app-cache"), kind="empty")
-    assert pair([point("cache", "/x")], [], [declared])[0].name == "app-cache-implicit"
+def test_what_an_app_has_of_its_own_is_kept_apart() -> None:
+    """A volume of the pod, one of the app's own and an implicit one, all called alike, share nothing."""
+    own = Volume(name=ACName("data"), kind="tmpfs")
+    found = pair([point("data", "/x"), point("cache", "/y")], [mount("/own", own=own)], [EMPTY])
+    assert [(one.path, one.directory) for one in found] == [
+        ("/own", "app.data"),
+        ("/x", "data"),
+        ("/y", "app.cache.implicit"),
+    ]
+    assert named_volumes(
+        PodManifest(
+            apps=[RuntimeApp(name=ACName("app"), image_id=IMAGE_ID, mounts=[mount("/own", own=own)])],
+            volumes=[EMPTY],
+        )
+    ) == [("data", EMPTY), ("app.data", own)]
+
+
+def test_one_name_for_two_volumes_of_an_app() -> None:
+    """Two volumes of an app's own must not share a name; one may be mounted twice."""
+    first, second = (Volume(name=ACName("v"), kind=kind) for kind in ("empty", "tmpfs"))
+    assert len(pair([], [mount("/a", own=first), mount("/b", own=first)], [])) == 2
+    with pytest.raises(InvalidManifest, match='app "app" has two volumes of its own named "v"'):
+        pair([], [mount("/a", own=first), mount("/b", own=second)], [])

@@ -8,8 +8,6 @@ one when its turn comes, because a plan holds the volumes' mounts.
 
 from __future__ import annotations
 
-import os
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -51,7 +49,11 @@ class Launch:
         self.has_post_stop = POST_STOP in app.app.event_handlers
         self._plans = {self.first: self._make(self.first)}
         if self.first != MAIN:
-            self._plans[MAIN] = self._make(MAIN)
+            try:
+                self._plans[MAIN] = self._make(MAIN)
+            except BaseException:
+                self.release()
+                raise
 
     def plan(self, stage: str) -> AppPlan:
         """The plan of one stage; ask once."""
@@ -62,10 +64,7 @@ class Launch:
     def release(self) -> None:
         """Let go of what the stages that were never reached would have needed."""
         for plan in self._plans.values():
-            os.close(plan.root_fd)
-            plan.joiner.close()
-            for step in plan.steps:
-                step.release()
+            plan.release()
         self._plans.clear()
 
     def _make(self, stage: str) -> AppPlan:

@@ -57,6 +57,8 @@ _CONTROLLERS = {
 }
 _DISK_ISOLATORS = frozenset((isolators.BLOCK_BANDWIDTH, isolators.BLOCK_IOPS, isolators.IO_LIMITS))
 _OWN_SCORE = "/proc/self/oom_score_adj"
+#: Cgroup of pid 1 below the pod's; no app can be called so.
+INIT_GROUP = "rkt.init"
 _SHARES_OF_A_CPU = 1024
 _LEAST_SHARES = 2
 _MOST_SHARES = 262144
@@ -82,7 +84,8 @@ def create_groups(
         Stage1Error: a limit that the operator asked for cannot be set here.
     """
     names = {each.name for app in pod.apps for each in (*app.app.isolators, *pod.manifest.isolators)}
-    needed = {_CONTROLLERS[name] for name in names if name in _CONTROLLERS}
+    # What apps that are added later will ask for, nobody knows yet.
+    needed = {_CONTROLLERS[name] for name in _CONTROLLERS if arguments.mutable or name in names}
     needed.difference_update(cgroup.DEFAULT_CONTROLLERS)
     groups = host.create_pod(group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed)))
     # At once, so that a gc knows what to remove should we be killed.
@@ -95,12 +98,39 @@ def create_groups(
             groups.set_memory_limit(total_bytes * isolators.DEFAULT_MEMORY_PERCENT // 100)
         _set_all(groups, pod.manifest.isolators, [], "pod", report)
         _protect(groups, pod)
-        if not arguments.disable_paths:
+        # Where apps come later the groups below have policies of their own, and version 2 could not widen this one.
+        if not arguments.disable_paths and (not arguments.mutable or groups.has("devices")):
             _set_devices(groups, devices)
     except BaseException:
         groups.remove()
         raise
     return groups
+
+
+def create_init_group(groups: cgroup.Group, arguments: RunArguments) -> cgroup.Group:
+    """The group of pid 1. A group of its own: in version 2 no process may be in the pod's group once apps have theirs.
+
+    Raises:
+        Stage1Error: the pod's devices cannot be restricted.
+    """
+    group = groups.child(INIT_GROUP)
+    if arguments.mutable and not arguments.disable_paths and not groups.has("devices"):
+        _set_devices(group, ())
+    return group
+
+
+def make_room(groups: cgroup.Group, pod: LoadedPod, devices: Sequence[DeviceRule]) -> None:
+    """Set the ceilings of a running pod anew, for an app that is about to start.
+
+    Args:
+        groups: the pod's.
+        pod: as it is now, with that app.
+        devices: what the app's volumes need of the device policy.
+    """
+    if groups.has("pids"):
+        groups.set_pids_limit(_pids_ceiling(pod))
+    _protect(groups, pod)
+    groups.admit_devices(devices)
 
 
 def _pids_ceiling(pod: LoadedPod) -> int:
@@ -157,13 +187,18 @@ def create_app_group(
     if devices is not None and groups.has("devices"):
         controllers.add("devices")
     group = groups.child(app.name, controllers)
-    if devices is not None:
-        _set_devices(group, devices)
-    bound = isolators.last(pod.manifest.isolators, isolators.CPU)
-    wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in wanted]
-    # In version 1 a group is not bound by the disk limits of the one above it.
-    wanted = [*(each for each in pod.manifest.isolators if each.name in _DISK_ISOLATORS), *wanted]
-    _set_all(group, wanted, _wishes(app), f"app {quoted(app.name)}", report)
+    try:
+        if devices is not None:
+            _set_devices(group, devices)
+        bound = isolators.last(pod.manifest.isolators, isolators.CPU)
+        wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in wanted]
+        # In version 1 a group is not bound by the disk limits of the one above it.
+        wanted = [*(each for each in pod.manifest.isolators if each.name in _DISK_ISOLATORS), *wanted]
+        _set_all(group, wanted, _wishes(app), f"app {quoted(app.name)}", report)
+    except BaseException:
+        # The pod may go on without this app.
+        group.remove()
+        raise
     return group
 
 

@@ -19,7 +19,7 @@ from rkt.stage2.exec import ExecPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rkt.linux.cgroup import Joiner
     from rkt.linux.userns import UserNamespace
@@ -53,6 +53,13 @@ class AppPlan(Record):
     cgroup_fd: int
     steps: list[steps.Step]
     execute: ExecPlan
+
+    def release(self) -> None:
+        """Close what the plan holds; after the fork, or when there will be none."""
+        os.close(self.root_fd)
+        self.joiner.close()
+        for step in self.steps:
+            step.release()
 
 
 def build_exec_plan(
@@ -198,15 +205,59 @@ def build_app_plan(
             the rights of the host's.
     """
     root_path = pod_path + b"/" + app.rootfs_path.encode()
-    root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    argv = app.app.event_handlers[handler] if handler else None
     try:
+        root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        joiner.close()
+        raise
+    plan: list[steps.Step] = []
+    try:
+        argv = app.app.event_handlers[handler] if handler else None
         execute = build_exec_plan(app, root_fd, arguments, argv=argv, as_root=bool(handler))
+        for step in _steps(
+            app,
+            arguments,
+            execute,
+            root_path,
+            pod_path=pod_path,
+            joiner=joiner,
+            volumes=volumes,
+            unified_cgroup=unified_cgroup,
+            is_first=is_first,
+            users=users,
+        ):
+            plan.append(step)  # noqa: PERF402 - what was made is let go of when the next one fails
     except BaseException:
         # The pod may go on without this app.
         os.close(root_fd)
         joiner.close()
+        for step in plan:
+            step.release()
         raise
+    return AppPlan(
+        name=app.name,
+        root_fd=root_fd,
+        joiner=joiner,
+        cgroup_fd=joiner.cgroup_fd if is_first else -1,
+        steps=plan,
+        execute=execute,
+    )
+
+
+def _steps(
+    app: PodApp,
+    arguments: RunArguments,
+    execute: ExecPlan,
+    root_path: bytes,
+    *,
+    pod_path: bytes,
+    joiner: Joiner,
+    volumes: Sequence[Volume],
+    unified_cgroup: bool,
+    is_first: bool,
+    users: UserNamespace | None,
+) -> Iterator[steps.Step]:
+    """The steps, one after the other: each is made when the one before is in its owner's hands."""
     covered = {volume.place for volume in volumes}
     own = pod_path + b"/" + OWN_FILES.encode()
     plan: list[steps.Step] = [
@@ -240,21 +291,15 @@ def build_app_plan(
                 # Else it is the host's, with the host's IPC namespace.
                 plan.append(Give(b"dev/mqueue", users.ids))
     plan += _engine_files(own, arguments)
-    plan += [volume.attach(users) for volume in volumes]
-    plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
+    yield from plan
+    for volume in volumes:
+        yield volume.attach(users)
+    yield steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs))
     owner = execute.uid if users is None else users.ids.outside(execute.uid)
     if owner:
-        plan.append(steps.OwnStreams(owner, (1, 2)))
+        yield steps.OwnStreams(owner, (1, 2))
     if users is not None:
-        plan.append(JoinUsers(users))
-    return AppPlan(
-        name=app.name,
-        root_fd=root_fd,
-        joiner=joiner,
-        cgroup_fd=joiner.cgroup_fd if is_first else -1,
-        steps=plan,
-        execute=execute,
-    )
+        yield JoinUsers(users)
 
 
 def _kernel_file_systems(

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.launch import PlanMaker
     from rkt.stage1.ns.plan import AppPlan
 
-#: Cgroup of pid 1 below the pod's; no app can be called so.
-INIT_GROUP = "rkt.init"
 #: Root directory of pid 1, below the engine's own files. In a user namespace it enters as owner, without capabilities.
 EMPTY_ROOT = "empty-root"
 #: How the pod was run, for ``enter`` (spec runtime §2.3).
@@ -105,8 +103,7 @@ def _supervise(
     stdin_fd = _standard_input(arguments)
     pod_path = os.getcwdb()
     own = pod_path + b"/" + OWN_FILES.encode()
-    # A group of its own: in version 2 no process may be in the pod's group itself once apps have theirs.
-    joiner = groups.child(INIT_GROUP).joiner()
+    joiner = limits.create_init_group(groups, arguments).joiner()
     reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
     shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT.encode(), joiner)
     joiner.close()
@@ -212,12 +209,9 @@ def _launch_alone(
     volumes = Volumes(pod.replace(apps=[app]), _ids(arguments), _say)
     group = None
     try:
-        if volumes.devices() and not arguments.disable_paths:
-            raise Stage1Error(
-                f"app {app.name!r} has a device, and the devices of a pod are settled when it starts",
-                hint="rkt run IMAGE --device=PATH",
-            )
-        group = limits.create_app_group(groups, pod, app, _say)
+        devices = None if arguments.disable_paths else volumes.devices()
+        limits.make_room(groups, pod, devices or ())
+        group = limits.create_app_group(groups, pod, app, _say, devices=devices)
         return Launch(
             app, group, _plan_maker(arguments, volumes, None, users, is_unified=is_unified)
         ), volumes

@@ -95,16 +95,16 @@ class Starting:
         self.error_fd, error_w = os.pipe()
         self.stdout_fd, stdout_w = os.pipe()
         self.stderr_fd, stderr_w = os.pipe()
-        self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
-        if self.pid == 0:
-            _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
-        os.close(error_w)
-        os.close(stdout_w)
-        os.close(stderr_w)
-        os.close(plan.root_fd)
-        plan.joiner.close()
-        for step in plan.steps:
-            step.release()
+        try:
+            self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
+            if self.pid == 0:
+                _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
+        except BaseException:
+            self._close(self.error_fd, self.stdout_fd, self.stderr_fd)
+            raise
+        finally:
+            self._close(error_w, stdout_w, stderr_w)
+            plan.release()
 
     def wait(self) -> None:
         """Return when the program has been executed.
@@ -118,7 +118,13 @@ class Starting:
         os.close(self.error_fd)
         if report:
             os.waitpid(self.pid, 0)
+            self._close(self.pidfd, self.stdout_fd, self.stderr_fd)
             raise Stage1Error(f"app {self.plan.name!r}: {report.decode(errors='replace')}")
+
+    @staticmethod
+    def _close(*fds: int) -> None:
+        for fd in fds:
+            os.close(fd)
 
 
 def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:

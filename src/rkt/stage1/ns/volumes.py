@@ -162,7 +162,7 @@ class Volumes:
 
 def _open(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Callable[[str], None]) -> int:
     if wanted.kind == VOLUME_IMAGE:
-        return os.open(f"{contract.IMAGE_VOLUMES}/{wanted.name}/rootfs", _OPEN_DIRECTORY)
+        return os.open(f"{contract.IMAGE_VOLUMES}/{wanted.directory}/rootfs", _OPEN_DIRECTORY)
     if wanted.source is None:
         return _open_empty(wanted, app, ids, warn)
     try:
@@ -195,7 +195,7 @@ def _open_empty(wanted: PairedMount, app: PodApp, ids: IdRange | None, warn: Cal
             '"empty" volume. This volume will be removed when the pod is garbage-collected.'
         )
     os.makedirs(contract.SHARED_VOLUMES, mode=0o755, exist_ok=True)
-    path = f"{contract.SHARED_VOLUMES}/{wanted.name}"
+    path = f"{contract.SHARED_VOLUMES}/{wanted.directory}"
     try:
         os.mkdir(path, 0o700)
         is_new = True
