@@ -37,7 +37,7 @@ _PARSERS = (isolator_limits,)
 
 
 def prepare(request: dict[str, Any]) -> Work:
-    """Take a request: ``{"op": "copy"}``, ``{"op": "download", "url", "signature_url", …}``, or one of ``discovery``.
+    """Take a request: ``{"op": "copy"}``, ``{"op": "download", "url", "signature_url", …}``, or one of other modules.
 
     The first two may have ``limit_bytes``, beyond which an image is refused. With a descriptor ``manifest`` they read the
     image to its end, write its manifest there, and report its ``image_id`` and ``tar_bytes`` too.
@@ -46,6 +46,14 @@ def prepare(request: dict[str, Any]) -> Work:
         "".encode(codec)
     if request["op"] == "copy":
         return Copy(request)
+    if request["op"] == "layout-resolve":
+        from rkt.fetch.layout_worker import Resolve
+
+        return Resolve(request)
+    if request["op"] == "layout-blobs":
+        from rkt.fetch.layout_worker import Blobs
+
+        return Blobs(request)
     if request["op"] == "discover":
         from rkt.fetch.discovery import Discover
 

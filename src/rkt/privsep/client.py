@@ -51,7 +51,7 @@ def run_worker(
     installation: Installation,
     *,
     deadline_seconds: float,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    on_event: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Let a worker do one job.
 
@@ -114,7 +114,7 @@ def _converse(
     kind: str,
     deadline: float,
     deadline_seconds: float,
-    on_event: Callable[[dict[str, Any]], None] | None,
+    on_event: Callable[[dict[str, Any]], object] | None,
 ) -> dict[str, Any] | None:
     """Hand on events until the answer comes; None when the worker ends without one."""
     receiver = wire.Receiver(connection)
