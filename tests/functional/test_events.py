@@ -43,6 +43,9 @@ def test_history_is_told_from_disk(rkt: Rkt, images: Images) -> None:
     assert kinds(found) == ["created", "started", "oom hog", "app-exited hog 137", "exited 137"]
     assert {e["pod_name"] for e in found} == {"shop"}
     assert [e["time"] for e in found] == sorted(e["time"] for e in found)
+    assert "oom-kills-hog=1\n" in rkt.run("status", "shop", check=0).stdout
+    listed = json.loads(rkt.run("list", "--format=json", check=0).stdout)
+    assert listed[0]["apps"][0]["oom_kills"] == 1
     text = rkt.run("events", check=0).lines
     assert len(text) == 5
     assert text[-1].endswith(f"{found[0]['uuid']} exited name=shop status=137")

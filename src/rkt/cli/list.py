@@ -47,6 +47,7 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
     full = invocation.values["full"]
     now_ns = time.time_ns()
     named = any(pod[5] for pod in pods)
+    halted = any(pod[7] for pod in pods)
     rows: list[list[str]] = []
     if not invocation.values["no-legend"]:
         rows.append(
@@ -60,6 +61,7 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
                 "STARTED",
                 "NETWORKS",
                 *(["NAME"] if named else []),
+                *(["PAUSED"] if halted else []),
             ]
         )
     ages: dict[int, str] = {}
@@ -75,10 +77,12 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
             text = ages[age] = human_time(then_ns, now_ns)
         return text
 
-    for uuid, state, created_ns, started_ns, networks, name, apps in pods:
+    for uuid, state, created_ns, started_ns, networks, name, apps, paused in pods:
         cells = [state, time_cell(created_ns), time_cell(started_ns), networks]
         if named:
             cells.append(name)
+        if halted:
+            cells.append("yes" if paused else "")
         column = uuid if full else uuid[:8]
         for app, image, key in apps or (("-", "-", "-"),):
             rows.append(

@@ -72,10 +72,13 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
     if pid is not None:
         lines.append(("pid", str(pid)))
     lines.append(("exited", "true" if pod.is_exited else "false"))
+    if status.was_killed(pod):
+        lines.append(("killed", "true"))
     if not pod.is_running:
         codes = status.exit_codes(pod, [app.name for app in glance.apps])
         lines += [(f"app-{app}", str(code)) for app, (code, _) in codes.items()]
-    return lines
+    kills = {app.name: status.oom_kills(pod, app.name) for app in glance.apps}
+    return lines + [(f"oom-kills-{app}", str(count)) for app, count in kills.items() if count]
 
 
 COMMAND = Command(
@@ -84,7 +87,10 @@ COMMAND = Command(
     usage="UUID",
     description=(
         "Prints key=value lines: state, times, process id, and once the pod is over the exit status of each app as "
-        "app-NAME. Protections that are off for the pod are shown as insecure-options."
+        "app-NAME. Protections that are off for the pod are shown as insecure-options, a pod that is frozen has "
+        "paused=true, processes that the kernel killed for want of memory are counted as oom-kills-NAME.\n\n"
+        "A pod whose rkt process was killed, by SIGKILL or with the host, is over and has killed=true; apps that ran "
+        "then have no exit status."
     ),
     run=run,
     flags=(

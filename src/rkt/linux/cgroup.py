@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 #: Controllers a pod gets a group for, whether or not limits are asked: ceilings by default (invariant RN24) and the
 #: device policy (UN8). ``cpu`` is added by callers that have a CPU limit to set.
 DEFAULT_CONTROLLERS = ("memory", "pids", "devices")
+#: Of version 1, for hosts without version 2, whose groups can all be frozen.
+FREEZER = "freezer"
 
 #: Device policy: everything is refused but these. (type, major, minor or None for all, access)
 DEFAULT_DEVICES: tuple[tuple[str, int, int | None, str], ...] = (
@@ -455,11 +457,16 @@ class Group:
             _write(f"{directory}/cgroup.procs", b"%d" % pid)
 
     @property
-    def freezer(self) -> str | None:
-        """File by which version 2 freezes the group and all below it; None where the kernel or the host has none."""
+    def freezer(self) -> tuple[int, str] | None:
+        """Version and file by which the group and all below it are frozen; None where the host has none.
+
+        In version 1 a frozen process does not even die before it goes on.
+        """
         own = self.unified_directory
-        path = f"{own}/cgroup.freeze"
-        return path if own is not None and os.path.exists(path) else None
+        if own is not None and os.path.exists(f"{own}/cgroup.freeze"):
+            return 2, f"{own}/cgroup.freeze"
+        found = self._find(FREEZER)
+        return (1, f"{found[1]}/freezer.state") if found is not None else None
 
     def freeze(self, timeout_seconds: float = 10.0) -> bool:
         """Stop every process in the group and below it where it is; False when some could not be stopped in time.
@@ -467,27 +474,35 @@ class Group:
         Raises:
             OSError: ``ENOTSUP`` without a freezer, or what the kernel says.
         """
-        path = self.freezer
-        if path is None:
-            raise OSError(errno.ENOTSUP, "no cgroup of version 2 with a freezer", self.name)
-        _write(path, b"1")
+        found = self.freezer
+        if found is None:
+            raise OSError(errno.ENOTSUP, "no freezer in any cgroup hierarchy", self.name)
+        version, path = found
         deadline = time.monotonic() + timeout_seconds
-        while "frozen 1" not in _read(f"{self.unified_directory}/cgroup.events").splitlines():
+        _write(path, b"1" if version == 2 else b"FROZEN")
+        while not (
+            "frozen 1" in _read(f"{self.unified_directory}/cgroup.events").splitlines()
+            if version == 2
+            else _read(path).strip() == "FROZEN"
+        ):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
+            if version == 1:
+                # Processes that were being forked are frozen by another attempt (freezer-subsystem.txt).
+                _write(path, b"FROZEN")
         return True
 
     def thaw(self) -> None:
         """Let the processes of the group go on."""
-        path = self.freezer
-        if path is not None:
-            _write(path, b"0")
+        found = self.freezer
+        if found is not None:
+            _write_if_there(found[1], b"0" if found[0] == 2 else b"THAWED")
 
     def is_frozen(self) -> bool:
         """Whether the group's processes are to stand still."""
-        path = self.freezer
-        return path is not None and _read(path).strip() == "1"
+        found = self.freezer
+        return found is not None and _read(found[1]).strip() not in {"0", "THAWED"}
 
     def pids(self) -> set[int]:
         """Numbers of the processes in the group and below it."""
@@ -524,6 +539,7 @@ class Group:
                 _write(f"{pids[1]}/pids.max", b"0")
             for pid in left:
                 self._kill_one(pid)
+            self.thaw()
             if time.monotonic() > deadline:
                 return False
             time.sleep(pause)
@@ -650,7 +666,7 @@ class Cgroups:
                 continue
             group._paths.append((hierarchy, f"{path}/{name}", f"{parent}/{name}"))  # noqa: SLF001 - same module
         for item in wanted:
-            if item not in {"devices", "cpuacct"} and not group.has(item):
+            if item not in {"devices", "cpuacct", FREEZER} and not group.has(item):
                 group.warnings.append(f"cgroup controller {item} is not available on this host")
         return group
 
@@ -698,11 +714,6 @@ class Cgroups:
                 elif base == name + SUPERVISOR_SUFFIX:
                     _remove_directory(directory, 0)
         return group
-
-
-def thaw_above(directory: str) -> None:
-    """Let all go on that is frozen together with a version 2 cgroup, by whoever froze the one above."""
-    _write_if_there(f"{directory.rpartition('/')[0]}/cgroup.freeze", b"0")
 
 
 def weight_of_shares(shares: int) -> int:

@@ -13,19 +13,21 @@ import os
 from rkt.errors import RktError
 from rkt.pod import lifecycle, summary
 from rkt.pod.lifecycle import NAMEABLE, PREPARE, PREPARED, RUN, STATES
+from rkt.stage0 import contract
 from rkt.values import PodUUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    #: (UUID, state, created, started (ns, 0 for never), networks, users' name, (app, image, key)…)
-    Glance = tuple[str, str, int, int, str, str, list[list[str]]]
+    #: (UUID, state, created, started (ns, 0 for never), networks, users' name, (app, image, key)…, whether it is paused)
+    Glance = tuple[str, str, int, int, str, str, list[list[str]], bool]
 
 _open, _close, _stat, _readlink, _flock = os.open, os.close, os.stat, os.readlink, fcntl.flock
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SUMMARY = summary.FILE.encode()
+_PAUSED = contract.PAUSED.encode()
 
 
 def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
@@ -101,6 +103,8 @@ def _quick_glance(path: str, uuid: str, place: str, apps: dict[str, list[list[st
                         return None
                     # Running, unless it ended and was marked since the directory was read.
                     _stat(path)
+                    if _has(_PAUSED, fd):
+                        return None
                 if place == PREPARE:
                     return None
                 started_ns = _stat("pid", dir_fd=fd).st_mtime_ns
@@ -119,12 +123,20 @@ def _quick_glance(path: str, uuid: str, place: str, apps: dict[str, list[list[st
                 if rows is None:
                     return None
                 known = apps[tail] = rows[1:]
-            return uuid, STATES[place][locked], int(fields[2]), started_ns, "", fields[3], known
+            return uuid, STATES[place][locked], int(fields[2]), started_ns, "", fields[3], known, False
         finally:
             _close(fd)
     except (OSError, ValueError):
         # Gone, moved, unusual or broken: the slow way tells which.
         return None
+
+
+def _has(name: bytes, fd: int) -> bool:
+    try:
+        _stat(name, dir_fd=fd)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _slow_glance(pods_dir: str, uuid: str) -> Glance | None:
@@ -143,4 +155,5 @@ def _slow_glance(pods_dir: str, uuid: str) -> Glance | None:
             status.format_networks(status.networks(pod)),
             glance.name,
             [[app.name, app.image, app.image_id] for app in glance.apps],
+            status.is_paused(pod),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freezing the processes of a running pod and letting them go on, by the version 2 freezer of its cgroup.
+"""Freezing the processes of a running pod and letting them go on, by the freezer of its cgroup.
 
 The file ``paused`` in the pod's directory says that somebody wanted it; without it nobody needs to ask the kernel. It is
 written before the pod is frozen and removed after it goes on, so that it is there whenever the pod is frozen.
@@ -28,8 +28,8 @@ def pause(pod: Pod) -> bool:
     group = processes.open_group(pod)
     if group.freezer is None:
         raise HostError(
-            f'cannot pause pod "{pod.uuid}": its host has no cgroup hierarchy of version 2 with a freezer',
-            hint="mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, then start the pod again",
+            f'cannot pause pod "{pod.uuid}": it was started on a host with neither cgroup version 2 nor the freezer of version 1',
+            hint="mount -t cgroup2 none /sys/fs/cgroup/unified, then start the pod again",
         )
     if group.is_frozen():
         return False

@@ -61,6 +61,7 @@ class AppDetails(Record):
     started_ns: int = 0
     finished_ns: int = 0
     exit_code: int | None = None
+    oom_kills: int = 0
     mounts: list[dict[str, Any]] = []
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
@@ -78,6 +79,7 @@ class PodDetails(Record):
     created_ns: int
     started_ns: int = 0
     is_paused: bool = False
+    was_killed: bool = False
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
 
@@ -213,13 +215,27 @@ def exit_codes(pod: Pod, names: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def pod_exit_code(pod: Pod) -> int | None:
-    """Status of the first app that failed, 0 when all succeeded, ``None`` when no app left one."""
+    """Status of the first app that failed, 0 when all succeeded; ``None`` when no app left one, or not all could."""
     names = [app.name for app in read_summary(pod).apps]
     codes = exit_codes(pod, names)
-    if not codes:
-        return None
     failed = [(time_ns, code) for code, time_ns in codes.values() if code]
-    return min(failed)[1] if failed else 0
+    if failed:
+        return min(failed)[1]
+    return None if not codes or (len(codes) < len(names) and was_killed(pod)) else 0
+
+
+def was_killed(pod: Pod) -> bool:
+    """Whether stage1 came to its end without a chance to record how the apps ended, by SIGKILL or with the host.
+
+    It removes its socket last.
+    """
+    return pod.is_exited and pod.has(contract.CONTROL_SOCKET)
+
+
+def oom_kills(pod: Pod, app: str) -> int:
+    """How many processes of an app the kernel has killed for want of memory."""
+    text = pod.read_text(f"appsinfo/{app}/{contract.OOM_KILLS}")
+    return int(text) if text and text.isdecimal() else 0
 
 
 def insecure_words(pod: Pod) -> list[str]:
@@ -347,6 +363,7 @@ def examine(pod: Pod) -> PodDetails:
         created_ns=glance.created_ns,
         started_ns=start,
         is_paused=is_paused(pod),
+        was_killed=was_killed(pod),
         user_annotations=manifest.get("userAnnotations") or {},
         user_labels=manifest.get("userLabels") or {},
     )
@@ -382,6 +399,7 @@ def _app_details(
         started_ns=started,
         finished_ns=finished,
         exit_code=None if exited is None else exited[0],
+        oom_kills=oom_kills(pod, app.name),
         mounts=[
             _mount(mount, volumes.get(mount.get("volume")) or {}) for mount in members.get("mounts") or []
         ],
@@ -411,11 +429,13 @@ def _mount(mount: dict[str, Any], volume: dict[str, Any]) -> dict[str, Any]:
 def to_json(details: PodDetails) -> dict[str, Any]:
     """The pod object of ``--format=json``; absent values are left out, field names are rkt's (spec cli §2.8).
 
-    ``paused``, ``pod_name`` and ``insecure_options`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
+    ``paused``, ``killed``, ``pod_name`` and ``insecure_options`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
     """
     members: dict[str, Any] = {"name": details.uuid, "state": details.state}
     if details.is_paused:
         members["paused"] = True
+    if details.was_killed:
+        members["killed"] = True
     if details.name:
         members["pod_name"] = details.name
     if details.insecure:
@@ -443,6 +463,8 @@ def app_json(app: AppDetails) -> dict[str, Any]:
     members.update({key: value for key, value in times.items() if value})
     if app.exit_code is not None:
         members["exit_code"] = app.exit_code
+    if app.oom_kills:
+        members["oom_kills"] = app.oom_kills
     members["image_id"] = app.image_id
     collections = {
         "mounts": app.mounts,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a pod that is over once more: same UUID, same files, same manifest; beyond rkt.
 
-The pod is locked first, so that nobody else starts, marks or deletes it; then everything is looked at that may refuse;
-then what the last run left is taken from the host and from the pod's directory; then one rename takes it to ``run``,
-where it may stand already. A kill before that leaves a pod that is over, afterwards one that was killed.
+First everything is looked at that may refuse. Then the pod is locked, so that nobody else starts, marks or deletes it; what
+the last run left is taken from the host and from the pod's directory; and one rename takes it to ``run``, where it may
+stand already. A kill anywhere leaves a pod that is over.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rkt.config.settings import Settings
     from rkt.pod.lifecycle import Pod
+    from rkt.stage0.run import RunOptions
 
 #: State -> (why a pod in it is not started, the command to type instead; ``{}`` is the pod).
 _REFUSALS = {
@@ -38,7 +39,6 @@ _REFUSALS = {
 }
 #: Files that stage1 writes anew in every run (docs/stage1-contract.md).
 _OF_A_RUN = (
-    contract.PID,
     contract.PPID,
     contract.SUBCGROUP,
     contract.CONTROL_SOCKET,
@@ -61,37 +61,52 @@ def start(settings: Settings, pod: Pod, *, interactive: bool) -> NoReturn:
     Raises:
         RktError: it cannot be started; up to the moment at which its directory is changed it is as it was.
     """
+    _refuse(pod)
+    options = kept_options(pod).replace(interactive=interactive, mutable=_is_mutable(pod))
+    _check(pod, settings, options)
     take_exited(pod)
+    # At once: without these two nobody believes that the pod which now seems to run is up, or enters it.
+    for name in (contract.PID, f"{status.stage1_writable_root(pod)}/{contract.SUPERVISOR_STATUS}"):
+        remove_tree(name, dir_fd=pod.fd)
     with lock_file(f"{pod.path}/{contract.POD_LOCK}", exclusive=True):
-        options = kept_options(pod).replace(interactive=interactive, mutable=_is_mutable(pod))
-        apps = status.app_names(pod)
-        if interactive and (options.mutable or len(apps) > 1):
-            raise UsageError("interactive option only supports pods with one app")
-        if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
-            raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
-        if status.has_ports(pod):
-            from rkt.stage0.ports import check_ports
-
-            check_ports(options.networks, settings)
-        check_pod_verdicts(pod, settings)
-        name = pod.read_text(names.FILE)
-        if name and names.lookup(pod.pods_dir, name) != pod.uuid:
-            names.check_free(pod.pods_dir, name)
-        if pod.has(contract.PRIVATE_USERS_PREPARED):
-            from rkt.pod import ranges
-
-            ranges.confirm(pod, settings.data_dir)
         if problems := take_back(settings, pod):
             raise PodError(
                 f'pod "{pod.uuid}" cannot be started: its last run left {"; ".join(problems)}',
                 hint="kill what is left in its cgroups",
             )
-        _forget_last_run(pod, apps)
+        _forget_last_run(pod)
         # While no image is collected: whoever reads which images pods need finds the pod in one of the two places.
         with lifecycle.lock_prepare(settings.data_dir):
             pod.move(lifecycle.RUN, sync=False)
         names.claim_again(pod)
         become(pod, settings, options)
+
+
+def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
+    """Refuse what can be refused while the pod is as it was."""
+    apps = status.app_names(pod)
+    if options.interactive and (options.mutable or len(apps) > 1):
+        raise UsageError("interactive option only supports pods with one app")
+    if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
+        raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
+    if status.has_ports(pod):
+        from rkt.stage0.ports import check_ports
+
+        check_ports(options.networks, settings)
+    check_pod_verdicts(pod, settings)
+    name = pod.read_text(names.FILE)
+    if name and names.lookup(pod.pods_dir, name) != pod.uuid:
+        names.check_free(pod.pods_dir, name)
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.pod import ranges
+
+        ranges.confirm(pod, settings.data_dir)
+
+
+def _refuse(pod: Pod) -> None:
+    if pod.state in _REFUSALS:
+        reason, command = _REFUSALS[pod.state]
+        raise PodError(f'pod "{pod.uuid}" {reason}', hint=command.format(pod.uuid.short))
 
 
 def take_exited(pod: Pod) -> None:
@@ -102,9 +117,7 @@ def take_exited(pod: Pod) -> None:
         NotFound: it was removed meanwhile.
     """
     while True:
-        if pod.state in _REFUSALS:
-            reason, command = _REFUSALS[pod.state]
-            raise PodError(f'pod "{pod.uuid}" {reason}', hint=command.format(pod.uuid.short))
+        _refuse(pod)
         try:
             if try_lock(pod):
                 return
@@ -127,13 +140,12 @@ def _is_mutable(pod: Pod) -> bool:
     )
 
 
-def _forget_last_run(pod: Pod, apps: list[str]) -> None:
+def _forget_last_run(pod: Pod) -> None:
     """Remove what told of the last run; what the apps changed and said stays."""
     base = status.stage1_writable_root(pod)
-    # First of all: without it nothing else is believed of a pod that seems to be running.
-    for name in (*_OF_A_RUN, f"{base}/{contract.SUPERVISOR_STATUS}"):
+    for name in _OF_A_RUN:
         remove_tree(name, dir_fd=pod.fd)
-    for app in apps:
+    for app in status.app_names(pod):
         for name in ("", "-started"):
             remove_tree(f"{base}/{contract.STATUS_DIR}/{app}{name}", dir_fd=pod.fd)
         for name in _OF_AN_APP:

@@ -81,6 +81,7 @@ class Pod:
             cast("Any", server),
             status_directory=str(path / "status"),
             report=self.said.append,
+            thaw=lambda: None,
         )
 
     def run(self, *launches: Script) -> int:

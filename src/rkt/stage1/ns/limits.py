@@ -87,6 +87,8 @@ def create_groups(
     # What apps that are added later will ask for, nobody knows yet.
     needed = {_CONTROLLERS[name] for name in _CONTROLLERS if arguments.mutable or name in names}
     needed.difference_update(cgroup.DEFAULT_CONTROLLERS)
+    if host.unified is None:
+        needed.add(cgroup.FREEZER)
     groups = host.create_pod(group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed)))
     # At once, so that a gc knows what to remove should we be killed.
     files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)

@@ -110,11 +110,16 @@ def _supervise(
     os.close(reaper_fd)
     terminal = _open_terminal(pod, arguments)
     status_directory = f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
+
+    def thaw() -> None:
+        if os.path.exists(contract.PAUSED):
+            groups.thaw()
+
     if arguments.mutable:
         from rkt.stage1.ns.live import LiveSupervisor
 
         supervisor: Supervisor = LiveSupervisor(
-            init, shared, server, status_directory=status_directory, report=_say
+            init, shared, server, status_directory=status_directory, report=_say, thaw=thaw
         ).able_to_launch(
             lambda live, app: _launch_alone(live, app, arguments, groups, users, is_unified=is_unified)
         )
@@ -125,6 +130,7 @@ def _supervise(
             server,
             status_directory=status_directory,
             report=_say,
+            thaw=thaw,
             interactive=terminal,
             stdin_fd=stdin_fd,
         )

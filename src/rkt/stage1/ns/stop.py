@@ -14,6 +14,7 @@ from rkt.stage1.common import control
 
 #: How long the pod may take beyond its stop time, in seconds.
 _GRACE_SECONDS = 20.0
+_RECORD_BYTES = 64 << 10
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
     pid, _, _ = control.peer(client)
     supervisor = os.pidfd_open(pid)
     if force:
-        _kill(supervisor)
+        _kill(supervisor, argv[-1])
         return 0
     control.send(client, {"op": "stop"})
     answer = control.receive(client)
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _kill(supervisor: int) -> None:
+def _kill(supervisor: int, uuid: str) -> None:
     """Kill the pod's pid 1, so that no process of it is left, then the supervisor."""
     try:
         init = os.pidfd_open(int(files.read_bounded(contract.PID, 32)))
@@ -51,3 +52,17 @@ def _kill(supervisor: int) -> None:
         _signal.pidfd_send_signal(init, _signal.SIGKILL)
     # Both, and the supervisor in any case: it may be stuck in the kernel or stopped.
     _signal.pidfd_send_signal(supervisor, _signal.SIGKILL)
+    if os.path.exists(contract.PAUSED):
+        _thaw(uuid)
+
+
+def _thaw(uuid: str) -> None:
+    """Let processes that are frozen go on to their death: in version 1 they wait for it."""
+    from rkt.linux import cgroup
+    from rkt.stage1.ns.limits import group_name
+
+    try:
+        record = files.read_bounded(contract.SUBCGROUP, _RECORD_BYTES).decode()
+        cgroup.Cgroups.detect().open_pod(record, group_name(uuid)).thaw()
+    except (OSError, ValueError) as e:
+        raise Stage1Error(f"the pod is killed, but its processes stay frozen: {e}", hint="rkt gc") from e

@@ -18,7 +18,7 @@ import select
 import time
 
 from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
-from rkt.linux import cgroup, files, libc, pidfd
+from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control, steps
@@ -167,6 +167,7 @@ class Supervisor:
         *,
         status_directory: str,
         report: Callable[[str], None],
+        thaw: Callable[[], None],
         interactive: Interactive | None = None,
         stdin_fd: int = -1,
     ) -> None:
@@ -178,6 +179,7 @@ class Supervisor:
             server: the socket to listen on.
             status_directory: where exit statuses are written.
             report: says something to the operator.
+            thaw: lets the pod's processes go on if they are frozen.
             interactive: the operator's terminal, for the only app.
             stdin_fd: standard input of the apps, -1 for nothing; their handlers have nothing.
         """
@@ -187,6 +189,7 @@ class Supervisor:
         self._server = server
         self._status_directory = status_directory
         self._report = report
+        self._thaw = thaw
         self._apps: list[App] = []
         #: Processes that were started when pid 1 could not be.
         self._forlorn: list[int] = []
@@ -296,6 +299,7 @@ class Supervisor:
     def finish(self) -> None:
         """End every process of the pod and let the last output out."""
         self._init.kill()
+        self._thaw()
         for app in self._apps:
             if app.is_running:
                 self._end(app)
@@ -466,14 +470,8 @@ class Supervisor:
         for app in self._apps:
             if app.is_running and app.stage != POST_STOP and app is not besides:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+        # A paused pod meets its signals before it does anything else.
         self._thaw()
-
-    def _thaw(self) -> None:
-        """A paused pod meets its signals before it does anything else."""
-        for app in self._apps[:1]:
-            own = app.launch.cgroup.unified_directory
-            if own is not None:
-                cgroup.thaw_above(own)
 
     def _kill(self, apps: Iterable[App]) -> None:
         for app in apps:
