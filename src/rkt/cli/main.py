@@ -43,6 +43,7 @@ COMMANDS = {
     "rm": "rm",
     "gc": "gc",
     "cat-manifest": "cat_manifest",
+    "cp": "cp",
     "export": "export",
     "app sandbox": "app_sandbox",
     "app add": "app_add",

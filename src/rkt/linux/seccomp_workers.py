@@ -46,12 +46,19 @@ _DOWNLOAD = """
 _UNPACK = """
     fchmod fchmodat fchmodat2 fchown fchownat fsetxattr linkat mkdirat openat openat2 symlinkat utimensat
 """
+#: Trees that somebody may be changing are read, and filled, from one directory.
+_PACK = "getdents64 openat openat2 readlinkat"
+_FILL = """
+    fchmod fchmodat fchmodat2 fchown fchownat linkat mkdirat openat openat2 symlinkat unlinkat utimensat
+"""
 _ENDS = "chroot execve execveat fork vfork"
 
 _LISTS = {
     "copy": _EVERY,
     "download": _EVERY + _DOWNLOAD,
     "download-user": _EVERY + _DOWNLOAD,
+    "fill": _EVERY + _FILL,
+    "pack": _EVERY + _PACK,
     "unpack": _EVERY + _UNPACK,
 }
 _AF_UNIX = 1
@@ -60,7 +67,7 @@ _NO_UNIX_SOCKETS = ("socket", errno.EAFNOSUPPORT, ((0, profiles.MASKED, _AF_UNIX
 
 
 def profile(kind: str) -> seccomp.Profile:
-    """What a kind of worker may call: ``copy``, ``download``, ``download-user`` or ``unpack``."""
+    """What a kind of worker may call: ``copy``, ``download``, ``download-user``, ``fill``, ``pack`` or ``unpack``."""
     conditional = [
         ("clone", ((_CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
         ("prctl", ((0, profiles.MASKED, _PR_SET_NAME, _LOW_32),)),

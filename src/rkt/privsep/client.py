@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from rkt.errors import FetchError, HostError, ImageError, InvalidManifest, RktError, StoreError
+from rkt.errors import FetchError, HostError, ImageError, InvalidManifest, PodError, RktError, StoreError
 from rkt.privsep import wire
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 }
 #: What a worker's error may become here; anything else is a failure of the worker itself.
 _ERRORS: dict[str, type[RktError]] = {
-    error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError, StoreError)
+    error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError, PodError, StoreError)
 }
 _END_SECONDS = 10.0
 _MAX_STATUS = 255 - 64
@@ -52,20 +52,22 @@ def run_worker(
     *,
     deadline_seconds: float,
     on_event: Callable[[dict[str, Any]], object] | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Let a worker do one job.
 
     Args:
-        kind: ``fetch`` or ``unpack``.
+        kind: ``fetch``, ``unpack``, ``pack`` or ``fill``.
         request: JSON values.
         fds: descriptors the worker gets, by the names it knows them by; they stay the caller's.
         installation: where package and libraries are.
         deadline_seconds: the worker is killed after this time.
         on_event: is given each event; what is in it is foreign.
+        on_start: is called once the worker has its descriptors.
     Returns:
         the worker's result, not checked.
     Raises:
-        FetchError, ImageError, InvalidManifest, HostError, StoreError: what the worker reports.
+        FetchError, ImageError, InvalidManifest, HostError, PodError, StoreError: what the worker reports.
         RktError: it died, was killed at the deadline, or broke the protocol.
     """
     if not sys.executable:
@@ -84,6 +86,8 @@ def run_worker(
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *fds.values()),
             )
+        if on_start is not None:
+            on_start()
         finished = False
         try:
             message = {

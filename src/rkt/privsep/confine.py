@@ -19,6 +19,9 @@ system calls       a list, ``linux/seccomp_workers.py``        another, without 
 limits             file size, memory, descriptors, processes   file size, memory, descriptors
 =================  ==========================================  ======================================================
 
+``rkt-pack`` and ``rkt-fill``, which copy from and to pods, are confined as ``rkt-unpack`` is, each with the one directory that
+the copy is about as its root, with fewer capabilities, and in a user namespace of the pod's ids if the pod has one.
+
 A member of the group ``rkt`` fetches without root, so ``rkt-fetch`` then has the member's user id and no namespace of its
 own. What confines it is Landlock and the list of system calls, which must both be there, no_new_privs, and that it opens
 no Unix socket: behind those are services that do what this user says.
@@ -41,6 +44,8 @@ from rkt.errors import HostError
 from rkt.linux import capabilities, landlock, libc, mount
 
 _UNPACK_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP")
+_PACK_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
+_FILL_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
 #: First of the 65536 user ids of ``rkt-fetch``: ``rk`` in ASCII; far from users, services and subordinate ids.
 FETCH_UID_BASE = 0x726B0000
 _MEMORY_BYTES = 1 << 30
@@ -238,6 +243,83 @@ def confine_unpack(tree_fd: int, *, file_size_bytes: int) -> int:
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if landlock.abi() >= landlock.REFER_ABI:
         landlock.restrict([(b"/", landlock.FILL)])
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _load(program)
+    return root_fd
+
+
+def take_world(world_fd: int, namespace_fd: int, *, writable: bool) -> int:
+    """A detached mount of the directory that ``rkt-pack`` or ``rkt-fill`` will have as its root, with all that is mounted below.
+
+    Nothing in it can be executed, and no device opened, whatever it holds. Made before ``begin``, as by ``take_directory``.
+
+    Args:
+        world_fd: the directory; closed.
+        namespace_fd: the mount namespace that it is in, closed; -1 for the caller's.
+        writable: else everything is read-only.
+    Returns:
+        a descriptor for ``confine_copy``.
+    """
+    attributes = mount.UNTRUSTED | libc.MOUNT_ATTR_NOEXEC | (0 if writable else mount.READ_ONLY)
+    host_fd = root_fd = -1
+    try:
+        if namespace_fd >= 0:
+            # Nothing may be imported between these two: files would be the pod's.
+            host_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            libc.setns(namespace_fd, libc.CLONE_NEWNS)
+        try:
+            return mount.clone(world_fd, attributes=attributes, propagation=libc.MS_PRIVATE)
+        finally:
+            if namespace_fd >= 0:
+                libc.setns(host_fd, libc.CLONE_NEWNS)
+                # Where rkt was started below a chroot, the namespace's root is another.
+                os.fchdir(root_fd)
+                os.chroot(".")
+    finally:
+        for fd in (world_fd, namespace_fd, host_fd, root_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def confine_copy(tree_fd: int, users_fd: int, *, writable: bool, file_size_bytes: int) -> int:
+    """Become ``rkt-pack`` or ``rkt-fill``: like ``rkt-unpack``, in a world that is not empty.
+
+    Args:
+        tree_fd: from ``take_world``; closed.
+        users_fd: a user namespace with the ids of the pod, to see its files as it does, closed; -1 for none.
+        writable: ``rkt-fill``.
+        file_size_bytes: no file may grow beyond it.
+    Returns:
+        a descriptor of the root directory.
+    Raises:
+        OSError: the kernel refuses.
+    """
+    last = capabilities.last_capability()
+    program = _compile("fill" if writable else "pack")
+    mount.attach(tree_fd, b"/proc")
+    _become_root(b"/proc")
+    os.umask(0)
+    _new_keyring()
+    _lower_limits(file_size_bytes)
+    if users_fd >= 0:
+        # Root of nobody but the pod's ids from here on.
+        libc.setns(users_fd, libc.CLONE_NEWUSER)
+        os.close(users_fd)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        # Changing the user cleared it.
+        die_with_parent()
+    keep = capabilities.mask(_FILL_CAPABILITIES if writable else _PACK_CAPABILITIES)
+    capabilities.drop_bounding(keep, last)
+    capabilities.clear_ambient()
+    os.setgroups([])
+    capabilities.limit(keep)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    if landlock.abi() >= landlock.REFER_ABI:
+        landlock.restrict([(b"/", landlock.FILL if writable else landlock.READ)])
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _load(program)
     return root_fd

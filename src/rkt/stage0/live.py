@@ -380,7 +380,7 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
     Raises:
         HostError: it could not be done.
     """
-    supervisor = _supervisor(pod)
+    supervisor = supervisor_of(pod)
     pidfd = os.pidfd_open(supervisor)
     errors_r, errors_w = os.pipe()
     try:
@@ -419,7 +419,7 @@ def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], e
     os._exit(0)
 
 
-def _supervisor(pod: Pod) -> int:
+def supervisor_of(pod: Pod) -> int:
     """Process that listens on the pod's control socket, by the kernel's word."""
     import _socket
 

@@ -188,7 +188,15 @@ def _make_directories(fd: int, base: str, path: str) -> None:
             continue
 
 
-def mount_root(pod: Pod, store: Store, app: str | None, users: UserNamespace | None = None) -> None:
+def mount_root(
+    pod: Pod,
+    store: Store,
+    app: str | None,
+    users: UserNamespace | None = None,
+    *,
+    target: str = "",
+    readonly: bool = False,
+) -> None:
     """Mount one overlay; the working directory is the pod directory, the mount namespace is the pod's own.
 
     Args:
@@ -196,22 +204,32 @@ def mount_root(pod: Pod, store: Store, app: str | None, users: UserNamespace | N
         store: where the layers are.
         app: whose root; ``None`` for stage1's.
         users: the layers are shown with the ids of this pod's user namespace.
+        target: where, if not at its own place.
+        readonly: as it is, without a way to change it.
     Raises:
         HostError: the kernel refuses.
     """
     from rkt.linux.mount import overlay
 
     key = tree_key(pod, app)
-    target = contract.STAGE1_ROOTFS if app is None else app_root(app)
+    target = target or (contract.STAGE1_ROOTFS if app is None else app_root(app))
     lowers = [f"{store.layer_path(layer)}/rootfs" for layer in layer_keys(pod, app)]
+    upper, work = upper_path(key, app), work_path(key, app)
+
+    def attach() -> None:
+        if readonly:
+            overlay([os.path.realpath(upper), *lowers], None, None, target)
+        else:
+            overlay(lowers, upper, work, target)
+
     try:
         if users is not None:
             from rkt.stage0.users import ShownLayers
 
             with ShownLayers(lowers, users):
-                overlay(lowers, upper_path(key, app), work_path(key, app), target)
+                attach()
             return
-        overlay(lowers, upper_path(key, app), work_path(key, app), target)
+        attach()
     except OSError as e:
         raise HostError(
             f"cannot mount the overlay of {app or 'stage1'}: {e.strerror}",
