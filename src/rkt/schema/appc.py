@@ -36,6 +36,15 @@ AC_VERSION = "0.8.11"
 MAX_ID = 2**32 - 2
 #: Where an image says that it was converted from a Docker image.
 ANNOTATION_DOCKER_REPOSITORY = "appc.io/docker/repository"
+#: The user of such an image, when it gives no group: then it is the one that the image's passwd has for the user.
+ANNOTATION_DOCKER_USER = "appc.io/docker/user"
+#: Its entry point and command, JSON lists of arguments: together they are ``exec``.
+ANNOTATION_DOCKER_ENTRYPOINT = "appc.io/docker/entrypoint"
+ANNOTATION_DOCKER_CMD = "appc.io/docker/cmd"
+#: Number of the signal that it wants to be stopped by.
+ANNOTATION_DOCKER_STOP_SIGNAL = "appc.io/docker/stopsignal"
+#: JSON object by which it wants to be asked whether it is well, as its configuration has it.
+ANNOTATION_DOCKER_HEALTHCHECK = "appc.io/docker/healthcheck"
 #: Operating systems and processors that images may name.
 PLATFORMS = {
     "darwin": ("i386", "x86_64"),
@@ -48,8 +57,10 @@ PLATFORMS = {
         "armv7b",
         "armv7l",
         "i386",
+        "loongarch64",
         "ppc64",
         "ppc64le",
+        "riscv64",
         "s390x",
     ),
 }
@@ -791,7 +802,7 @@ def _read_labels(value: object, what: str) -> dict[str, str]:
 
 def _check_annotation(name: str, text: str) -> None:
     if name == "created":
-        if not _is_date(text):
+        if not is_date(text):
             raise InvalidManifest(f"annotation created {quoted(text)} is not an RFC 3339 date")
     elif name in {"homepage", "documentation"}:
         scheme, separator, rest = text.partition("://")
@@ -805,7 +816,7 @@ def _check_annotation(name: str, text: str) -> None:
             raise InvalidManifest(f"annotation {name} {quoted(text)} is not an http or https URL")
 
 
-def _is_date(text: str) -> bool:
+def is_date(text: str) -> bool:
     """Whether ``text`` is a date as RFC 3339 §5.6 has it; days are not counted per month."""
     if (
         len(text) < 20

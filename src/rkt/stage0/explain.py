@@ -426,11 +426,11 @@ def _verdict_json(subject: Subject, app: str) -> dict[str, Any]:
 
 def _ids(app: App, image: ImageManifest, layers: list[str]) -> tuple[int | None, int | None]:
     """User and group as stage1 resolves them; ``None`` when no layer has the names."""
-    converted = appc.ANNOTATION_DOCKER_REPOSITORY in image.annotations
-    for path in layers:
+    # One that has no account file says nothing of users.
+    for path in [path for path in layers if os.path.lexists(f"{path}/etc/passwd")] or layers:
         root_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            return accounts.resolve_both(root_fd, app.user, app.group, converted=converted)
+            return accounts.resolve_both(root_fd, app.user, app.group, annotations=image.annotations)
         except Stage1Error:
             continue
         finally:

@@ -62,6 +62,22 @@ def test_unknown_users_are_refused(root_fd: int, user: str) -> None:
         users.resolve_user(root_fd, user)
 
 
+@pytest.mark.parametrize(
+    ("user", "gid"), [("user1", 100), ("1000", 100), ("5", 5), ("4000", 0), ("root", 0), ("0", 0)]
+)
+def test_a_user_of_docker_without_a_group(root_fd: int, user: str, gid: int) -> None:
+    """Who is named alone has the group that passwd says, by name or number, and root's when it does not know him."""
+    annotations = {"appc.io/docker/repository": "x", "appc.io/docker/user": user}
+    assert users.resolve_both(root_fd, user, user, annotations=annotations)[1] == gid
+
+
+def test_a_user_of_docker_with_a_group(root_fd: int) -> None:
+    """A group that was given counts, the image's own or that of a flag."""
+    annotations = {"appc.io/docker/repository": "x", "appc.io/docker/user": "user1"}
+    assert users.resolve_both(root_fd, "user1", "7", annotations=annotations) == (1000, 7)
+    assert users.resolve_both(root_fd, "200", "group1", annotations=annotations) == (200, 100)
+
+
 def test_messages_are_those_that_rkts_users_know(root_fd: int) -> None:
     """``"user2" user not found`` (spec runtime §6.3 P19)."""
     with pytest.raises(Stage1Error, match='"user2" user not found'):

@@ -12,6 +12,7 @@ import os
 
 from rkt.errors import Stage1Error
 from rkt.linux import files, libc
+from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY, ANNOTATION_DOCKER_USER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def resolve_group(root_fd: int, group: str, ids: IdRange | None = None) -> int:
 
 
 def resolve_both(
-    root_fd: int, user: str, group: str, *, converted: bool, ids: IdRange | None = None
+    root_fd: int, user: str, group: str, *, annotations: dict[str, str], ids: IdRange | None = None
 ) -> tuple[int, int]:
     """The uid and the gid of an app.
 
@@ -46,19 +47,34 @@ def resolve_both(
         root_fd: the app's root.
         user: as the app section that counts has it.
         group: likewise.
-        converted: the image came from Docker, whose images may name a user only; the converter then wrote the same word
-            for the group, so a group of that name need not exist.
+        annotations: the image's. One of Docker may name a user only, and then gets that user's group, or 0 where the
+            account file does not know the number. One that somebody converted may have lost that it was so: the
+            converter wrote the same word for the group, so a group of that name need not exist.
         ids: as for ``resolve_user``.
     Raises:
         Stage1Error: as ``resolve_user``.
     """
     uid = resolve_user(root_fd, user, ids)
+    if user == group == annotations.get(ANNOTATION_DOCKER_USER) and not user.startswith("/"):
+        return uid, _own_group(root_fd, user, uid)
     try:
         return uid, resolve_group(root_fd, group, ids)
     except Stage1Error:
-        if converted and user == group and not group.startswith("/"):
+        if ANNOTATION_DOCKER_REPOSITORY in annotations and user == group and not group.startswith("/"):
             return uid, uid
         raise
+
+
+def _own_group(root_fd: int, user: str, uid: int) -> int:
+    """The group that the account file has for a user, by name, or by number where a number was given."""
+    by_name = not user.isdigit()
+    for name, fields in _entries(root_fd, b"etc/passwd"):
+        numbers = fields[1:3]
+        if not all(number.isdigit() and len(number) <= 10 for number in numbers) or len(numbers) < 2:
+            continue
+        if (name == user.encode() if by_name else int(numbers[0]) == uid) and int(numbers[1]) <= MAX_ID:
+            return int(numbers[1])
+    return 0
 
 
 def _resolve(root_fd: int, text: str, account_file: bytes, what: str, ids: IdRange | None) -> int:

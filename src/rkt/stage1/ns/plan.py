@@ -8,7 +8,7 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import capabilities, libc
-from rkt.schema import appc, isolators
+from rkt.schema import isolators
 from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage1.common import paths, steps
@@ -99,7 +99,7 @@ def build_exec_plan(
                 root_fd,
                 app.app.user,
                 app.app.group,
-                converted=appc.ANNOTATION_DOCKER_REPOSITORY in app.image.annotations,
+                annotations=app.image.annotations,
                 ids=ids,
             )
         except Stage1Error as e:
