@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rkt image create``: an ACI from a directory or a tar."""
+"""``rkt image create``: an ACI or an OCI image from a directory or a tar."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -13,55 +14,96 @@ from rkt.errors import ConfigError, ImageError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rkt.image.create import Created, Options
+    from collections.abc import Iterator
+    from typing import Any
 
-#: ``rkt.image.compression.KINDS``, which completion and help should not import.
+    from rkt.image.create import Options
+
+#: ``rkt.image.compression.KINDS`` and ``rkt.image.oci_write.COMPRESSIONS``, which completion and help should not import.
+_ACI_COMPRESSIONS = ("none", "gzip", "bzip2", "xz")
+_OCI_COMPRESSIONS = ("none", "gzip")
 _COMPRESSIONS = ("none", "gzip", "bzip2", "xz")
+_FORMATS = ("aci", "oci", "docker-archive")
 _OWNERS = ("auto", "keep", "root")
 _MAX_MANIFEST_BYTES = 4 << 20
 
 
 def _run(invocation: Invocation) -> int:
-    from rkt.image.compose import compose_manifest
-    from rkt.image.output import NewFile
-
     values = invocation.values
     if not invocation.words:
         raise FlagError("an output file is expected")
     output_path, *exec_words = invocation.words
     if bool(values["rootfs"]) == bool(values["tar"]):
         raise UsageError("one of --rootfs=DIR and --tar=FILE is expected")
-    if not output_path.endswith(".aci"):
-        raise UsageError(f"extension must be .aci (given {output_path!r})")
-    base = _read_manifest(values["manifest"]) if values["manifest"] else None
-    manifest = compose_manifest(values, exec_words, base)
-    options = _options(invocation)
-    with NewFile(output_path, overwrite=values["overwrite"]) as output:
-        created = _create(invocation, output.fd, manifest, options)
-        output.commit()
-    for notice in created.notices[:10]:
+    make = _make_aci if values["format"] == "aci" else _make_oci
+    image_id, notices = make(invocation, output_path, exec_words)
+    for notice in notices[:10]:
         message(invocation.settings, notice)
-    if len(created.notices) > 10:
-        message(invocation.settings, f"… and {len(created.notices) - 10} more left out")
-    write(f"{created.image_id}\n")
+    if len(notices) > 10:
+        message(invocation.settings, f"… and {len(notices) - 10} more left out")
+    write(f"{image_id}\n")
     return 0
 
 
-def _create(invocation: Invocation, out_fd: int, manifest: bytes, options: Options) -> Created:
+def _make_aci(invocation: Invocation, output_path: str, exec_words: list[str]) -> tuple[str, list[str]]:
+    from rkt.image.compose import compose_manifest
     from rkt.image.create import create_aci
+    from rkt.image.output import NewFile
 
-    rootfs_path, tar_path = invocation.values["rootfs"], invocation.values["tar"]
+    values = invocation.values
+    if not output_path.endswith(".aci"):
+        raise UsageError(f"extension must be .aci (given {output_path!r})", hint="or give --format=oci")
+    if values["compression"] not in _ACI_COMPRESSIONS:
+        raise UsageError(f"an ACI cannot be compressed by {values['compression']}")
+    base = _read_manifest(values["manifest"]) if values["manifest"] else None
+    manifest = compose_manifest(values, exec_words, base)
+    options = _options(invocation)
+    with NewFile(output_path, overwrite=values["overwrite"]) as output, _source(values) as source:
+        created = create_aci(output.fd, manifest, options, **source)
+        output.commit()
+    return created.image_id, created.notices
+
+
+def _make_oci(invocation: Invocation, output_path: str, exec_words: list[str]) -> tuple[str, list[str]]:
+    from rkt.image import oci_compose
+    from rkt.image.compose import parse_pairs
+    from rkt.image.oci_create import NewOci, create_oci
+
+    values = invocation.values
+    if output_path.endswith(".aci"):
+        raise UsageError(f"an OCI image is expected, but the output is {output_path!r}", hint="--format=aci")
+    if values["compression"] not in _OCI_COMPRESSIONS:
+        raise UsageError(
+            f"a layer cannot be compressed by {values['compression']}", hint="--compression=gzip"
+        )
+    oci_compose.check_flags(values)
+    image = NewOci(
+        config=oci_compose.compose_config(values, exec_words),
+        annotations=parse_pairs(values, "annotation"),
+        reference=oci_compose.reference_of(values),
+    )
+    options = _options(invocation)
+    with _source(values) as source:
+        created = create_oci(
+            output_path, values["format"], image, options, overwrite=values["overwrite"], **source
+        )
+    return created.digest, created.notices
+
+
+@contextlib.contextmanager
+def _source(values: dict[str, Any]) -> Iterator[dict[str, int]]:
+    """What the root file system is made of."""
+    rootfs_path, tar_path = values["rootfs"], values["tar"]
     if tar_path == "-":
-        return create_aci(out_fd, manifest, options, tar_fd=sys.stdin.fileno())
+        yield {"tar_fd": sys.stdin.fileno()}
+        return
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if rootfs_path else 0)
     try:
         fd = os.open(rootfs_path or tar_path, flags)
     except OSError as e:
         raise ImageError(f"cannot open {rootfs_path or tar_path}: {e.strerror}") from e
     try:
-        if rootfs_path:
-            return create_aci(out_fd, manifest, options, rootfs_fd=fd)
-        return create_aci(out_fd, manifest, options, tar_fd=fd)
+        yield {"rootfs_fd" if rootfs_path else "tar_fd": fd}
     finally:
         os.close(fd)
 
@@ -97,11 +139,16 @@ def _options(invocation: Invocation) -> Options:
 COMMAND = Command(
     name="image create",
     summary="make an image from a directory or a tar",
-    usage="--rootfs=DIR|--tar=FILE|- --name=NAME[:VERSION] [FLAGS] OUTPUT.aci [-- COMMAND [ARG…]]",
+    usage="--rootfs=DIR|--tar=FILE|- --name=NAME[:VERSION] [FLAGS] OUTPUT [-- COMMAND [ARG…]]",
     description=(
-        "Writes an App Container Image whose root file system is a directory, or the content of a tar (gzip, bzip2 and "
-        "xz are understood), and prints its image ID. The manifest is made from the flags, or read from a file and "
-        "changed by the flags. The words after -- are the command that the image runs.\n"
+        "Writes an App Container Image, or an OCI image, whose root file system is a directory, or the content of a tar "
+        "(gzip, bzip2 and xz are understood), and prints its image ID. The manifest is made from the flags, or read from a "
+        "file and changed by the flags. The words after -- are the command that the image runs.\n"
+        "\n"
+        "With --format=oci the output is an image layout with one image, whose manifest digest is printed: a directory, or "
+        "a tar of one if the name ends in .tar. With --format=docker-archive it is a tar for `docker load`, and what is "
+        "printed is Docker's image ID. The command becomes the entrypoint. What only an ACI can say (isolators, event "
+        "handlers, dependencies…) is refused.\n"
         "\n"
         "The same input gives the same bytes: members are sorted, and times later than --timestamp become that, which "
         "is 1970 unless the environment variable SOURCE_DATE_EPOCH says otherwise. Sockets and device nodes are left "
@@ -122,6 +169,13 @@ COMMAND = Command(
             help="tar of the root file system, - for standard input",
             metavar="FILE",
             completes="file",
+        ),
+        Flag(
+            name="format",
+            default="aci",
+            help="aci; oci, an image layout: a directory, or a tar if the output ends in .tar; docker-archive",
+            metavar="FORMAT",
+            choices=_FORMATS,
         ),
         Flag(name="name", help="image name, with an optional version", metavar="NAME[:VERSION]"),
         Flag(name="manifest", help="manifest to start from", metavar="FILE", completes="file"),
@@ -187,7 +241,7 @@ COMMAND = Command(
         Flag(
             name="compression",
             default="none",
-            help="none, gzip, bzip2 or xz",
+            help="none, gzip, bzip2 or xz for ACIs; none or gzip for layers",
             metavar="KIND",
             choices=_COMPRESSIONS,
         ),
@@ -215,6 +269,10 @@ COMMAND = Command(
         (
             "docker export mycontainer | rkt image create --tar=- --name=example.com/web --port=http,port=80 web.aci -- /bin/web",
             "the file system of a container of another engine",
+        ),
+        (
+            "rkt image create --format=oci --rootfs=hello --name=example.com/hello:1.0.0 hello.tar -- /bin/hello",
+            "an OCI image, for other programs",
         ),
     ),
 )

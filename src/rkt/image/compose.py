@@ -68,8 +68,8 @@ def _image_fields(document: dict[str, Any], values: dict[str, Any]) -> None:
         reference = AppcReference.parse(values["name"])
         document["name"] = reference.name
         _set(document, "labels", reference.labels)
-    _set(document, "labels", _pairs(values, "label"))
-    _set(document, "annotations", _pairs(values, "annotation"))
+    _set(document, "labels", parse_pairs(values, "label"))
+    _set(document, "annotations", parse_pairs(values, "annotation"))
     if values.get("dependency"):
         document["dependencies"] = [_dependency(text) for text in values["dependency"]]
     if values.get("path-whitelist"):
@@ -79,7 +79,7 @@ def _image_fields(document: dict[str, Any], values: dict[str, Any]) -> None:
 def _app_fields(document: dict[str, Any], values: dict[str, Any], exec_words: list[str]) -> None:
     app: dict[str, Any] = document.get("app", {"exec": [], "user": "0", "group": "0"})
     before = jsontext.dump(app)
-    if command := _command(values, exec_words):
+    if command := parse_command(values, exec_words):
         app["exec"] = command
     for flag, member in (("user", "user"), ("group", "group"), ("working-dir", "workingDirectory")):
         if values.get(flag):
@@ -87,26 +87,27 @@ def _app_fields(document: dict[str, Any], values: dict[str, Any], exec_words: li
     if values.get("supplementary-gids"):
         gids = ",".join(values["supplementary-gids"]).split(",")
         app["supplementaryGIDs"] = [_number(gid, "supplementary-gids") for gid in gids]
-    _set(app, "environment", _pairs(values, "environment"), remove_empty=False)
+    _set(app, "environment", parse_pairs(values, "environment"), remove_empty=False)
     for text in values.get("event-handler", ()):
         name, equals, command_text = text.partition("=")
         if not equals or not command_text:
             raise _bad("event-handler", text, "pre-start=PATH or post-stop=PATH")
         _replace(app, "eventHandlers", {"name": name, "exec": _words("event-handler", [command_text])})
     for text in values.get("mount-point", ()):
-        _replace(app, "mountPoints", _mount_point(text))
+        _replace(app, "mountPoints", parse_mount_point(text))
     for text in values.get("port", ()):
-        _replace(app, "ports", _port(text))
+        _replace(app, "ports", parse_port(text))
     for isolator in _isolators(app, values):
         _replace(app, "isolators", isolator)
     for flag, member in (("user-label", "userLabels"), ("user-annotation", "userAnnotations")):
-        if pairs := _pairs(values, flag):
+        if pairs := parse_pairs(values, flag):
             app[member] = {**app.get(member, {}), **pairs}
     if "app" in document or jsontext.dump(app) != before:
         document["app"] = app
 
 
-def _command(values: dict[str, Any], exec_words: list[str]) -> list[str]:
+def parse_command(values: dict[str, Any], exec_words: list[str]) -> list[str]:
+    """The command, of ``--exec`` or of the words after the output file; empty when there is none."""
     flagged = values.get("exec", [])
     if flagged and exec_words:
         raise UsageError("the command is given twice", hint="use either --exec or words after --")
@@ -133,7 +134,8 @@ def _number(text: str, flag: str) -> int:
     return int(text)
 
 
-def _pairs(values: dict[str, Any], flag: str) -> dict[str, str]:
+def parse_pairs(values: dict[str, Any], flag: str) -> dict[str, str]:
+    """The values of a flag of the form NAME=VALUE."""
     pairs: dict[str, str] = {}
     for text in values.get(flag, ()):
         name, equals, value = text.partition("=")
@@ -173,7 +175,8 @@ def _options(flag: str, text: str, known: tuple[str, ...], expected: str) -> tup
     return name, options
 
 
-def _mount_point(text: str) -> dict[str, Any]:
+def parse_mount_point(text: str) -> dict[str, Any]:
+    """The value of ``--mount-point`` as manifests have it."""
     expected = "NAME,path=PATH[,readOnly=BOOL]"
     name, options = _options("mount-point", text, ("path", "readOnly"), expected)
     if "path" not in options:
@@ -184,7 +187,8 @@ def _mount_point(text: str) -> dict[str, Any]:
     return value
 
 
-def _port(text: str) -> dict[str, Any]:
+def parse_port(text: str) -> dict[str, Any]:
+    """The value of ``--port`` as manifests have it."""
     expected = "NAME,protocol=tcp|udp,port=N[,count=N][,socketActivated=BOOL]"
     name, options = _options("port", text, ("protocol", "port", "count", "socketActivated"), expected)
     if "port" not in options:

@@ -29,12 +29,13 @@ from rkt.values import ImageID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rkt.image.walk import Path
     from rkt.linux.userns import IdRange
 
 _CHUNK = 1 << 20
+_ROOTFS = b"rootfs"
 _NANO = 10**9
 _CAPABILITY = b"security.capability"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,14 +71,12 @@ class Created(Record):
     notices: list[str]
 
 
-class _TarWriter:
-    """Members to a descriptor, compressed and hashed on the way."""
+class TarWriter:
+    """Members of a tar to whatever takes bytes."""
 
-    def __init__(self, out_fd: int, options: Options) -> None:
-        self._fd = out_fd
+    def __init__(self, write: Callable[[bytes], object], options: Options) -> None:
+        self._write = write
         self._options = options
-        self._encoder = encoder(options.compression)
-        self._hash = hashlib.sha512()
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -91,8 +90,7 @@ class _TarWriter:
         data = b"".join(self._held)
         self._held.clear()
         self._held_bytes = 0
-        self._hash.update(data)
-        write_all(self._fd, self._encoder.compress(data))
+        self._write(data)
 
     def member(self, member: Member, content: Iterator[bytes] | None = None) -> None:
         """One member; the content must have the size that the member states."""
@@ -103,6 +101,8 @@ class _TarWriter:
             _unshift(member, options.ids)
         if options.timestamp_seconds is not None:
             member.mtime_ns = min(member.mtime_ns, options.timestamp_seconds * _NANO)
+        if member.path == b"./" and _is_usual_root(member):
+            return
         self._put(tarformat.render(member))
         left = member.size
         for chunk in content or ():
@@ -118,10 +118,26 @@ class _TarWriter:
         member = Member(b"manifest", tarformat.REGULAR, size=len(data), mtime_ns=seconds * _NANO)
         self.member(member, iter([data]))
 
-    def finish(self) -> str:
-        """End the archive; returns the hex sha512 of the tar."""
+    def finish(self) -> None:
+        """End the archive."""
         self._put(tarformat.END)
         self._flush()
+
+
+class _Hashed:
+    """An ACI on its way to a descriptor, compressed and hashed."""
+
+    def __init__(self, fd: int, compression: str) -> None:
+        self._fd = fd
+        self._encoder = encoder(compression)
+        self._hash = hashlib.sha512()
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        write_all(self._fd, self._encoder.compress(data))
+
+    def finish(self) -> str:
+        """Hex sha512 of the tar."""
         write_all(self._fd, self._encoder.flush())
         return self._hash.hexdigest()
 
@@ -140,8 +156,9 @@ class _Frame:
 class _TreeReader:
     """Writes the members of a directory tree."""
 
-    def __init__(self, writer: _TarWriter) -> None:
+    def __init__(self, writer: TarWriter, root: bytes) -> None:
         self._writer = writer
+        self._root = root
         self._device = 0
         # (device, inode) of a file with several names -> path of its first member
         self._first_names: dict[tuple[int, int], bytes] = {}
@@ -150,7 +167,7 @@ class _TreeReader:
 
     def run(self, rootfs_fd: int) -> None:
         stack = self._stack
-        path = b"rootfs"
+        path = self._root
         try:
             self._device = os.fstat(rootfs_fd).st_dev
             self._enter(path, os.dup(rootfs_fd))
@@ -160,7 +177,7 @@ class _TreeReader:
                 if name is None:
                     os.close(stack.pop().fd)
                 else:
-                    path = frame.path + b"/" + name
+                    path = frame.path + b"/" + name if frame.path else name
                     self._entry(frame.fd, name, path)
         except OSError as e:
             raise ImageError(f"cannot read {show(path)!r}: {e.strerror or e}") from e
@@ -171,7 +188,7 @@ class _TreeReader:
     def _enter(self, path: bytes, fd: int) -> None:
         try:
             status = os.fstat(fd)
-            member = _member(path + b"/", tarformat.DIRECTORY, status)
+            member = _member((path or b".") + b"/", tarformat.DIRECTORY, status)
             member.xattrs = _xattrs(fd)
             self._writer.member(member)
             if status.st_dev != self._device:
@@ -232,6 +249,11 @@ def _member(path: bytes, kind: bytes, status: os.stat_result) -> Member:
     )
 
 
+def _is_usual_root(member: Member) -> bool:
+    """Whether a layer need not say what its root directory is like; few programs write an entry for it."""
+    return not member.xattrs and (member.mode, member.uid, member.gid) == (0o755, 0, 0)
+
+
 def _unshift(member: Member, ids: IdRange) -> None:
     from rkt.linux.userns import unshift_capabilities
 
@@ -256,29 +278,49 @@ def _xattrs(fd: int) -> dict[bytes, bytes]:
     return {name: os.getxattr(fd, name) for name in names if is_kept_xattr(name)}
 
 
-def _from_tar(tar_fd: int, writer: _TarWriter) -> list[str]:
-    """Writes the members of a tar of a root file system below ``rootfs``; returns notices."""
+def write_tree(writer: TarWriter, rootfs_fd: int, *, root: bytes = b"") -> list[str]:
+    """Write the members of a directory tree.
+
+    Args:
+        writer: gets them, and is not finished.
+        rootfs_fd: the directory.
+        root: what it is called in the tar; empty for the tar's own root.
+    Returns:
+        what was left out.
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    reader = _TreeReader(writer, root)
+    reader.run(rootfs_fd)
+    return reader.notices
+
+
+def write_members(writer: TarWriter, tar_fd: int, *, root: bytes = b"") -> list[str]:
+    """Write the members of a tar of a root file system, compressed or not; as ``write_tree``."""
     limits = DEFAULT_LIMITS
     source = Chunks(iter(Decompressor(fd_reader(tar_fd), limits)))
     notices: list[str] = []
     skipped: set[Path] = set()
+    above = (root,) if root else ()
     first = True
     for member in tarformat.members(source, limits):
         path = split_path(member.path, limits)
-        if first and path:
-            writer.member(Member(b"rootfs/", tarformat.DIRECTORY, mode=0o755))
+        if first and path and root:
+            writer.member(Member(root + b"/", tarformat.DIRECTORY, mode=0o755))
         first = False
         if not path and member.kind != tarformat.DIRECTORY:
             raise ImageError(f"the root of the tar is a {tarformat.TYPE_WORDS[member.kind]}")
         target: Path = ()
         if member.kind == tarformat.HARD_LINK:
             target = split_path(member.link, limits)
-            member.link = b"/".join((b"rootfs", *target))
+            member.link = b"/".join((*above, *target))
         if member.kind in {tarformat.CHAR_DEVICE, tarformat.BLOCK_DEVICE} or target in skipped:
             skipped.add(path)
             notices.append(f"{show(member.path)} is a device node: left out")
             continue
-        member.path = b"/".join((b"rootfs", *path)) + (b"/" if member.kind == tarformat.DIRECTORY else b"")
+        member.path = b"/".join((*above, *path)) or b"."
+        if member.kind == tarformat.DIRECTORY:
+            member.path += b"/"
         member.xattrs = {name: value for name, value in member.xattrs.items() if is_kept_xattr(name)}
         writer.member(member, map(bytes, source.content(member.size)))
     if first:
@@ -304,16 +346,16 @@ def create_aci(
     Raises:
         ImageError: a file cannot be read, or the tar breaks a rule.
     """
-    writer = _TarWriter(out_fd, options)
+    hashed = _Hashed(out_fd, options.compression)
+    writer = TarWriter(hashed.write, options)
     writer.manifest(manifest)
     if rootfs_fd is not None:
-        reader = _TreeReader(writer)
-        reader.run(rootfs_fd)
-        notices = reader.notices
+        notices = write_tree(writer, rootfs_fd, root=_ROOTFS)
     else:
         assert tar_fd is not None
-        notices = _from_tar(tar_fd, writer)
-    digest = writer.finish()
+        notices = write_members(writer, tar_fd, root=_ROOTFS)
+    writer.finish()
+    digest = hashed.finish()
     os.lseek(out_fd, 0, os.SEEK_SET)
     image_id, manifest_again, _ = scan_aci(out_fd)
     if image_id != f"sha512-{digest}" or manifest_again != manifest:
