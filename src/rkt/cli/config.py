@@ -16,11 +16,12 @@ _HIDDEN = "********"
 
 
 def run(invocation: Invocation) -> int:
-    """Print ``{"stage0":[…]}``: domains and registries by name, proxies, roots, then ``paths``, ids for pods and ``stage1``."""
+    """Print ``{"stage0":[…]}``: domains and registries by name, proxies, TLS, registries, then ``paths``, ids for pods and ``stage1``."""
     from rkt.cli.output import print_json
     from rkt.config.auth import load_auth
     from rkt.config.network import load_network
     from rkt.config.paths import load_paths
+    from rkt.config.registries import load_registries
     from rkt.config.stage1 import load_stage1
     from rkt.config.users import load_users
 
@@ -38,7 +39,13 @@ def run(invocation: Invocation) -> int:
         _, credentials = _credentials(auth.registries[registry], show=show)
         stage0.append(_entry("dockerAuth", registries=[registry], credentials=credentials))
     stage0 += [_entry("proxy", hosts=[host], url=url) for host, url in sorted(network.proxies.items())]
-    stage0 += [_entry("tls", hosts=[host], roots=path) for host, path in sorted(network.roots.items())]
+    for host, tls in sorted(network.tls.items()):
+        paths_given = {name: getattr(tls, name) for name in ("roots", "certificate", "key")}
+        stage0.append(_entry("tls", hosts=[host], **{n: path for n, path in paths_given.items() if path}))
+    for name, config in sorted(load_registries(settings).items()):
+        members: dict[str, Any] = {"mirrors": config.mirrors, "tokenHosts": config.token_hosts}
+        members = {**({"http": True} if config.http else {}), **{n: m for n, m in members.items() if m}}
+        stage0.append(_entry("registry", registries=[name], **members))
     stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
     if ranges := load_users(settings).ranges:
         stage0.append(_entry("privateUsers", ranges=[f"{first}:{count}" for first, count in ranges]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds ``proxy`` and ``tls`` of ``fetch.d``: by which way servers are reached, and who vouches for them.
+"""Kinds ``proxy`` and ``tls`` of ``fetch.d``: by which way servers are reached, who vouches for them, and for us.
 
 rkt reads no proxy variables and no ``SSL_CERT_FILE``: it often runs with more rights than whoever set its environment
 (invariant RG7). What they would say is said here instead.
@@ -15,14 +15,34 @@ from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from rkt.config.files import ConfigFile
     from rkt.config.settings import Settings
 
+    T = TypeVar("T")
+
+#: All kinds of ``fetch.d``.
+FETCH_KINDS = ("proxy", "registry", "tls")
 #: Every host.
 ANY = "*"
-_MAX_ROOTS_BYTES = 256 << 10
+_MAX_PEM_BYTES = 256 << 10
 _WRITABLE_BY_ALL = 0o002
+_OPEN_TO_ALL = 0o007
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._[]:")
+
+
+class TlsConfig(Record):
+    """TLS with one host.
+
+    Attributes:
+        roots: path of the root certificates that alone count; empty for those of the system.
+        certificate, key: paths of the client certificate that is shown, and of its private key; both or neither.
+    """
+
+    roots: str = ""
+    certificate: str = ""
+    key: str = ""
 
 
 class NetworkConfig(Record):
@@ -30,28 +50,28 @@ class NetworkConfig(Record):
 
     Attributes:
         proxies: host, ``*.domain`` or ``*`` to the URL of a proxy; empty for none.
-        roots: host, or host and port, to the file of root certificates that alone count for it.
+        tls: host, or host and port, to what is particular about TLS with it.
     """
 
     proxies: dict[str, str] = {}
-    roots: dict[str, str] = {}
+    tls: dict[str, TlsConfig] = {}
 
 
 def load_network(settings: Settings) -> NetworkConfig:
     """Merge all directories, by host; later directories win."""
     proxies: dict[str, str] = {}
-    roots: dict[str, str] = {}
+    tls: dict[str, TlsConfig] = {}
     for directory in settings.config_dirs:
         own_proxies: dict[str, str] = {}
-        own_roots: dict[str, str] = {}
-        for file in read_directory(f"{directory}/fetch.d", ("proxy", "tls")):
+        own_tls: dict[str, TlsConfig] = {}
+        for file in read_directory(f"{directory}/fetch.d", FETCH_KINDS):
             if file.kind == "proxy":
                 _read_hosts(file, _proxy_url(file), own_proxies, patterns=True)
-            else:
-                _read_hosts(file, _roots_path(file), own_roots, patterns=False)
+            elif file.kind == "tls":
+                _read_hosts(file, _tls(file), own_tls, patterns=False)
         proxies |= own_proxies
-        roots |= own_roots
-    return NetworkConfig(proxies=proxies, roots=roots)
+        tls |= own_tls
+    return NetworkConfig(proxies=proxies, tls=tls)
 
 
 def read_roots(path: str) -> str:
@@ -60,28 +80,53 @@ def read_roots(path: str) -> str:
     Raises:
         ConfigError: it cannot be read, everybody can write to it, or there is no certificate in it.
     """
+    return _read_pem(path, "root certificates", "CERTIFICATE", _WRITABLE_BY_ALL, "o-w")
+
+
+def read_client_certificate(tls: TlsConfig) -> dict[str, str] | None:
+    """``certificate`` and ``key`` as text; None when there are none, or when this user is not to read the key.
+
+    Raises:
+        ConfigError: they cannot be read, or the key is open to everyone (invariant RG6).
+    """
+    if not tls.certificate or (os.geteuid() != 0 and not os.access(tls.key, os.R_OK)):
+        return None
+    return {
+        "certificate": _read_pem(
+            tls.certificate, "client certificate", "CERTIFICATE", _WRITABLE_BY_ALL, "o-w"
+        ),
+        "key": _read_pem(tls.key, "private key", "PRIVATE KEY", _OPEN_TO_ALL, "o-rwx"),
+    }
+
+
+def _read_pem(path: str, what: str, label: str, forbidden: int, remedy: str) -> str:
     from rkt.linux.files import read_bounded
 
     try:
-        if os.stat(path).st_mode & _WRITABLE_BY_ALL:
-            raise ConfigError(
-                f'root certificates "{path}" may be written by everyone', hint=f"chmod o-w {path}"
-            )
-        data = read_bounded(os.path.realpath(path), _MAX_ROOTS_BYTES)
+        if os.stat(path).st_mode & forbidden:
+            verb = "written" if forbidden == _WRITABLE_BY_ALL else "read"
+            raise ConfigError(f'{what} "{path}" may be {verb} by everyone', hint=f"chmod {remedy} {path}")
+        data = read_bounded(os.path.realpath(path), _MAX_PEM_BYTES)
     except OSError as e:
-        raise ConfigError(f'cannot read the root certificates "{path}": {e.strerror}') from e
-    if b"-----BEGIN CERTIFICATE-----" not in data or not data.isascii():
-        raise ConfigError(f'"{path}" is not a file of certificates in PEM form')
+        raise ConfigError(f'cannot read the {what} "{path}": {e.strerror}') from e
+    # A private key may say of what kind it is: BEGIN EC PRIVATE KEY.
+    if b"-----BEGIN " not in data or f"{label}-----".encode() not in data or not data.isascii():
+        raise ConfigError(f'"{path}" is not a file with a {label.lower()} in PEM form')
     return data.decode("ascii")
 
 
-def _read_hosts(file: ConfigFile, value: str, found: dict[str, str], *, patterns: bool) -> None:
+def is_host(text: str) -> bool:
+    """Whether this may be a host, perhaps with a port, in lower case."""
+    return bool(text) and _HOST_CHARACTERS.issuperset(text)
+
+
+def _read_hosts(file: ConfigFile, value: T, found: dict[str, T], *, patterns: bool) -> None:
     hosts = file.texts("hosts")
     if not hosts:
         raise file.error("no hosts specified")
     for host in hosts:
         bare = host.removeprefix("*.") if patterns and host != ANY else host
-        if not (patterns and host == ANY) and (not bare or not _HOST_CHARACTERS.issuperset(bare)):
+        if not (patterns and host == ANY) and not is_host(bare):
             raise file.error(f'"{host}" is not a host, in lower case')
         if host in found:
             raise file.error(f'{file.kind} for host "{host}" is already specified')
@@ -98,8 +143,13 @@ def _proxy_url(file: ConfigFile) -> str:
     return url
 
 
-def _roots_path(file: ConfigFile) -> str:
-    path = file.text("roots")
-    if not path.startswith("/"):
-        raise file.error("roots must be an absolute path")
-    return path
+def _tls(file: ConfigFile) -> TlsConfig:
+    paths = {name: file.text(name) for name in ("roots", "certificate", "key")}
+    for name, path in paths.items():
+        if path and not path.startswith("/"):
+            raise file.error(f"{name} must be an absolute path")
+    if bool(paths["certificate"]) != bool(paths["key"]):
+        raise file.error("certificate and key come together")
+    if not any(paths.values()):
+        raise file.error("neither roots nor certificate and key specified")
+    return TlsConfig(**paths)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator's configuration says about servers, on the worker's side: credentials, proxies, root certificates.
+"""What the operator's configuration says about servers, on the worker's side: credentials, proxies, certificates.
 
 It comes as the member ``access`` of the worker's request, which ``fetch.remote.describe`` makes.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
+import threading
 
 import urllib3
 from urllib3.util import parse_url
@@ -18,6 +20,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: Where distributions keep the certificates when OpenSSL's own default is empty.
+_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
 
 class Access:
     """Headers and connections for the URLs of one download.
@@ -28,15 +38,19 @@ class Access:
     def __init__(self, description: dict[str, Any], context: ssl.SSLContext, **pool_options: Any) -> None:
         self._allowed: list[dict[str, Any]] = description.get("authorizations") or []
         self._proxies: dict[str, str] = description.get("proxies") or {}
-        self._contexts: dict[tuple[str, int], ssl.SSLContext] = {}
         self._default = context
-        if context.verify_mode == ssl.CERT_NONE:
+        insecure = context.verify_mode == ssl.CERT_NONE
+        if insecure:
             urllib3.disable_warnings()
-        else:
-            roots: dict[str, str] = description.get("roots") or {}
-            self._contexts = {_origin(host): _context(host, pem) for host, pem in roots.items()}
+        roots: dict[str, str] = {} if insecure else description.get("roots") or {}
+        clients: dict[str, dict[str, str]] = description.get("clients") or {}
+        self._contexts = {
+            _origin(host): _context(host, roots.get(host, ""), clients.get(host), insecure=insecure)
+            for host in {**roots, **clients}
+        }
         self._options = pool_options
         self._pools: dict[tuple[str, int], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
 
     def headers(self, url: str, first_url: str) -> dict[str, str]:
         """Credentials for ``url``, to which ``first_url`` redirected or which it is."""
@@ -54,12 +68,13 @@ class Access:
         proxy = self.proxy(url)
         context = self._contexts.get(https_origin(url) or ("", 0), self._default)
         key = (proxy, id(context))
-        if key not in self._pools:
-            options = {**self._options, "ssl_context": context}
-            self._pools[key] = (
-                urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-            )
-        return self._pools[key]
+        with self._lock:
+            if key not in self._pools:
+                options = {**self._options, "ssl_context": context}
+                self._pools[key] = (
+                    urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                )
+            return self._pools[key]
 
     def proxy(self, url: str) -> str:
         """URL of the proxy for ``url``: of its host, else of the nearest domain above, else of all; or empty."""
@@ -87,14 +102,50 @@ def _origin(host: str) -> tuple[str, int]:
     return https_origin(f"https://{host}") or ("", 0)
 
 
-def _context(host: str, pem: str) -> ssl.SSLContext:
-    """TLS 1.2 or later by these root certificates and no others."""
+def make_context(*, insecure: bool = False) -> ssl.SSLContext:
+    """TLS 1.2 or later, without any root certificate; ``insecure`` checks none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cadata=pem)
-    except ssl.SSLError as e:
-        raise FetchError(
-            f"the root certificates configured for {host} cannot be read: {e.reason or e}"
-        ) from e
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def load_system_roots(context: ssl.SSLContext) -> None:
+    """Accept what this system's certificates vouch for."""
+    context.set_default_verify_paths()
+    if not context.get_ca_certs():
+        for path in _CA_FILES:
+            if os.path.exists(path):
+                context.load_verify_locations(path)
+                break
+
+
+def _context(host: str, roots: str, client: dict[str, str] | None, *, insecure: bool) -> ssl.SSLContext:
+    """By these root certificates and no others, if there are any; with a client certificate, if there is one."""
+    context = make_context(insecure=insecure)
+    what = "root certificates"
+    try:
+        if roots:
+            context.load_verify_locations(cadata=roots)
+        elif not insecure:
+            load_system_roots(context)
+        if client is not None:
+            what = "client certificate and key"
+            # The library reads files only, and this one is nobody else's.
+            fd = os.memfd_create("client")
+            try:
+                os.write(fd, f"{client['certificate']}\n{client['key']}".encode("ascii"))
+                context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_password)
+            finally:
+                os.close(fd)
+    except (ssl.SSLError, ValueError) as e:
+        reason = getattr(e, "reason", None) or e
+        raise FetchError(f"the {what} configured for {host} cannot be used: {reason}") from e
+    return context
+
+
+def _no_password() -> str:
+    """Called for an encrypted key, where the library would ask on the terminal."""
+    raise ValueError("the key is encrypted")

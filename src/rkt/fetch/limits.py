@@ -19,6 +19,7 @@ class TransferLimits(Record):
         total_seconds: from the first connection to the last byte, signature and image together.
         attempts: how often in a row a transfer may fail in a way that may pass.
         retry_seconds: pause before the second attempt; doubled each time.
+        retry_after_seconds: longest pause that a server may ask for; it is an error when it wants more.
         retry_progress_bytes: so many new bytes begin a new row of attempts.
     """
 
@@ -32,6 +33,7 @@ class TransferLimits(Record):
     total_seconds: float = 6 * 3600.0
     attempts: int = 4
     retry_seconds: float = 0.5
+    retry_after_seconds: float = 120.0
     retry_progress_bytes: int = 1 << 20
 
 

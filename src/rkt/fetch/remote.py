@@ -64,15 +64,17 @@ def describe(
         discovery: they are pages of discovery.
         credentials: whether any are included.
     """
-    from rkt.config.network import load_network, read_roots
+    from rkt.config.network import load_network, read_client_certificate, read_roots
     from rkt.fetch.auth import authorization
 
     network = load_network(settings)
     allowed = [authorization(settings, url, discovery=discovery) for url in urls if url and credentials]
+    clients = {host: read_client_certificate(tls) for host, tls in network.tls.items()}
     return {
         "authorizations": [a for a in allowed if a is not None],
         "proxies": network.proxies,
-        "roots": {host: read_roots(path) for host, path in network.roots.items()},
+        "roots": {host: read_roots(tls.roots) for host, tls in network.tls.items() if tls.roots},
+        "clients": {host: client for host, client in clients.items() if client is not None},
     }
 
 

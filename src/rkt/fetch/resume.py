@@ -2,13 +2,15 @@
 """A download that can be continued: bytes so far, and what the server said that tells one version from another.
 
 Runs in ``rkt-fetch`` on two descriptors; the validators are sealed in the second one, which nobody but a later
-``rkt-fetch`` for the same URL reads. They are written before the first byte of a new version, after the old bytes are
+``rkt-fetch`` for the same URL or the same digest reads. They are written before the first byte of a new version, after the old bytes are
 gone, so that at no moment old bytes stand beside new validators. Even then ``If-Range`` asks the server, and signature
 or digest decides about the result (invariant RG9).
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 from email.utils import parsedate_to_datetime
 
@@ -25,6 +27,7 @@ VALIDATORS_FORMAT = "rkt.partial"
 VALIDATORS_VERSION = 1
 MAX_VALIDATORS_BYTES = 1 << 14
 _MAX_HEADER = 1024
+_CHUNK_BYTES = 1 << 20
 #: A date is a strong validator when the file had not changed for so long (RFC 9110, 8.8.2.2).
 _SETTLED_SECONDS = 60.0
 
@@ -33,7 +36,7 @@ class Validators(Record):
     """What is known of the version of a file that the bytes so far belong to.
 
     Attributes:
-        url: as asked for.
+        url: as asked for; the digest of what is named by one, wherever it comes from.
         etag: strong entity tag, else empty.
         last_modified: date that is old enough to be trusted, else empty.
         size_bytes: of the whole file, -1 when the server did not say.
@@ -162,3 +165,57 @@ class ResumableFile:
         if self._validators_fd >= 0:
             os.ftruncate(self._validators_fd, 0)
             os.pwrite(self._validators_fd, data, 0)
+
+
+class BlobFile(ResumableFile):
+    """A blob that is named by its digest, which is hashed while it comes.
+
+    Bytes so far of the same digest are gone on with wherever they came from: whether they are good, the digest of the
+    whole tells, and when they are not, they are forgotten.
+    """
+
+    def __init__(self, fd: int, validators_fd: int, digest: str, size_bytes: int) -> None:
+        """``digest`` is ``sha256:…``, of so many bytes."""
+        super().__init__(fd, validators_fd, digest)
+        self._own = Validators(url=digest, size_bytes=size_bytes)
+        if self.validators != self._own:
+            self.validators = None
+        self._hash = hashlib.sha256()
+        self._hashed_bytes = 0
+
+    def offset(self) -> int:
+        """From which byte to ask for the rest; the size of the whole when nothing is missing."""
+        return self.size_bytes if self.validators and self.size_bytes <= self._own.size_bytes else 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many bytes are there as there should be."""
+        return self.validators is not None and self.size_bytes == self._own.size_bytes
+
+    def restart(self, validators: Validators | None) -> None:
+        """As above; what a server says of its version has no say."""
+        super().restart(None if validators is None else self._own)
+        self._hash, self._hashed_bytes = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        """Hash and write every byte."""
+        self._hash_to(self.size_bytes)
+        super().write(data)
+        self._hash.update(data)
+        self._hashed_bytes += len(data)
+
+    def digest(self) -> str:
+        """Of the bytes so far."""
+        self._hash_to(self.size_bytes)
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def _hash_to(self, offset: int) -> None:
+        """Bring the hash to the first so many bytes."""
+        if self._hashed_bytes > offset:
+            self._hash, self._hashed_bytes = hashlib.sha256(), 0
+        while self._hashed_bytes < offset:
+            data = os.pread(self.fd, min(_CHUNK_BYTES, offset - self._hashed_bytes), self._hashed_bytes)
+            if not data:
+                raise OSError(errno.EIO, "the file became shorter")
+            self._hash.update(data)
+            self._hashed_bytes += len(data)

@@ -18,7 +18,9 @@ import os
 import re
 import signal
 import ssl
+import threading
 import time
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 import urllib3
@@ -33,7 +35,7 @@ from urllib3.exceptions import (
 from urllib3.util import parse_url
 
 from rkt.errors import FetchError, StoreError
-from rkt.fetch.access import Access
+from rkt.fetch.access import Access, load_system_roots, make_context
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.resume import ResumableFile, read_validators
 from rkt.linux import disk
@@ -42,7 +44,7 @@ from rkt.schema.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, Protocol, TypeVar
 
     from urllib3 import BaseHTTPResponse
 
@@ -50,24 +52,40 @@ if TYPE_CHECKING:
 
     #: Given bytes so far, and the whole size or None.
     Progress = Callable[[int, int | None], None]
+    T = TypeVar("T")
+
+    class Authorizer(Protocol):
+        """Who knows the headers that one origin wants."""
+
+        def headers(self) -> dict[str, str]:
+            """To be sent now; none at first."""
+
+        def renew(self, sent: Mapping[str, str], challenges: str, url: str) -> None:
+            """Get others, after ``url`` refused those sent with this ``WWW-Authenticate``.
+
+            Raises:
+                FetchError: there are none.
+            """
+
 
 _CHUNK_BYTES = 1 << 18
+#: Kept for further requests to the same server.
+_CONNECTIONS = 4
 _REDIRECTS = (301, 302, 303, 307, 308)
+#: Methods whose redirects are followed.
+_FOLLOWING = ("GET", "HEAD")
+_PORTS = {"https": 443, "http": 80}
 _OK = 200
 _ACCEPTED = 202
 _PARTIAL = 206
 _NOT_MODIFIED = 304
+_UNAUTHORIZED = 401
 _RANGE_NOT_SATISFIABLE = 416
+#: How often in a row credentials may be refused before that is the answer: none sent yet, and those sent out of date.
+_MAX_REFUSALS = 2
 #: Statuses of a server that may do better in a moment.
 _PASSING = (429, 500, 502, 503, 504)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
-#: Where distributions keep the certificates when OpenSSL's own default is empty.
-_CA_FILES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 
 class _PassingError(FetchError):
@@ -107,23 +125,29 @@ class Downloaded(Record):
 
 def make_tls_context(*, insecure: bool) -> ssl.SSLContext:
     """TLS 1.2 or later by the system's certificates; ``insecure`` checks none of them, for this command only (RG3)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    context.set_default_verify_paths()
-    if not context.get_ca_certs():
-        for path in _CA_FILES:
-            if os.path.exists(path):
-                context.load_verify_locations(path)
-                break
+    context = make_context(insecure=insecure)
+    if not insecure:
+        load_system_roots(context)
     return context
 
 
+class Answer(Record):
+    """The whole of a small answer, whatever its status.
+
+    Attributes:
+        headers: compared without case.
+        body: bounded.
+        url: what was answered at last, after all redirects.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
 class Client:
-    """Downloads of one command.
+    """Downloads of one command; several threads may share it.
 
     Attributes:
         requests: called with each URL before it is asked for.
@@ -144,10 +168,13 @@ class Client:
         self._deadline = time.monotonic() + limits.total_seconds
         # identity: what is hashed and verified are the bytes as they lie on the server.
         self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        # Threads that wait for the header of an answer: until when, and of what URL.
+        self._waiting: dict[int, tuple[float, str]] = {}
         self._access = Access(
             access or {},
             context,
             num_pools=4,
+            maxsize=_CONNECTIONS,
             timeout=urllib3.Timeout(connect=limits.connect_seconds, read=limits.idle_seconds),
             retries=False,
         )
@@ -202,45 +229,166 @@ class Client:
             FetchError: no answer, a wrong one, too much, too slow; what came so far is kept in the file.
             StoreError, OSError: the file cannot be written.
         """
-        file = ResumableFile(fd, validators_fd, url)
-        furthest = file.size_bytes
+        return self.download_file(
+            url,
+            ResumableFile(fd, validators_fd, url),
+            limit_bytes=limit_bytes,
+            known_etag=known_etag,
+            defer=defer,
+            started=started,
+            progress=progress,
+        )
+
+    def download_file(
+        self,
+        url: str,
+        file: ResumableFile,
+        *,
+        limit_bytes: int,
+        known_etag: str = "",
+        defer: bool = False,
+        started: Progress | None = None,
+        progress: Progress | None = None,
+        authorizer: Authorizer | None = None,
+    ) -> Downloaded:
+        """``download`` into a file that knows by itself what its bytes so far belong to.
+
+        The headers of ``authorizer`` go to the origin of ``url``, and it is asked for others when they are refused (401).
+        """
+        refusals = 0
+
+        def attempt() -> Downloaded | None:
+            nonlocal refusals
+            sent = {} if authorizer is None else authorizer.headers()
+            response, final_url = self._follow(url, _conditions(file, known_etag), own=sent)
+            if response.status == _UNAUTHORIZED and authorizer is not None:
+                challenges = response.headers.get("WWW-Authenticate", "")
+                response.close()
+                refusals += 1
+                if refusals > _MAX_REFUSALS:
+                    raise _bad_status(url, response)
+                authorizer.renew(sent, challenges, final_url)
+                return None
+            refusals = 0
+            return self._receive(
+                url, file, response, final_url, limit_bytes, known_etag, defer, started, progress
+            )
+
+        return self._persist(attempt, lambda: file.size_bytes)
+
+    def exchange(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        limit_bytes: int,
+        authorizer: Authorizer | None = None,
+        own: Mapping[str, str] | None = None,
+        same_origin: bool = False,
+        attempts: int = 0,
+    ) -> Answer:
+        """Ask, and read a small answer of any status but those of a server that may do better in a moment.
+
+        Args:
+            url: http or https.
+            method: with another than ``GET`` and ``HEAD`` a redirect is an answer as any other.
+            headers: for every hop.
+            body: of the request.
+            limit_bytes: a larger answer is refused.
+            authorizer: as for ``download_file``.
+            own: headers for the origin of ``url`` alone.
+            same_origin: a redirect elsewhere is refused.
+            attempts: other than the limits have it, when not 0.
+        Raises:
+            FetchError: no answer, too much, too slow.
+        """
+        refusals = 0
+
+        def attempt() -> Answer | None:
+            nonlocal refusals
+            sent = {} if authorizer is None else authorizer.headers()
+            response, final_url = self._follow(
+                url,
+                headers or {},
+                own={**(own or {}), **sent},
+                method=method,
+                body=body,
+                same_origin=same_origin,
+            )
+            try:
+                if response.status in _PASSING:
+                    raise _bad_status(url, response)
+                if response.status == _UNAUTHORIZED and authorizer is not None and refusals < _MAX_REFUSALS:
+                    refusals += 1
+                    authorizer.renew(sent, response.headers.get("WWW-Authenticate", ""), final_url)
+                    return None
+                kept = bytearray()
+                for data in self._pieces(url, response, 0, limit_bytes) if method != "HEAD" else ():
+                    kept += data
+                return Answer(
+                    status=response.status, headers=response.headers, body=bytes(kept), url=final_url
+                )
+            except (HTTPError, TimeoutError, ConnectionError) as e:
+                raise _failure(url, e) from e
+            finally:
+                response.close()
+
+        return self._persist(attempt, lambda: 0, attempts=attempts)
+
+    def check_waiting(self) -> None:
+        """Called by the main thread now and then while others download.
+
+        Raises:
+            FetchError: one of them has waited too long for the header of an answer.
+        """
+        now = time.monotonic()
+        for deadline, url in list(self._waiting.values()):
+            if now > deadline:
+                raise self._no_answer(url)
+
+    def _persist(
+        self, attempt: Callable[[], T | None], written: Callable[[], int], *, attempts: int = 0
+    ) -> T:
+        """Make an attempt until it has a result; None is made again at once, what may pass after a pause."""
+        furthest = written()
         failures = 0
         while True:
             try:
-                answer = self._attempt(
-                    url, file, limit_bytes, known_etag, defer=defer, started=started, progress=progress
-                )
+                answer = attempt()
                 if answer is not None:
                     return answer
             except _PassingError as e:
                 # Only bytes that nobody has had before count as getting on; the time of all is bounded as well.
-                if file.size_bytes >= furthest + self._limits.retry_progress_bytes:
+                size = written()
+                if size >= furthest + self._limits.retry_progress_bytes:
                     failures = 0
-                furthest = max(furthest, file.size_bytes)
+                furthest = max(furthest, size)
                 failures += 1
                 pause = max(self._limits.retry_seconds * 2 ** (failures - 1), e.after_seconds)
-                if failures >= self._limits.attempts or time.monotonic() + pause > self._deadline:
-                    raise FetchError(e.message) from e.__cause__
+                if (
+                    failures >= (attempts or self._limits.attempts)
+                    or e.after_seconds > self._limits.retry_after_seconds
+                    or time.monotonic() + pause > self._deadline
+                ):
+                    raise FetchError(e.message, hint=e.hint) from e.__cause__
                 time.sleep(pause)
 
-    def _attempt(
+    def _receive(
         self,
         url: str,
         file: ResumableFile,
+        response: BaseHTTPResponse,
+        final_url: str,
         limit_bytes: int,
         known_etag: str,
-        *,
         defer: bool,
         started: Progress | None,
         progress: Progress | None,
     ) -> Downloaded | None:
-        """One request; None when it has to be made again, from the beginning."""
+        """An answer into the file; None when it has to be asked for again, from the beginning."""
         offset = file.offset()
-        headers = {"If-None-Match": known_etag} if known_etag else {}
-        if offset:
-            assert file.validators is not None
-            headers |= {"Range": f"bytes={offset}-", "If-Range": file.validators.if_range}
-        response, final_url = self._follow(url, headers)
         try:
             if defer and response.status == _ACCEPTED:
                 return Downloaded(size_bytes=0, deferred=True)
@@ -258,6 +406,9 @@ class Client:
                 raise _bad_status(url, response)
             length = _content_length(response)
             total = None if length is None else offset + length
+            known = file.validators
+            if total is not None and known is not None and 0 <= known.size_bytes != total:
+                raise FetchError(f'"{url}" has {total} bytes, {known.size_bytes} are expected')
             if total is not None and total <= limit_bytes:
                 _check_free_space(file, total - offset)
             if started is not None:
@@ -266,7 +417,6 @@ class Client:
                 file.write(data)
                 if progress is not None:
                     progress(file.size_bytes, total)
-            known = file.validators
             if known is not None and 0 <= known.size_bytes != file.size_bytes:
                 raise _PassingError(f'cannot fetch "{url}": the transfer ended early')
             return _downloaded(response, final_url, file.size_bytes, kept_bytes=offset)
@@ -276,25 +426,40 @@ class Client:
             # Not given back to the pool: a body that was not read to its end is nobody's connection any more.
             response.close()
 
-    def _follow(self, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, str]:
-        """The answer and the URL that gave it."""
+    def _follow(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        own: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+        same_origin: bool = False,
+    ) -> tuple[BaseHTTPResponse, str]:
+        """The answer and the URL that gave it; ``own`` are headers that no other origin gets."""
         current = check_url(url)
+        home = origin(current)
+        is_home = True
         for _ in range(self._limits.redirects + 1):
             self.requests(current)
             self._check_deadline(url)
+            # Nor does whoever was led elsewhere and back: who led there is not who was asked.
+            is_home = is_home and origin(current) == home
+            secret = {**self._access.headers(current, url), **((own or {}) if is_home else {})}
             try:
-                with _alarm(self._limits.connect_seconds + self._limits.idle_seconds, current):
+                with self._header_deadline(current):
                     response = self._access.pool(current).request(
-                        "GET",
+                        method,
                         current,
+                        body=body,
                         preload_content=False,
                         redirect=False,
-                        headers={**self._headers, **headers, **self._access.headers(current, url)},
+                        headers={**self._headers, **headers, **secret},
                     )
             except (HTTPError, ValueError) as e:
                 raise _failure(current, e) from e
             location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
+            if response.status not in _REDIRECTS or not location or method not in _FOLLOWING:
                 return response, current
             response.close()
             try:
@@ -303,8 +468,41 @@ class Client:
                 raise FetchError(f'"{current}" redirects to {location[:256]!r}, which is no URL') from e
             if current.startswith("https:") and not target.startswith("https:"):
                 raise FetchError(f'"{current}" redirects from https to "{target}", which is refused')
+            if same_origin and origin(target) != home:
+                raise FetchError(f'"{current}" redirects to "{target}" on another host, which is refused')
             current = target
         raise FetchError(f'cannot fetch "{url}": too many redirects')
+
+    @contextlib.contextmanager
+    def _header_deadline(self, url: str) -> Iterator[None]:
+        """Ends a request whose header does not arrive; time-outs of sockets begin anew with each byte.
+
+        Signals reach the main thread only; of another one it has to ask, by ``check_waiting``.
+        """
+        seconds = self._limits.connect_seconds + self._limits.idle_seconds
+        if threading.current_thread() is threading.main_thread():
+
+            def ring(_signal: int, _frame: object) -> None:
+                raise self._no_answer(url)
+
+            before = signal.signal(signal.SIGALRM, ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+            return
+        thread = threading.get_ident()
+        self._waiting[thread] = (time.monotonic() + seconds, url)
+        try:
+            yield
+        finally:
+            del self._waiting[thread]
+
+    def _no_answer(self, url: str) -> FetchError:
+        seconds = self._limits.connect_seconds + self._limits.idle_seconds
+        return FetchError(f'cannot fetch "{url}": the server does not answer within {seconds:.0f} seconds')
 
     def _pieces(self, url: str, response: BaseHTTPResponse, offset: int, limit_bytes: int) -> Iterator[bytes]:
         """The body, with bounds on size and time."""
@@ -375,10 +573,40 @@ def _bad_status(url: str, response: BaseHTTPResponse) -> FetchError:
     message = f'cannot fetch "{url}": bad HTTP status code: {response.status}'
     if response.status not in _PASSING:
         return FetchError(message)
-    after = response.headers.get("Retry-After", "")
-    return _PassingError(
-        message, after_seconds=float(after) if after.isascii() and after.isdigit() and len(after) < 5 else 0.0
-    )
+    after = parse_retry_after(response.headers.get("Retry-After", ""), time.time())
+    if not after:
+        return _PassingError(message)
+    return _PassingError(f"{message}, to be asked again in {after:.0f} s", after_seconds=after)
+
+
+def parse_retry_after(text: str, now: float) -> float:
+    """Seconds from ``now`` that a server wants to be left alone; 0 when it does not say."""
+    if len(text) > 64 or not text.isascii():
+        return 0.0
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _conditions(file: ResumableFile, known_etag: str) -> dict[str, str]:
+    """Headers that ask for what is not there yet."""
+    headers = {"If-None-Match": known_etag} if known_etag else {}
+    if offset := file.offset():
+        assert file.validators is not None
+        headers["Range"] = f"bytes={offset}-"
+        if file.validators.if_range:
+            headers["If-Range"] = file.validators.if_range
+    return headers
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a URL that ``check_url`` accepted."""
+    parts = parse_url(url)
+    scheme = parts.scheme or ""
+    return scheme, (parts.host or "").lower(), parts.port or _PORTS.get(scheme, 0)
 
 
 def _failure(url: str, error: Exception) -> FetchError:
@@ -447,22 +675,6 @@ def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
             f"not enough space: {size_bytes} bytes are needed, {free} are free",
             hint=disk.remedy(errno.ENOSPC),
         )
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float, url: str) -> Iterator[None]:
-    """Ends a request whose header does not arrive; time-outs of sockets begin anew with each byte."""
-
-    def ring(_signal: int, _frame: object) -> None:
-        raise FetchError(f'cannot fetch "{url}": the server does not answer within {seconds:.0f} seconds')
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rkt.config.network import load_network, read_roots
+from rkt.config.network import TlsConfig, load_network, read_roots
 from rkt.config.settings import Installation, Settings
 from rkt.errors import ConfigError
 
@@ -36,7 +36,7 @@ def write(directory: str, name: str, **content: Any) -> None:
 def test_nothing_configured(settings: Settings) -> None:
     """Without files there is no proxy and no root."""
     assert load_network(settings).proxies == {}
-    assert load_network(settings).roots == {}
+    assert load_network(settings).tls == {}
 
 
 def test_local_overrides_system_by_host(settings: Settings) -> None:
@@ -46,7 +46,7 @@ def test_local_overrides_system_by_host(settings: Settings) -> None:
     write(settings.local_config_dir, "t", rktKind="tls", hosts=["b.example:8443"], roots="/etc/ssl/b.pem")
     network = load_network(settings)
     assert network.proxies == {"*": "http://one:1", "a.example": ""}
-    assert network.roots == {"b.example:8443": "/etc/ssl/b.pem"}
+    assert network.tls == {"b.example:8443": TlsConfig(roots="/etc/ssl/b.pem")}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,10 @@ def test_local_overrides_system_by_host(settings: Settings) -> None:
         ({"rktKind": "proxy", "hosts": ["*."], "url": "http://p:1"}, "is not a host"),
         ({"rktKind": "tls", "hosts": ["*"], "roots": "/x.pem"}, "is not a host"),
         ({"rktKind": "tls", "hosts": ["a"], "roots": "x.pem"}, "roots must be an absolute path"),
-        ({"rktKind": "auth", "domains": ["a"]}, 'expects kinds "proxy", "tls"'),
+        ({"rktKind": "auth", "domains": ["a"]}, 'expects kinds "proxy", "registry", "tls"'),
+        ({"rktKind": "tls", "hosts": ["a"]}, "neither roots nor certificate"),
+        ({"rktKind": "tls", "hosts": ["a"], "certificate": "/c.pem"}, "certificate and key come together"),
+        ({"rktKind": "tls", "hosts": ["a"], "certificate": "/c", "key": "k"}, "key must be an absolute path"),
     ],
 )
 def test_mistakes_are_named(settings: Settings, content: dict[str, Any], message: str) -> None:
@@ -78,7 +81,7 @@ def test_roots_are_read_with_care(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the root certificates"):
         read_roots(str(path))
     path.write_text("nothing")
-    with pytest.raises(ConfigError, match="not a file of certificates"):
+    with pytest.raises(ConfigError, match="is not a file with a certificate"):
         read_roots(str(path))
     path.write_text("-----BEGIN CERTIFICATE-----\n")
     assert read_roots(str(path)).startswith("-----BEGIN")

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kind ``registry`` of ``fetch.d``: mirrors of a registry, who issues its tokens, whether it is reached by plain http."""
+
+from __future__ import annotations
+
+from rkt.config.auth import DOCKER_HUB, registry_key
+from rkt.config.files import read_directory
+from rkt.config.network import FETCH_KINDS, is_host
+from rkt.errors import quoted
+from rkt.schema.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.config.files import ConfigFile
+    from rkt.config.settings import Settings
+
+#: Registries whose owners are known to issue tokens on another of their hosts (invariant RG1).
+_TOKEN_HOSTS = {DOCKER_HUB: ["auth.docker.io"], "registry.gitlab.com": ["gitlab.com"]}
+_MAX_MIRRORS = 16
+_PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
+
+
+class RegistryConfig(Record):
+    """What is particular about a registry.
+
+    Attributes:
+        http: it is reached by plain http, and never sent a credential.
+        mirrors: URLs, asked before the registry itself, in this order.
+        token_hosts: hosts, perhaps with a port, besides its own that may issue its tokens and get its credentials.
+    """
+
+    http: bool = False
+    mirrors: list[str] = []
+    token_hosts: list[str] = []
+
+
+def load_registries(settings: Settings) -> dict[str, RegistryConfig]:
+    """Merge all directories, by registry as ``registry_key`` names it; later directories win."""
+    found: dict[str, RegistryConfig] = {}
+    for directory in settings.config_dirs:
+        own: dict[str, RegistryConfig] = {}
+        for file in read_directory(f"{directory}/fetch.d", FETCH_KINDS):
+            if file.kind == "registry":
+                _read(file, own)
+        found |= own
+    return found
+
+
+def token_hosts(registry: str, config: RegistryConfig) -> list[str]:
+    """Hosts besides the registry's own that may issue its tokens: those of the configuration, and the well-known ones."""
+    return [*config.token_hosts, *_TOKEN_HOSTS.get(registry_key(registry), ())]
+
+
+def _read(file: ConfigFile, found: dict[str, RegistryConfig]) -> None:
+    registries = file.texts("registries")
+    if not registries:
+        raise file.error("no registries specified")
+    http = file.members.get("http", False)
+    if not isinstance(http, bool):
+        raise file.error('"http" is neither true nor false')
+    config = RegistryConfig(http=http, mirrors=file.texts("mirrors"), token_hosts=file.texts("tokenHosts"))
+    if not (config.http or config.mirrors or config.token_hosts):
+        raise file.error("none of http, mirrors and tokenHosts specified")
+    if len(config.mirrors) > _MAX_MIRRORS:
+        raise file.error(f"more than {_MAX_MIRRORS} mirrors")
+    for mirror in config.mirrors:
+        scheme, _, rest = mirror.partition("://")
+        host, _, path = rest.partition("/")
+        if scheme not in {"https", "http"} or not is_host(host) or not _PATH_CHARACTERS.issuperset(path):
+            raise file.error(
+                f"{quoted(mirror)} is not the URL of a mirror, such as https://mirror.example.com/prefix"
+            )
+    for host in config.token_hosts:
+        if not is_host(host):
+            raise file.error(f"{quoted(host)} is not a host, in lower case")
+    for registry in registries:
+        if not is_host(registry):
+            raise file.error(f"{quoted(registry)} is not a registry, in lower case")
+        key = registry_key(registry)
+        if key in found:
+            raise file.error(f"registry {quoted(registry)} is already specified")
+        found[key] = config
