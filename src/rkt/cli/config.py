@@ -82,7 +82,7 @@ COMMAND = Command(
     summary="print the configuration, merged from all directories",
     description="""\
 Prints one JSON object with an entry for each domain and each registry that has credentials, for each host that has a
-proxy or root certificates of its own, one for paths and one for the default stage1 image. Secrets are replaced by
+proxy or certificates of its own, for each registry that has a particular way, one for paths and one for the default stage1 image. Secrets are replaced by
 asterisks unless they are asked for.
 
 Files are read from auth.d, fetch.d, paths.d, stage1.d and users.d of each configuration directory, if their name ends by
@@ -90,10 +90,16 @@ Files are read from auth.d, fetch.d, paths.d, stage1.d and users.d of each confi
 Each has rktKind and rktVersion ("v1"). Credentials (kind auth) are sent by https only, to exactly the host and port of
 the URL that is asked for, never after a redirect elsewhere; such files must not be readable by everyone.
 
-Proxy variables, SSL_CERT_FILE and .netrc are not read. Instead, fetch.d has two kinds. proxy: "hosts" is a list of
+Proxy variables, SSL_CERT_FILE and .netrc are not read. Instead, fetch.d has three kinds. proxy: "hosts" is a list of
 hosts, "*.example.com" for all below a domain, or "*" for all, of which the closest counts; "url" is the proxy's, as in
 "http://proxy.example.com:3128", and "" means none. tls: "hosts" is a list of hosts, with their port unless it is 443;
-"roots" is the absolute path of a PEM file, and only certificates by one of its roots are accepted from these hosts.""",
+"roots" is the absolute path of a PEM file, and only certificates by one of its roots are accepted from these hosts;
+"certificate" and "key" are the paths of a client certificate to show them and of its key. registry: "registries" is a
+list of registries; "mirrors" are URLs to ask before them, "tokenHosts" other hosts that may issue their tokens and get
+their credentials, and "http": true says that they are reached by plain http, without credentials.
+
+For registries, credentials of kind dockerAuth come before those that podman and Docker keep for the user who runs the
+command, in auth.json and config.json; what --authfile names comes before both.""",
     flags=(
         Flag(name="pretty-print", kind=BOOL, default=True, help="indent the output"),
         Flag(name="show-secrets", kind=BOOL, default=False, help="show passwords, tokens and keys in clear"),

@@ -270,6 +270,7 @@ def _settings(parsed: Parsed, installation: Installation, prefix: str) -> Settin
         user_config_dir=_absolute(values, "user-config") if values["user-config"] else "",
         insecure=InsecureOptions.parse(values["insecure-options"]),
         debug=values["debug"],
+        authfile=os.path.abspath(values["authfile"]) if values["authfile"] else "",
         trust_keys_from_https=values["trust-keys-from-https"],
         command=prefix,
     )

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 #: Accepted by every command, before or after the command word (spec cli §3).
 GLOBAL_FLAGS = (
+    Flag(
+        name="authfile",
+        default="",
+        help="file with credentials for registries, as podman and Docker write it",
+        metavar="FILE",
+        completes="file",
+    ),
     Flag(name="cpuprofile", default="", hidden=True),
     Flag(name="debug", kind=BOOL, default=False, help="print diagnostics, and errors with all their causes"),
     Flag(

@@ -133,6 +133,7 @@ class Settings(Record):
         system_config_dir, local_config_dir: absolute; ``user_config_dir`` may be empty.
         insecure: what ``--insecure-options`` switched off.
         debug: diagnostics and error trees.
+        authfile: absolute path of a file with credentials for registries (``--authfile``); may be empty.
         trust_keys_from_https: accept keys discovered by https without asking.
         command: name of the running command, the prefix of messages.
     """
@@ -145,6 +146,7 @@ class Settings(Record):
     user_config_dir: str = ""
     insecure: InsecureOptions = InsecureOptions()
     debug: bool = False
+    authfile: str = ""
     trust_keys_from_https: bool = False
     command: str = "rkt"
 

@@ -613,7 +613,7 @@ def _failure(url: str, error: Exception) -> FetchError:
     """The error for a request or a body that broke: passing, unless trying again could not help."""
     message = f'cannot fetch "{url}": {_reason(error)}'
     passing = (TimeoutError, ReadTimeoutError, ConnectTimeoutError, IncompleteRead, ProtocolError)
-    chain = _chain(error)
+    chain = causes(error)
     # First: the library wraps them in errors that look passing.
     if any(isinstance(cause, ssl.SSLCertVerificationError | ConnectionRefusedError) for cause in chain):
         return FetchError(message)
@@ -679,7 +679,7 @@ def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
 
 def _reason(error: Exception) -> str:
     """The innermost words, without the library's object names."""
-    chain = _chain(error)
+    chain = causes(error)
     for cause in reversed(chain):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the server's certificate is not valid: {cause.verify_message}"
@@ -696,7 +696,7 @@ def _reason(error: Exception) -> str:
     return str(chain[-1])
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
     """An error and what caused it, the cause last."""
     chain = [error]
     while (inner := _inner(chain[-1])) is not None and inner not in chain:

@@ -54,6 +54,10 @@ def prepare(request: dict[str, Any]) -> Work:
         from rkt.fetch.layout_worker import Blobs
 
         return Blobs(request)
+    if request["op"].startswith("oci-"):
+        from rkt.fetch import registry_worker
+
+        return registry_worker.prepare(request)
     if request["op"] == "discover":
         from rkt.fetch.discovery import Discover
 

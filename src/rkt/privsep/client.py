@@ -17,7 +17,16 @@ import subprocess
 import sys
 import time
 
-from rkt.errors import FetchError, HostError, ImageError, InvalidManifest, PodError, RktError, StoreError
+from rkt.errors import (
+    FetchError,
+    HostError,
+    ImageError,
+    InvalidManifest,
+    NotFound,
+    PodError,
+    RktError,
+    StoreError,
+)
 from rkt.privsep import wire
 
 TYPE_CHECKING = False
@@ -38,7 +47,8 @@ _ENVIRONMENT = {
 }
 #: What a worker's error may become here; anything else is a failure of the worker itself.
 _ERRORS: dict[str, type[RktError]] = {
-    error.code: error for error in (FetchError, ImageError, InvalidManifest, HostError, PodError, StoreError)
+    error.code: error
+    for error in (FetchError, ImageError, InvalidManifest, HostError, NotFound, PodError, StoreError)
 }
 _END_SECONDS = 10.0
 _MAX_STATUS = 255 - 64
