@@ -1,58 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import os
-import pty
-import select
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.lib.terminal import Operator
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
 pytestmark = pytest.mark.root
-
-
-class Operator:
-    """Somebody at a terminal, typing into a command and reading what it shows."""
-
-    def __init__(self, rkt: Rkt, *args: str) -> None:
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.chdir(rkt.base)
-            os.execve(rkt.binary, rkt.command(*args), rkt.environment({"TERM": "xterm"}))
-        self.shown = b""
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self.master, text.encode())
-
-    def until(self, text: str, seconds: float = 20.0) -> None:
-        """Read until ``text`` is on the screen."""
-        deadline = time.monotonic() + seconds
-        while text.encode() not in self.shown:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{text!r} never came: {self.shown!r}"
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    self.shown += os.read(self.master, 4096)
-                except OSError:
-                    raise AssertionError(f"ended without {text!r}: {self.shown!r}") from None
-
-    def status(self) -> int:
-        """Wait for the end."""
-        while True:
-            try:
-                if not os.read(self.master, 4096):
-                    break
-            except OSError:
-                break
-        os.close(self.master)
-        _, raw = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(raw)
 
 
 def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, images: Images) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.functional.test_interactive import Operator
 from tests.lib.aci import Entry, write_aci
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
@@ -28,6 +27,7 @@ from tests.lib.inspect import (
 from tests.lib.pace import SLOWNESS, rounds
 from tests.lib.pods import FLAGS, StubPods
 from tests.lib.rkt import wait_for
+from tests.lib.terminal import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
