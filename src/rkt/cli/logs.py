@@ -120,7 +120,7 @@ class _Printer:
 
     @staticmethod
     def _json_line(app: str, entry: Entry) -> bytes:
-        from rkt.pod import log
+        from rkt.cli.output import escape_json
         from rkt.schema import jsontext
 
         value = {
@@ -136,7 +136,7 @@ class _Printer:
             import binascii
 
             value["base64"] = binascii.b2a_base64(entry.text, newline=False).decode("ascii")
-        return log.escape_json(jsontext.dump(value)).encode() + b"\n"
+        return escape_json(jsontext.dump(value)).encode() + b"\n"
 
 
 def _tail(text: str) -> int | None:

@@ -126,10 +126,26 @@ def check_format(text: str) -> str:
 
 
 def print_json(value: Any, *, pretty: bool = False) -> None:
-    """JSON on stdout, on one line or indented by tabs."""
+    """JSON on stdout, on one line or indented by tabs, and nothing in it that a terminal would act on (invariant LG3)."""
     from rkt.schema import jsontext
 
-    write((jsontext.dump_pretty(value) if pretty else jsontext.dump(value)) + "\n")
+    text = jsontext.dump_pretty(value) if pretty else jsontext.dump(value)
+    write(escape_json(text) + "\n")
+
+
+def escape_json(text: str) -> str:
+    r"""JSON whose characters that are not printable are written ``\uNNNN``: it means the same, and moves no cursor."""
+    if text.isprintable():
+        return text
+    # Inside of strings JSON itself escapes line feeds and tabs: those that are left are the layout's.
+    return "".join(c if c.isprintable() or c in "\n\t" else _json_escape(ord(c)) for c in text)
+
+
+def _json_escape(number: int) -> str:
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
 
 
 #: (below this age in seconds, seconds per unit, unit) of human times.

@@ -491,17 +491,3 @@ def escape_controls(text: bytes) -> bytes:
     return "".join(
         c if c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else f"\\x{ord(c):02x}" for c in decoded
     ).encode()
-
-
-def escape_json(text: str) -> str:
-    r"""JSON whose characters that are not printable are written ``\uNNNN``: it means the same, and moves no cursor."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _json_escape(ord(c)) for c in text)
-
-
-def _json_escape(number: int) -> str:
-    if number < 0x10000:
-        return f"\\u{number:04x}"
-    number -= 0x10000
-    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.cli.output import human_size, human_time, long_time, printable, table
+from rkt.cli.output import escape_json, human_size, human_time, long_time, printable, table
+from rkt.schema import jsontext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DAY = 86400
 
@@ -106,3 +112,13 @@ def test_long_times_drop_trailing_zeros(monkeypatch: pytest.MonkeyPatch) -> None
 def test_sizes_have_one_decimal_below_ten(size: int, shown: str) -> None:
     """IEC units as image list shows them."""
     assert human_size(size) == shown
+
+
+@pytest.mark.parametrize("dump", [jsontext.dump, jsontext.dump_pretty])
+def test_json_moves_no_cursor(dump: Callable[[object], str]) -> None:
+    """Characters that are not printable are escapes in JSON, and mean the same (LG3)."""
+    text = dump({"text": "\x1b[1m\x9b\u202e\U000e0001\n\t \u00fc"})
+    escaped = escape_json(text)
+    assert all(line.isprintable() for line in escaped.replace("\t", "").split("\n"))
+    assert "\u00fc" in escaped
+    assert json.loads(escaped) == json.loads(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import pytest
 
 from rkt.errors import PodError
 from rkt.pod import lifecycle, log
-from rkt.schema import jsontext
 from rkt.stage1.common import log as stage1_log
 
 if TYPE_CHECKING:
@@ -165,15 +163,6 @@ def test_a_log_that_begins_later_is_followed(pod: Pod) -> None:
     following.turn()
     following.log.close()
     assert following.texts == [b"one", b"two"]
-
-
-def test_json_moves_no_cursor() -> None:
-    """Characters that are not printable are escapes in JSON, and mean the same (LG3)."""
-    text = jsontext.dump({"text": "\x1b[1m\x9b\u202e\U000e0001 \u00fc"})
-    escaped = log.escape_json(text)
-    assert escaped.isprintable()
-    assert "\u00fc" in escaped
-    assert json.loads(escaped) == json.loads(text)
 
 
 @pytest.mark.parametrize(
