@@ -10,6 +10,7 @@ from __future__ import annotations
 from rkt.cli.command import Flag
 from rkt.errors import UsageError, quoted
 from rkt.pod.request import AppRequest, MountRequest
+from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.values import ACIdentifier, ACName
 
 TYPE_CHECKING = False
@@ -103,6 +104,24 @@ APP_FLAGS = {
             help="signature file of the image, instead of the one beside it",
             metavar="FILE",
             completes="file",
+        ),
+        Flag(
+            name="stderr",
+            help="where the app's errors go: log (and console), null, or as stream or tty to rkt attach (and log)",
+            metavar="MODE",
+            choices=("log", "null", "stream", "tty"),
+        ),
+        Flag(
+            name="stdin",
+            help="what the app reads: null (nothing), or as stream or tty what rkt attach sends",
+            metavar="MODE",
+            choices=("null", "stream", "tty"),
+        ),
+        Flag(
+            name="stdout",
+            help="where the app's output goes: log (and console), null, or as stream or tty to rkt attach (and log)",
+            metavar="MODE",
+            choices=("log", "null", "stream", "tty"),
         ),
         Flag(
             name="supplementary-gids",
@@ -337,6 +356,11 @@ def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
     return put
 
 
+def _stream(app: dict[str, Any], field: str, text: str) -> None:
+    """Recorded as rkt records it, as an annotation of the app."""
+    app.setdefault("annotations", {})[ANNOTATION_STREAMS + field] = text
+
+
 def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
     from rkt.schema.shorthand import parse_seccomp
 
@@ -391,6 +415,7 @@ _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "readonly-rootfs": _boolean,
     "seccomp": _seccomp,
     "signature": _plain,
+    **dict.fromkeys(("stdin", "stdout", "stderr"), _stream),
     "supplementary-gids": _gids,
     "ulimit": _ulimit,
     "user": _plain,

@@ -37,6 +37,7 @@ COMMANDS = {
     "events": "events",
     "wait": "wait",
     "enter": "enter",
+    "attach": "attach",
     "pause": "pause",
     "unpause": "unpause",
     "stop": "stop",

@@ -26,6 +26,10 @@ def run(invocation: Invocation) -> int:
     take_prepared(pod)
     if options.interactive and len(status.read_summary(pod).apps) > 1:
         raise UsageError("interactive option only supports pods with one app")
+    if options.interactive:
+        from rkt.stage0.attach import check_interactive
+
+        check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to run prepared overlay-enabled pod: overlay not supported: {reason}")
     if status.has_ports(pod):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 #: Largest environment file, in bytes.
 MAX_ENVIRONMENT_FILE_BYTES = 4 << 20
+_EXPERIMENTS = "coreos.com/rkt/experiment/"
 
 
 def build_pod_manifest(
@@ -108,6 +109,8 @@ def build_pod_manifest(
     )
     if apps or not request.mutable:
         check_pod_manifest(pod, [image for _, _, image in images])
+    else:
+        _check_streams(pod)
     _check_text(pod)
     return pod
 
@@ -124,6 +127,7 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
     if not pod.apps:
         raise InvalidManifest("pod must contain at least one application")
     isolators.check_enforceable(pod.isolators, pod=True)
+    _check_streams(pod)
     ports: set[str] = set()
     for runtime_app, image in zip(pod.apps, images, strict=True):
         check_platform(image)
@@ -160,6 +164,26 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 f"no app has a port named {quoted(port.name)}",
                 hint=f"names of ports: {', '.join(sorted(ports))}" if ports else "",
             )
+
+
+def _check_streams(pod: PodManifest) -> None:
+    """The annotations that say where standard streams and logs go can be honoured.
+
+    Raises:
+        InvalidManifest: they cannot.
+    """
+    has_mode = any(name.startswith(_EXPERIMENTS) for name in pod.annotations)
+    if not has_mode and not any(appc.has_streams(app.annotations) for app in pod.apps):
+        return
+    from rkt.schema import streams
+
+    streams.parse_log_mode(pod.annotations)
+    for app in pod.apps:
+        try:
+            streams.parse_streams(app.annotations)
+            streams.parse_log_path(app.annotations)
+        except InvalidManifest as e:
+            raise InvalidManifest(f"app {quoted(app.name)}: {e.message}", hint=e.hint) from e
 
 
 def check_platform(image: ImageManifest) -> None:

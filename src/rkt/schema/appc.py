@@ -45,6 +45,9 @@ ANNOTATION_DOCKER_CMD = "appc.io/docker/cmd"
 ANNOTATION_DOCKER_STOP_SIGNAL = "appc.io/docker/stopsignal"
 #: JSON object by which it wants to be asked whether it is well, as its configuration has it.
 ANNOTATION_DOCKER_HEALTHCHECK = "appc.io/docker/healthcheck"
+#: Annotations of an app by which ``schema/streams.py`` knows where its standard streams and its log go.
+ANNOTATION_STREAMS = "coreos.com/rkt/stage2/"
+ANNOTATION_LOG_PATH = "coreos.com/rkt/experiment/kubernetes-log-path"
 #: Operating systems and processors that images may name.
 PLATFORMS = {
     "darwin": ("i386", "x86_64"),
@@ -693,6 +696,11 @@ def check_working_directory(text: str) -> None:
     """A working directory is absolute, or empty."""
     if text and text[0] != "/":
         raise InvalidManifest(f"workingDirectory must be an absolute path: {quoted(text)}")
+
+
+def has_streams(annotations: dict[str, str]) -> bool:
+    """Whether an app's annotations ask for anything but the usual standard streams and log."""
+    return any(name.startswith(ANNOTATION_STREAMS) or name == ANNOTATION_LOG_PATH for name in annotations)
 
 
 def is_variable_name(text: str) -> bool:

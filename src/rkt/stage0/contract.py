@@ -18,6 +18,7 @@ ANNOTATION_APP_ADD = ANNOTATION_PREFIX + "app/add"
 ANNOTATION_APP_START = ANNOTATION_PREFIX + "app/start"
 ANNOTATION_APP_STOP = ANNOTATION_PREFIX + "app/stop"
 ANNOTATION_APP_RM = ANNOTATION_PREFIX + "app/rm"
+ANNOTATION_ATTACH = ANNOTATION_PREFIX + "attach"
 ANNOTATION_INTERFACE_VERSION = ANNOTATION_PREFIX + "interface-version"
 #: Pod manifest annotation that says whether apps may be added and removed while the pod lives.
 ANNOTATION_MUTABLE = ANNOTATION_PREFIX + "mutable"
@@ -55,6 +56,8 @@ SHARED_VOLUMES = "sharedVolumes"
 IMAGE_VOLUMES = "imageVolumes"
 #: Listening socket of the pod's supervisor (SOCK_SEQPACKET, mode 0600), for stop and live changes.
 CONTROL_SOCKET = "control"
+#: Written by stage1: ``APP/endpoints`` and the sockets that ``rkt attach`` connects to, as ``iottymux`` of rkt had them.
+ENDPOINTS = "iottymux"
 
 #: Exit status of ``app/stop`` for an app that does not run.
 EXIT_APP_NOT_RUNNING = 5

@@ -363,6 +363,7 @@ def _remove_files(pod: Pod, name: str) -> None:
         files.remove_tree(roots.work_path(key, name), dir_fd=pod.fd)
     for path in (*volumes, f"{contract.LOGS}/{name}.log", f"{contract.LOGS}/{name}.log.1"):
         files.remove_tree(path, dir_fd=pod.fd)
+    files.remove_tree(f"{contract.ENDPOINTS}/{name}", dir_fd=pod.fd)
     files.remove_tree(f"appsinfo/{name}", dir_fd=pod.fd)
 
 

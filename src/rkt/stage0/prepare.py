@@ -154,6 +154,10 @@ def plan_pod(
     plan = _plan(request, choice, settings, store)
     if single_app and len(plan.apps) > 1:
         raise UsageError("interactive option only supports one image")
+    if single_app:
+        from rkt.stage0.attach import check_interactive
+
+        check_interactive(plan.manifest)
     if networks is not None and plan.has_ports:
         from rkt.stage0.ports import check_ports
 

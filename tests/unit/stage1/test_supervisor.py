@@ -23,6 +23,7 @@ class Shell:
     """Stands for ``Starting``: a script in a process of its own."""
 
     def __init__(self, script: str, stdin_fd: int) -> None:
+        self.streams = None
         self.stdout_fd, stdout_w = os.pipe()
         self.stderr_fd, stderr_w = os.pipe()
         self.pid = os.posix_spawn(

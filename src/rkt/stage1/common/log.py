@@ -42,7 +42,7 @@ class LogFile:
     def write(self, stream: bytes, data: bytes) -> None:
         """Append ``data`` of ``stdout`` or ``stderr``; an unfinished line waits for its rest."""
         data = self._partial[stream] + data
-        stamp = _timestamp()
+        stamp = timestamp()
         records = []
         *lines, rest = data.split(b"\n")
         for line in lines:
@@ -58,7 +58,7 @@ class LogFile:
 
     def finish(self) -> None:
         """Write unfinished lines and close."""
-        stamp = _timestamp()
+        stamp = timestamp()
         for stream, rest in self._partial.items():
             if rest:
                 self._append(b"%s %s F %s\n" % (stamp, stream, rest))
@@ -106,7 +106,8 @@ class LogFile:
                 os.close(fd)
 
 
-def _timestamp() -> bytes:
+def timestamp() -> bytes:
+    """Now, in RFC 3339 with nanoseconds."""
     now = time.time_ns()
     seconds = time.gmtime(now // 1_000_000_000)
     return b"%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*seconds[:6], now % 1_000_000_000)

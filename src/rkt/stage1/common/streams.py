@@ -42,6 +42,9 @@ class Outlet:
                 return
             try:
                 written = os.write(self.fd, self.pending[:_ATOMIC_BYTES])
+            except BlockingIOError:
+                # Of what is ours alone, such as a pseudo-terminal, which may take less than it says.
+                return
             except OSError:
                 # The reader is gone; the log goes on.
                 self.is_closed = True

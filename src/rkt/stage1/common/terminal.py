@@ -29,6 +29,8 @@ DEVPTS_SUPER_MAGIC = 0x1CD1
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _CHUNK_BYTES = 32 << 10
+#: ``struct winsize``: rows, columns, and the same in pixels.
+_WINSIZE = struct.Struct("HHHH")
 
 
 def open_pty(uid: int) -> tuple[int, int]:
@@ -54,10 +56,10 @@ def open_pty(uid: int) -> tuple[int, int]:
     return master, slave
 
 
-def take_terminal(slave: int) -> None:
-    """Make ``slave`` the controlling terminal and the standard streams of the calling session leader."""
+def take_terminal(slave: int, streams: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Make ``slave`` the controlling terminal and standard streams of the calling session leader."""
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    for stream in (0, 1, 2):
+    for stream in streams:
         os.dup2(slave, stream)
 
 
@@ -83,6 +85,25 @@ def copy_window_size(source: int, target: int) -> None:
         fcntl.ioctl(target, termios.TIOCSWINSZ, fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
     except OSError:
         pass
+
+
+def window_size(fd: int) -> tuple[int, int]:
+    """(rows, columns) of a terminal.
+
+    Raises:
+        OSError: it is none.
+    """
+    rows, columns, _, _ = _WINSIZE.unpack(fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(_WINSIZE.size)))
+    return rows, columns
+
+
+def set_window_size(fd: int, rows: int, columns: int) -> None:
+    """Give a terminal its size; its foreground processes are told (SIGWINCH) even if it is what it was.
+
+    The kernel tells them of a change only. So the first of two changes is of a member that is not used.
+    """
+    for unused in (1, 0):
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, _WINSIZE.pack(rows, columns, unused, 0))
 
 
 class RawTerminal:
@@ -115,7 +136,10 @@ class RawTerminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+        try:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+        except termios.error:
+            pass  # the terminal is gone
 
 
 def relay(pairs: list[tuple[int, int]], done_fd: int, *, window: tuple[int, int] | None = None) -> None:

@@ -36,6 +36,10 @@ def main() -> int:
             from rkt.stage1.ns.gc import main as gc
 
             return gc(arguments)
+        if entrypoint == "attach":
+            from rkt.stage1.ns.attach import main as attach
+
+            return attach(arguments)
         if entrypoint.startswith("app-"):
             from rkt.stage1.ns.app import main as app
 

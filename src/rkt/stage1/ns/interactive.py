@@ -72,6 +72,8 @@ class Interactive:
         if master is None:
             raise Stage1Error("the app has no terminal")
         self.master = master
+        # An app that does not read must not stop the supervisor.
+        os.set_blocking(master, False)
         self.input = Outlet(master)
         self.resize()
         self._raw.__enter__()

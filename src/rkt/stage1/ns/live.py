@@ -160,6 +160,8 @@ class LiveSupervisor(Supervisor):
             except BlockingIOError:
                 os.close(fd)
                 del app.outlets[fd]
+        if app.streams is not None:
+            app.streams.finish(app)
         app.log.finish()
         app.launch.cgroup.remove()
         self._apps.remove(app)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
+    from rkt.stage1.ns.app_streams import AppStreams
     from rkt.stage1.ns.volumes import Volume
 
 #: Directory of the engine's own files for a pod, a small read-only tmpfs that no app can reach except by binds.
@@ -45,6 +46,7 @@ class AppPlan(Record):
     Attributes:
         root_fd, joiner: closed by whoever forked.
         cgroup_fd: version 2 cgroup to be born in, -1 for the caller's.
+        streams: its standard streams, where they are not the usual ones.
     """
 
     name: str
@@ -53,6 +55,7 @@ class AppPlan(Record):
     cgroup_fd: int
     steps: list[steps.Step]
     execute: ExecPlan
+    streams: AppStreams | None = None
 
     def release(self) -> None:
         """Close what the plan holds; after the fork, or when there will be none."""

@@ -12,7 +12,7 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, mount
-from rkt.schema import jsontext
+from rkt.schema import appc, jsontext
 from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
@@ -186,7 +186,7 @@ def _start_apps(
     is_unified: bool,
 ) -> None:
     """Plan every app, then start them all."""
-    make_plan = _plan_maker(arguments, volumes, terminal, users, is_unified=is_unified)
+    make_plan = _plan_maker(pod, arguments, volumes, terminal, users, is_unified=is_unified)
 
     def make_group(app: PodApp) -> cgroup.Group:
         # Where no app has devices of its own the pod's policy will do.
@@ -219,7 +219,7 @@ def _launch_alone(
         limits.make_room(groups, pod, devices or ())
         group = limits.create_app_group(groups, pod, app, _say, devices=devices)
         return Launch(
-            app, group, _plan_maker(arguments, volumes, None, users, is_unified=is_unified)
+            app, group, _plan_maker(pod, arguments, volumes, None, users, is_unified=is_unified)
         ), volumes
     except BaseException:
         volumes.close()
@@ -229,6 +229,7 @@ def _launch_alone(
 
 
 def _plan_maker(
+    pod: LoadedPod,
     arguments: RunArguments,
     volumes: Volumes,
     terminal: Interactive | None,
@@ -254,6 +255,12 @@ def _plan_maker(
             plan.steps.append(terminal.step(plan.execute.uid))
             # Of the operator's variables, the one that describes the terminal.
             plan.execute.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
+        if not handler and appc.has_streams(app.runtime.annotations):
+            from rkt.stage1.ns.app_streams import AppStreams
+
+            uid = plan.execute.uid
+            owner = uid if users is None else users.ids.outside(uid)
+            plan = AppStreams(pod, app, uid, owner, terminal).add_to(plan)
         if arguments.debug:
             for step in plan.steps:
                 _say(f"{app.name}: {step.describe()}")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from rkt.stage1.ns.app_streams import AppStreams
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.isolation import PodNamespaces
@@ -58,6 +59,7 @@ class App:
         is_running: whether something of it runs or is due to.
         status: the app's exit status.
         outlets: read end of a pipe -> (stream name, marker of lines, where it goes).
+        streams: its standard streams, where they are not the usual ones.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class App:
         "pidfd",
         "stage",
         "status",
+        "streams",
     )
 
     def __init__(self, launch: Launch) -> None:
@@ -83,15 +86,23 @@ class App:
         self.is_running = True
         self.log = LogFile(f"{contract.LOGS}/{self.name}.log")
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
+        self.streams: AppStreams | None = None
 
 
 class Starting:
     """A process of an app between fork and exec."""
 
-    __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd")
+    __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd", "streams")
 
     def __init__(self, plan: AppPlan, stdin_fd: int) -> None:
         self.plan = plan
+        self.streams = plan.streams
+        if self.streams is not None:
+            try:
+                stdin_fd = self.streams.open(stdin_fd)
+            except BaseException:
+                plan.release()
+                raise
         self.error_fd, error_w = os.pipe()
         self.stdout_fd, stdout_w = os.pipe()
         self.stderr_fd, stderr_w = os.pipe()
@@ -101,10 +112,14 @@ class Starting:
                 _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
         except BaseException:
             self._close(self.error_fd, self.stdout_fd, self.stderr_fd)
+            if self.streams is not None:
+                self.streams.close()
             raise
         finally:
             self._close(error_w, stdout_w, stderr_w)
             plan.release()
+            if self.streams is not None:
+                self.streams.opened()
 
     def wait(self) -> None:
         """Return when the program has been executed.
@@ -119,6 +134,8 @@ class Starting:
         if report:
             os.waitpid(self.pid, 0)
             self._close(self.pidfd, self.stdout_fd, self.stderr_fd)
+            if self.streams is not None:
+                self.streams.close()
             raise Stage1Error(f"app {self.plan.name!r}: {report.decode(errors='replace')}")
 
     @staticmethod
@@ -277,6 +294,9 @@ class Supervisor:
             if self._interactive is not None:
                 self._interactive.connect()
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
+        if starting.streams is not None:
+            outputs = {"stdout": starting.stdout_fd, "stderr": starting.stderr_fd}
+            starting.streams.connect(app, outputs, self._outlets)
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
@@ -313,6 +333,8 @@ class Supervisor:
         for outlet in self._outlets:
             outlet.flush(int(_DRAIN_SECONDS * 1000))
         for app in self._apps:
+            if app.streams is not None:
+                app.streams.finish(app)
             app.log.finish()
         if self._interactive is not None:
             self._interactive.restore()
@@ -343,6 +365,8 @@ class Supervisor:
             for fd, (_, _, outlet) in app.outlets.items():
                 if not outlet.is_full:
                     readers[fd] = lambda a=app, f=fd: self._carry(a, f)  # type: ignore[misc]
+            if app.streams is not None:
+                app.streams.watch(app, readers, outlets)
         writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
         poll = select.poll()
         for fd in {*readers, *writers}:
@@ -513,11 +537,24 @@ class Supervisor:
             self._clients.pop(client.fileno(), None)
             client.close()
 
-    def _answer(self, _client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
         """Answer to a request other than stop; ``None`` when it is given later."""
-        if str(message.get("op")).startswith("app-"):
+        operation = str(message.get("op"))
+        if operation.startswith("attach-"):
+            return self._attached(client, message)
+        if operation.startswith("app-"):
             return {"ok": False, "error": "immutable pod"}
         return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
+
+    def _attached(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any]:
+        """Answer to ``rkt attach``."""
+        name = message.get("app")
+        app = next((app for app in self._apps if app.name == name and app.is_running), None)
+        if app is None:
+            return {"ok": False, "error": f"app {name!r} is not running"}
+        if app.streams is None:
+            return {"ok": True, "pid": app.pid, "targets": []}
+        return app.streams.answer(client, message, app)
 
 
 def _record_pid(app: App) -> None:
