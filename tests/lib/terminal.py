@@ -59,12 +59,12 @@ class Operator:
         deadline = time.monotonic() + seconds * SLOWNESS
         while text.encode() not in self.shown:
             left = deadline - time.monotonic()
-            assert left > 0, f"{text!r} never came: {self.shown!r}"
+            assert left > 0, f"{text!r} never came: {self.shown[-2000:]!r}"
             if select.select([self.master], [], [], left)[0]:
                 try:
                     self.shown += os.read(self.master, 4096)
                 except OSError:
-                    raise AssertionError(f"ended without {text!r}: {self.shown!r}") from None
+                    raise AssertionError(f"ended without {text!r}: {self.shown[-2000:]!r}") from None
 
     def is_raw(self) -> bool:
         """Whether keys go to the command as they are."""
