@@ -173,3 +173,14 @@ def test_a_pod_can_be_stopped_while_a_handler_runs(rkt: Rkt, images: Images) -> 
     assert process.wait(8) == 0
     assert process.stdout_text.splitlines() == ["pre", "post"]
     assert "the post-stop handler ended with status 137" in process.stderr_text
+
+
+def test_an_app_with_a_pre_start_handler_can_be_entered(rkt: Rkt, images: Images) -> None:
+    """What the handler left running is gone when the app runs, and a command that enters the app is not taken for it."""
+    image = handlers(images, "entered", pre="sleep 400 & exit 0")
+    process = rkt.popen("run", INSECURE, image, "--", "-c", "sleep 300 & wait")
+    uuid = rkt.wait_for_pod()
+    shown = wait_for(lambda: rkt.run("enter", uuid, "/bin/ps").lines or None, "an entrance")
+    assert not any("sleep 400" in line for line in shown)
+    rkt.run("stop", uuid, check=0)
+    process.wait(20)

@@ -95,6 +95,11 @@ APP_FLAGS = {
             metavar="true|false",
         ),
         Flag(
+            name="restart",
+            help="when to start the app again: no, on-failure[:N] (at most N times), always",
+            metavar="POLICY",
+        ),
+        Flag(
             name="seccomp",
             help="system calls to retain or to remove, with the error for the others",
             metavar="mode=retain|remove[,errno=E],CALL…",
@@ -368,6 +373,17 @@ def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
     app[field] = text
 
 
+def _restart(app: dict[str, Any], field: str, text: str) -> None:
+    from rkt.errors import InvalidManifest
+    from rkt.schema.restart import parse_policy
+
+    try:
+        parse_policy(text)
+    except InvalidManifest as e:
+        raise UsageError(f"invalid value in --restart flag: {e.message}", hint=e.hint) from e
+    app[field] = text
+
+
 def _ulimit(app: dict[str, Any], _field: str, text: str) -> None:
     from rkt.schema.limits import parse_ulimit
 
@@ -413,6 +429,7 @@ _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     "oom-score-adj": _integer(-1000, 1000),
     "pids-limit": _integer(1, 4194304),
     "readonly-rootfs": _boolean,
+    "restart": _restart,
     "seccomp": _seccomp,
     "signature": _plain,
     **dict.fromkeys(("stdin", "stdout", "stderr"), _stream),

@@ -59,7 +59,7 @@ COMMAND = Command(
     summary="print the state of an app",
     usage="UUID --app=APP",
     description=(
-        "Prints key=value lines of what has a value: name, state, exit_code, image_id, created_at, started_at, "
+        "Prints key=value lines of what has a value: name, state, exit_code, oom_kills, restart_policy, restarts, last_exit_code, image_id, created_at, started_at, "
         "finished_at, mounts, user_annotations, user_labels."
     ),
     run=run,

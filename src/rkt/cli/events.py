@@ -53,6 +53,8 @@ def _print(found: list[Event], *, as_json: bool) -> None:
             words.append(f"app={event.app}")
         if event.status is not None:
             words.append(f"status={event.status}")
+        if event.restarts is not None:
+            words.append(f"restarts={event.restarts}")
         write(" ".join(words) + "\n")
 
 

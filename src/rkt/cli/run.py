@@ -6,6 +6,7 @@ from __future__ import annotations
 from rkt.cli.app_args import ALL_APP_FLAGS
 from rkt.cli.command import Command, Flag
 from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options, tell_default_network
+from rkt.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def run(invocation: Invocation) -> int:
     request = pod_request(invocation)
     choice = choose(invocation.values)
     options = run_options(invocation)
+    if options.interactive and any(app.restart not in {None, "no"} for app in request.apps):
+        raise UsageError("--interactive and --restart exclude each other")
     pod = prepare(
         request,
         choice,

@@ -78,7 +78,9 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
         codes = status.exit_codes(pod, [app.name for app in glance.apps])
         lines += [(f"app-{app}", str(code)) for app, (code, _) in codes.items()]
     kills = {app.name: status.oom_kills(pod, app.name) for app in glance.apps}
-    return lines + [(f"oom-kills-{app}", str(count)) for app, count in kills.items() if count]
+    lines += [(f"oom-kills-{app}", str(count)) for app, count in kills.items() if count]
+    starts = {app.name: status.restarts(pod, app.name)[0] for app in glance.apps}
+    return lines + [(f"restarts-{app}", str(count)) for app, count in starts.items() if count]
 
 
 COMMAND = Command(
@@ -88,7 +90,8 @@ COMMAND = Command(
     description=(
         "Prints key=value lines: state, times, process id, and once the pod is over the exit status of each app as "
         "app-NAME. Protections that are off for the pod are shown as insecure-options, a pod that is frozen has "
-        "paused=true, processes that the kernel killed for want of memory are counted as oom-kills-NAME.\n\n"
+        "paused=true, processes that the kernel killed for want of memory are counted as oom-kills-NAME, "
+        "and how often an app was started again as restarts-NAME.\n\n"
         "A pod whose rkt process was killed, by SIGKILL or with the host, is over and has killed=true; apps that ran "
         "then have no exit status."
     ),

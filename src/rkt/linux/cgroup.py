@@ -516,17 +516,30 @@ class Group:
                         raise
         return found
 
-    def kill(self, timeout_seconds: float = 10.0) -> bool:
+    def kill(self, timeout_seconds: float = 10.0, *, again: bool = False) -> bool:
         """Kill every process in the group and below, but not the caller; False when some are left at the end.
-
-        The group can be used again then.
 
         Version 2's ``cgroup.kill`` is atomic. Without it, new processes are forbidden by the pids controller, then
         members are killed until there are none.
+
+        Args:
+            timeout_seconds: how long to wait for their end.
+            again: the group is to be used again. What is born by ``clone3`` in a group that ``cgroup.kill`` has seen is
+                killed too: Linux 6.14 compares the group's count of kills with that of the parent's group
+                (cgroup_css_set_fork). So the group is frozen instead, and members are killed.
         """
         unified = self.unified_directory
+        if again and not self.pids():
+            return True
         if unified is not None:
-            _write_if_there(f"{unified}/cgroup.kill", b"1")
+            _write_if_there(f"{unified}/{'cgroup.freeze' if again else 'cgroup.kill'}", b"1")
+        try:
+            return self._kill_all(timeout_seconds)
+        finally:
+            if unified is not None and again:
+                _write_if_there(f"{unified}/cgroup.freeze", b"0")
+
+    def _kill_all(self, timeout_seconds: float) -> bool:
         deadline = time.monotonic() + timeout_seconds
         pause = 0.0005
         pids = None
@@ -539,7 +552,8 @@ class Group:
                 _write(f"{pids[1]}/pids.max", b"0")
             for pid in left:
                 self._kill_one(pid)
-            self.thaw()
+            if (freezer := self.freezer) is not None and freezer[0] == 1:
+                self.thaw()
             if time.monotonic() > deadline:
                 return False
             time.sleep(pause)

@@ -8,6 +8,7 @@ event          holds when                                                   its 
 ``prepared``   it stands in ``prepared``                                    when it was moved there
 ``started``    ``pid`` is there                                             ``pid``
 ``oom``        ``appsinfo/APP/oom-kills`` is there                          that file
+``restarting`` ``appsinfo/APP/restarts`` is there                           that file
 ``app-exited`` the app left a status                                        the status
 ``exited``     it ran, and nobody holds the lock                            the last status, else the directory
 ``marked``     it stands in ``exited-garbage`` or ``garbage``               when it was moved there
@@ -40,12 +41,13 @@ CREATED = "created"
 PREPARED = "prepared"
 STARTED = "started"
 OOM = "oom"
+RESTARTING = "restarting"
 APP_EXITED = "app-exited"
 EXITED = "exited"
 MARKED = "marked"
 REMOVED = "removed"
 #: In the order in which they happen.
-KINDS = (CREATED, PREPARED, STARTED, OOM, APP_EXITED, EXITED, MARKED, REMOVED)
+KINDS = (CREATED, PREPARED, STARTED, OOM, RESTARTING, APP_EXITED, EXITED, MARKED, REMOVED)
 _PLACES = tuple(place for place in lifecycle.PLACES if place != lifecycle.EMBRYO)
 #: A supervisor that is killed changes no file; its lock is looked at this often.
 _LOOK_SECONDS = 1.0
@@ -69,8 +71,9 @@ class Event(Record):
         time_ns: since the epoch.
         kind: one of ``KINDS``.
         uuid, name: of the pod.
-        app: of ``app-exited`` and ``oom``.
+        app: of ``app-exited``, ``restarting`` and ``oom``.
         status: exit status of the app or the pod; ``None`` where there is none.
+        restarts: of ``restarting``, how often the app was started again with this time.
     """
 
     time_ns: int
@@ -79,6 +82,7 @@ class Event(Record):
     name: str = ""
     app: str = ""
     status: int | None = None
+    restarts: int | None = None
 
 
 class Bell:
@@ -167,6 +171,12 @@ def _watch_pod(bell: Bell, path: str) -> None:
     if path:
         bell.watch(path)
         bell.watch(f"{path}/{_status_of(path)}")
+        try:
+            apps = os.listdir(f"{path}/appsinfo")
+        except FileNotFoundError:
+            return  # it is being removed
+        for app in apps:
+            bell.watch(f"{path}/appsinfo/{app}")
 
 
 def _status_of(path: str) -> str:
@@ -187,7 +197,7 @@ def _order(event: Event) -> tuple[int, int]:
 
 def _key(event: Event) -> tuple[str, str, str, int]:
     """What makes an event another one: an app that runs again ends again."""
-    again = event.time_ns if event.kind in {STARTED, APP_EXITED, OOM} else 0
+    again = event.time_ns if event.kind in {STARTED, APP_EXITED, OOM, RESTARTING} else 0
     return event.uuid, event.kind, event.app, again
 
 
@@ -214,6 +224,12 @@ def _events(pod: Pod) -> list[Event]:
     if started_ns:
         found.append(Event(time_ns=started_ns, kind=STARTED, uuid=uuid, name=name))
     codes = status.exit_codes(pod, [app.name for app in glance.apps])
+    for each in glance.apps:
+        count, code = status.restarts(pod, each.name)
+        if count:
+            time_ns = status.mtime_ns(pod, f"appsinfo/{each.name}/{contract.RESTARTS}")
+            event = Event(time_ns=time_ns, kind=RESTARTING, uuid=uuid, name=name, app=each.name, status=code)
+            found.append(event.replace(restarts=count))
     for app, (code, time_ns) in codes.items():
         killed_ns = status.mtime_ns(pod, f"appsinfo/{app}/{contract.OOM_KILLS}")
         if killed_ns:
@@ -238,4 +254,6 @@ def to_json(event: Event) -> dict[str, object]:
         members["app"] = event.app
     if event.status is not None:
         members["status"] = event.status
+    if event.restarts is not None:
+        members["restarts"] = event.restarts
     return members

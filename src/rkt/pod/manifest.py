@@ -14,7 +14,7 @@ from rkt.schema.appc import App, ImageManifest, Mount, PodManifest, RuntimeApp
 from rkt.schema.isolators import Isolator
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
-from rkt.stage0.contract import ANNOTATION_MUTABLE
+from rkt.stage0.contract import ANNOTATION_MUTABLE, ANNOTATION_RESTART
 from rkt.values import ACName
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def build_pod_manifest(
                 app=app.replace(environment=environment),
                 readonly_rootfs=bool(flags.readonly_rootfs),
                 mounts=_mounts((*flags.mounts, *request.mounts), declared, added=request.mutable),
-                annotations=dict(flags.annotations),
+                annotations=_annotations(flags),
             )
         )
     bounds: list[Isolator] = []
@@ -152,6 +152,7 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 isolators.check_enforceable(app.isolators, pod=False)
             else:
                 isolators.check_amounts(app.isolators)
+            _check_restart(runtime_app)
             # Of an image's own isolators only those count that confine; stage1 leaves the others out.
             own = app if runtime_app.app is not None else appc.tightened_app(app, _narrow_syscalls)[0]
             check_confinement(own.isolators)
@@ -249,6 +250,20 @@ def read_environment_files(paths: Iterable[str]) -> dict[str, str]:
                 raise UsageError(f"environment variable {quoted(name)} already set (file {quoted(path)})")
             environment[name] = value
     return environment
+
+
+def _annotations(flags: AppRequest) -> dict[str, str]:
+    if flags.restart is None:
+        return dict(flags.annotations)
+    return {**flags.annotations, ANNOTATION_RESTART: flags.restart}
+
+
+def _check_restart(app: RuntimeApp) -> None:
+    policy = app.annotations.get(ANNOTATION_RESTART)
+    if policy is not None:
+        from rkt.schema.restart import parse_policy
+
+        parse_policy(policy)
 
 
 def _app_name(flags: AppRequest, image: ImageManifest) -> ACName:

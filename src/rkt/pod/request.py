@@ -24,6 +24,7 @@ class AppRequest(Record):
     Attributes:
         reference: the image as typed.
         args: words after ``--``; ``None`` without ``--``.
+        restart: the policy as typed.
         seccomp: the value of ``--seccomp`` as typed.
         memory, cpu: quantities as typed.
         ulimits, device_rates: values of ``--ulimit``, and of ``--device-KIND`` with the kind, as typed.
@@ -58,6 +59,7 @@ class AppRequest(Record):
     cpuset_cpus: str | None = None
     io_weight: int | None = None
     device_rates: list[tuple[str, str]] = []
+    restart: str | None = None
 
     @property
     def has_limits(self) -> bool:

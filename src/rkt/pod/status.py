@@ -50,6 +50,7 @@ class AppDetails(Record):
 
     Attributes:
         state: ``unknown``, ``created``, ``running`` or ``exited``.
+        restarts: how often it was started again; ``last_exit_code``: how it had ended before.
         exit_code: ``None`` while there is none.
         created_ns, started_ns, finished_ns: since the epoch, 0 for unknown.
     """
@@ -62,6 +63,9 @@ class AppDetails(Record):
     finished_ns: int = 0
     exit_code: int | None = None
     oom_kills: int = 0
+    restart_policy: str = ""
+    restarts: int = 0
+    last_exit_code: int = 0
     mounts: list[dict[str, Any]] = []
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
@@ -238,6 +242,12 @@ def oom_kills(pod: Pod, app: str) -> int:
     return int(text) if text and text.isdecimal() else 0
 
 
+def restarts(pod: Pod, app: str) -> tuple[int, int]:
+    """How often an app was started again by its policy, and with which status it had ended before that."""
+    words = (pod.read_text(f"appsinfo/{app}/{contract.RESTARTS}") or "").split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 and "".join(words).isdecimal() else (0, 0)
+
+
 def insecure_words(pod: Pod) -> list[str]:
     """Protections that are off for this pod."""
     text = pod.read_text(INSECURE_OPTIONS)
@@ -390,6 +400,8 @@ def _app_details(
         state = _state_from_pod(pod)
     if exited is not None:
         state = "exited"
+    annotations = {each.get("name"): each.get("value") for each in members.get("annotations") or []}
+    count, last_code = restarts(pod, app.name)
     finished = exited[1] if exited is not None else marked_ns(pod) if state == "exited" else 0
     return AppDetails(
         name=app.name,
@@ -400,6 +412,9 @@ def _app_details(
         finished_ns=finished,
         exit_code=None if exited is None else exited[0],
         oom_kills=oom_kills(pod, app.name),
+        restart_policy=str(annotations.get(contract.ANNOTATION_RESTART, "")),
+        restarts=count,
+        last_exit_code=last_code,
         mounts=[
             _mount(mount, volumes.get(mount.get("volume")) or {}) for mount in members.get("mounts") or []
         ],
@@ -465,6 +480,10 @@ def app_json(app: AppDetails) -> dict[str, Any]:
         members["exit_code"] = app.exit_code
     if app.oom_kills:
         members["oom_kills"] = app.oom_kills
+    if app.restart_policy:
+        members["restart_policy"] = app.restart_policy
+    if app.restarts:
+        members.update(restarts=app.restarts, last_exit_code=app.last_exit_code)
     members["image_id"] = app.image_id
     collections = {
         "mounts": app.mounts,

@@ -23,6 +23,11 @@ ANNOTATION_INTERFACE_VERSION = ANNOTATION_PREFIX + "interface-version"
 #: Pod manifest annotation that says whether apps may be added and removed while the pod lives.
 ANNOTATION_MUTABLE = ANNOTATION_PREFIX + "mutable"
 
+#: App annotation: when the app is started again, as ``schema/restart.py`` reads it. A stage1 that does so has an annotation
+#: of the second name.
+ANNOTATION_RESTART = "coreos.com/rkt/restart-policy"
+ANNOTATION_RESTARTS = ANNOTATION_PREFIX + "restart-policy"
+
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"
 #: Environment of the ``app/…`` entrypoints: the ``enter`` program, and the process to hand to it.
@@ -46,6 +51,8 @@ PPID = "ppid"
 SUBCGROUP = "subcgroup"
 #: Of ``appsinfo/APP``, written by stage1: how many processes of the app were killed for want of memory.
 OOM_KILLS = "oom-kills"
+#: Of ``appsinfo/APP``, written by stage1: how often the app was started again, and with which status it had ended.
+RESTARTS = "restarts"
 #: Exists while ``rkt pause`` wants the pod's processes frozen; only the kernel knows whether they are.
 PAUSED = "paused"
 #: Written by stage1: one log file per app, CRI format, ``logs/APP.log``. Not reachable from the pod.

@@ -55,6 +55,10 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
     _check_running(pod)
     store = Store(settings.data_dir)
     added = _plan(settings, pod, request, store)
+    if contract.ANNOTATION_RESTART in added.runtime.annotations:
+        from rkt.stage0.prepare import check_restarts
+
+        check_restarts([added.runtime], read_program(pod))
     app = added.app
     with _lock(pod):
         manifest = _manifest(pod)

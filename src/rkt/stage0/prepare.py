@@ -29,13 +29,13 @@ from rkt.values import is_image_hash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rkt.config.settings import Settings
     from rkt.linux.userns import IdRange
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest, PodRequest
-    from rkt.schema.appc import ImageManifest, PodManifest
+    from rkt.schema.appc import ImageManifest, PodManifest, RuntimeApp
     from rkt.stage0.image_volumes import ImageVolume
     from rkt.stage0.stage1 import Choice
     from rkt.store.record import ImageRecord
@@ -209,6 +209,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
 
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
+    check_restarts(manifest.apps, program)
     return Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
@@ -221,6 +222,22 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
         volumes=volumes,
         notices=notices,
     )
+
+
+def check_restarts(apps: Sequence[RuntimeApp], program: Program) -> None:
+    """Refuse restart policies that a stage1 would not know of.
+
+    Raises:
+        Stage1Error: it does not.
+    """
+    if program.has(contract.ANNOTATION_RESTARTS):
+        return
+    for app in apps:
+        if app.annotations.get(contract.ANNOTATION_RESTART, "no") != "no":
+            raise Stage1Error(
+                f"app {app.name!r} has a restart policy, which {program.name} does not know",
+                hint="leave --restart out",
+            )
 
 
 def from_images(

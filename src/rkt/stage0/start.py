@@ -48,7 +48,7 @@ _OF_A_RUN = (
     "netns",
     "net",
 )
-_OF_AN_APP = ("pid", contract.OOM_KILLS)
+_OF_AN_APP = ("pid", contract.OOM_KILLS, contract.RESTARTS)
 
 
 def start(settings: Settings, pod: Pod, *, interactive: bool) -> NoReturn:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from rkt.stage1.ns import restart
 from rkt.stage1.ns import supervisor as module
+from rkt.stage1.ns.restart import Restarts
 from rkt.stage1.ns.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -44,13 +46,14 @@ class Shell:
 class Script:
     """Stands for ``Launch``: scripts by stage."""
 
-    def __init__(self, name: str, **scripts: str) -> None:
+    def __init__(self, name: str, *, restart: str = "", **scripts: str) -> None:
         self.name = name
         self._scripts = {stage.replace("_", "-").replace("main", ""): text for stage, text in scripts.items()}
         self.first = "pre-start" if "pre-start" in self._scripts else ""
         self.has_post_stop = "post-stop" in self._scripts
+        self.restarts = Restarts(name, restart) if restart else None
         self.cgroup = SimpleNamespace(
-            kill=lambda: True,
+            kill=lambda **_: True,
             out_of_memory_kills=lambda: ("", 0),
             memory_limit=lambda: None,
             unified_directory=None,
@@ -171,3 +174,88 @@ def test_a_failed_pre_start_handler_stops_the_others(pod: Pod) -> None:
     assert (pod.status("a"), pod.status("b")) == (9, 0)
     assert "so the app is not started" in pod.said[0]
     assert pod.said[1] == "app 'a' exited with status 9, stopping the pod"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apps are started again sooner."""
+    monkeypatch.setattr(restart, "FIRST_DELAY", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("policy", "main", "runs", "status"),
+    [
+        ("no", "echo x; exit 3", 1, 3),
+        ("on-failure", "echo x; exit 0", 1, 0),
+        ("on-failure:2", "echo x; exit 3", 3, 3),
+        ("on-failure", "echo x; [ $(ls -A . | grep -c mark) -lt 3 ] || exit 0; : > mark$$; exit 4", 4, 0),
+        ("on-failure:1", "echo x; kill -KILL $$", 2, 137),
+    ],
+)
+def test_restart_policies(pod: Pod, policy: str, main: str, runs: int, status: int) -> None:
+    """An app is started again as often as its policy says, and the pod has the status of its last run."""
+    assert pod.run(Script("a", restart=policy, main=main)) == status
+    assert pod.written("a") == ["x"] * runs
+    assert pod.status("a") == status
+    record = pod.path / "appsinfo" / "a" / "restarts"
+    assert (record.read_text().split()[0] if record.exists() else "0") == str(runs - 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failure_that_is_mended_takes_nobody_down(pod: Pod) -> None:
+    """As long as an app is to run again the others go on; when its policy gives up they are stopped."""
+    third = "[ $(cut -c1 appsinfo/a/restarts || echo 0) != 2 ]"
+    scripts = (
+        Script("a", restart="on-failure:2", main=f"{third} || until [ -e all ]; do sleep 0.01; done; exit 6"),
+        Script("b", main="until grep -q ^2 appsinfo/a/restarts; do sleep 0.01; done; : > all; exec sleep 60"),
+    )
+    assert pod.run(*scripts) == 6
+    assert (pod.path / "all").exists()
+    assert (pod.status("a"), pod.status("b")) == (6, 0)
+    assert pod.said == ["app 'a' exited with status 6, stopping the pod"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_handlers_run_around_each_start(pod: Pod) -> None:
+    """Every start has its pre-start handler, every end its post-stop handler, and a failed pre-start handler is one more failure."""
+    script = Script(
+        "a",
+        restart="on-failure:2",
+        pre_start="echo 1; echo >> starts; [ $(wc -l < starts) != 2 ]",
+        main="echo 2; exit 7",
+        post_stop="echo 3",
+    )
+    assert pod.run(script) == 7
+    assert pod.written("a") == ["1", "2", "3", "1", "3", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("when", ["waiting", "running"])
+def test_a_stop_stops_it(pod: Pod, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Told to stop, the pod does not start an app again, whether it waits for that or runs; it has the status of its last end."""
+    monkeypatch.setattr(restart, "FIRST_DELAY", 0.01 if when == "running" else 60.0)
+    main = {
+        "waiting": f"echo x; ( until [ -e appsinfo/a/restarts ]; do sleep 0.01; done; kill -TERM {os.getpid()} ) & exit 5",
+        "running": f"trap 'exit 5' TERM; echo x; kill -TERM {os.getpid()}; sleep 60 & wait",
+    }[when]
+    assert pod.run(Script("a", restart="always", main=main)) == 5
+    assert pod.written("a") == ["x"]
+    assert pod.status("a") == 5
+
+
+def test_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause doubles from a tenth of a second to a minute, and begins anew after a run of ten seconds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "appsinfo" / "a").mkdir(parents=True)
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    each = Restarts("a", "always")
+    pauses = []
+    for number in range(14):
+        clock[0] += 10.0 if number == 12 else 9.9
+        assert each.plan(number % 2)
+        pauses.append(round(each.at - clock[0], 1))
+        clock[0] = each.at
+        each.begin()
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0, 0.1, 0.2]
+    assert (tmp_path / "appsinfo/a/restarts").read_text() == "14 1\n"

@@ -8,6 +8,8 @@ one when its turn comes, because a plan holds the volumes' mounts.
 
 from __future__ import annotations
 
+from rkt.stage0 import contract
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Group
     from rkt.stage1.common.pod import PodApp
     from rkt.stage1.ns.plan import AppPlan
+    from rkt.stage1.ns.restart import Restarts
 
     class PlanMaker(Protocol):
         """What ``Launch`` is given."""
@@ -36,9 +39,20 @@ class Launch:
         cgroup: the app's.
         first: ``PRE_START`` or ``MAIN``.
         has_post_stop: whether something is due when the app has ended.
+        restarts: of an app that may be started again, else ``None``.
     """
 
-    __slots__ = ("_app", "_make_plan", "_plans", "cgroup", "first", "has_post_stop", "name")
+    __slots__ = (
+        "_app",
+        "_is_fresh",
+        "_make_plan",
+        "_plans",
+        "cgroup",
+        "first",
+        "has_post_stop",
+        "name",
+        "restarts",
+    )
 
     def __init__(self, app: PodApp, cgroup: Group, make_plan: PlanMaker) -> None:
         self.name = app.name
@@ -47,6 +61,14 @@ class Launch:
         self._make_plan = make_plan
         self.first = PRE_START if PRE_START in app.app.event_handlers else MAIN
         self.has_post_stop = POST_STOP in app.app.event_handlers
+        self.restarts: Restarts | None = None
+        policy = app.runtime.annotations.get(contract.ANNOTATION_RESTART)
+        if policy is not None:
+            from rkt.stage1.ns.restart import Restarts
+
+            self.restarts = Restarts(app.name, policy)
+        #: Nothing of the app has run in its cgroup.
+        self._is_fresh = True
         self._plans = {self.first: self._make(self.first)}
         if self.first != MAIN:
             try:
@@ -54,6 +76,12 @@ class Launch:
             except BaseException:
                 self.release()
                 raise
+        self._is_fresh = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something may have to be planned once the app has started."""
+        return self.has_post_stop or self.restarts is not None
 
     def plan(self, stage: str) -> AppPlan:
         """The plan of one stage; ask once."""
@@ -68,4 +96,6 @@ class Launch:
         self._plans.clear()
 
     def _make(self, stage: str) -> AppPlan:
-        return self._make_plan(self._app, self.cgroup, handler=stage, is_first=stage == self.first)
+        return self._make_plan(
+            self._app, self.cgroup, handler=stage, is_first=self._is_fresh and stage == self.first
+        )

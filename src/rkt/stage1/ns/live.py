@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.launch import Launch
+    from rkt.stage1.ns.restart import Restarts
     from rkt.stage1.ns.volumes import Volumes
 
 _TERMINATED = 128 + _signal.SIGTERM
@@ -104,6 +105,9 @@ class LiveSupervisor(Supervisor):
         if old is not None:
             if old.is_running:
                 return {"ok": True}
+            if old.goes_on:
+                self._give_up(old)
+                self._settle(old)
             self._forget(old)
         self._unmark(name, "-started", "")
         pod = load_pod()
@@ -131,8 +135,12 @@ class LiveSupervisor(Supervisor):
     def _stop_app(self, client: _socket.socket, name: str) -> dict[str, Any] | None:
         """Ask an app to end; the answer is given when it has ended."""
         app = self._find(name)
-        if app is None or not app.is_running:
+        if app is None or not app.goes_on:
             return {"ok": False, "error": f"app {name!r} is not running", "code": "not-running"}
+        self._give_up(app)
+        if not app.is_running:
+            self._settle(app)
+            return {"ok": True}
         self._waiting.setdefault(name, []).append(client)
         if name not in self._told:
             self._told[name] = time.monotonic() + STOP_SECONDS
@@ -183,7 +191,18 @@ class LiveSupervisor(Supervisor):
             if was == PRE_START and app.stage == MAIN and app.name in self._told:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
             return
-        self._settle(app)
+        if not app.goes_on:
+            self._settle(app)
+
+    def _may_restart(self, app: App) -> bool:
+        return super()._may_restart(app) and app.name not in self._told
+
+    def _start_again(self, app: App, restarts: Restarts) -> None:
+        super()._start_again(app, restarts)
+        if app.is_running:
+            files.replace_file(self._mark(app.name, "-started"), b"", 0o644, sync=False)
+        elif not app.goes_on:
+            self._settle(app)
 
     def _settle(self, app: App) -> None:
         """Nothing of the app runs any more, and nothing is due."""

@@ -198,7 +198,7 @@ def _start_apps(
     launches = [Launch(app, make_group(app), make_plan) for app in apps]
     os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
     supervisor.start(launches)
-    if not any(launch.has_post_stop for launch in launches):
+    if not any(launch.has_more for launch in launches):
         volumes.close()
 
 
@@ -294,6 +294,8 @@ def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | Non
     """The operator's terminal, if the app is to have it."""
     if not arguments.interactive:
         return None
+    if any(app.runtime.annotations.get(contract.ANNOTATION_RESTART, "no") != "no" for app in pod.apps):
+        raise Stage1Error("an interactive app cannot have a restart policy")
     if len(pod.apps) > 1:
         raise Stage1Error("interactive option only supports pods with one app")
     if not os.isatty(0):

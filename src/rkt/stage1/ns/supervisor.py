@@ -6,6 +6,8 @@ status other than 0 takes the pod down with it; the first such status is the pod
 SIGHUP and SIGQUIT stop the pod: apps get SIGTERM, their stop time, then SIGKILL. When the supervisor itself is killed,
 the pod's pid 1 is killed by the kernel, and with it every process of the pod.
 
+An app may have a restart policy (``restart``): as long as it is to run again it has not ended.
+
 An app may have event handlers (``launch``). One that is to run before the app and fails keeps the app from starting, and
 counts as the app's own failure; one that runs after the app has a bounded time, and its status is reported only.
 """
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.isolation import PodNamespaces
     from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.plan import AppPlan
+    from rkt.stage1.ns.restart import Restarts
 
 #: Time between SIGTERM and SIGKILL, in seconds.
 STOP_SECONDS = 10.0
@@ -56,7 +59,8 @@ class App:
         stage: what runs of it now, see ``launch``.
         pid, pidfd: of the first process of that stage.
         deadline: when a post-stop handler is killed, by the monotonic clock; 0 for never.
-        is_running: whether something of it runs or is due to.
+        is_running: whether something of it runs.
+        restarts: of an app that may be started again.
         status: the app's exit status.
         outlets: read end of a pipe -> (stream name, marker of lines, where it goes).
         streams: its standard streams, where they are not the usual ones.
@@ -71,6 +75,7 @@ class App:
         "outlets",
         "pid",
         "pidfd",
+        "restarts",
         "stage",
         "status",
         "streams",
@@ -84,9 +89,15 @@ class App:
         self.deadline = 0.0
         self.status = 0
         self.is_running = True
+        self.restarts: Restarts | None = launch.restarts
         self.log = LogFile(f"{contract.LOGS}/{self.name}.log")
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
         self.streams: AppStreams | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something of it runs, or is to run again."""
+        return self.is_running or (self.restarts is not None and self.restarts.at > 0)
 
 
 class Starting:
@@ -300,7 +311,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
-        while any(app.is_running for app in self._apps) or (self._outlives_apps and not self._is_stopping):
+        while any(app.goes_on for app in self._apps) or (self._outlives_apps and not self._is_stopping):
             self._turn(self._timeout_ms())
             now = time.monotonic()
             if self._kill_at and now >= self._kill_at:
@@ -313,6 +324,9 @@ class Supervisor:
                     f"app {app.name!r}: the post-stop handler did not end within {POST_STOP_SECONDS:.0f} s"
                 )
             self._kill(overdue)
+            for app in self._apps:
+                if app.restarts is not None and 0 < app.restarts.at <= now and not app.is_running:
+                    self._start_again(app, app.restarts)
         self.finish()
         return self._first_failure
 
@@ -341,6 +355,10 @@ class Supervisor:
 
     def _timeout_ms(self) -> int | None:
         deadlines = [at for at in (self._kill_at, *(app.deadline for app in self._apps)) if at]
+        # Not before its post-stop handler has ended.
+        deadlines += [
+            app.restarts.at for app in self._apps if app.restarts and app.restarts.at and not app.is_running
+        ]
         if not deadlines:
             return None
         return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
@@ -400,8 +418,8 @@ class Supervisor:
         if app.stage == POST_STOP:
             app.is_running = False
             app.deadline = 0.0
-            if self._outlives_apps or any(other.is_running for other in self._apps):
-                app.launch.cgroup.kill()
+            if self._outlives_apps or any(other.goes_on for other in self._apps):
+                app.launch.cgroup.kill(again=True)
             if status:
                 self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
             return
@@ -411,7 +429,7 @@ class Supervisor:
             )
         elif app.stage == PRE_START and not self._is_stopping:
             # Nothing of the handler goes on beside the app.
-            app.launch.cgroup.kill()
+            app.launch.cgroup.kill(again=True)
             try:
                 self._begin(app, MAIN)
             except (OSError, RktError) as e:
@@ -419,15 +437,45 @@ class Supervisor:
                 status = EXIT_FAILURE
             else:
                 return
-        self._record(app, status)
-        others = any(other.is_running for other in self._apps if other is not app)
-        if others or app.launch.has_post_stop or self._outlives_apps:
+        self._ended(app, status)
+
+    def _ended(self, app: App, status: int) -> None:
+        """The app's program is over, or could not be started: it is to run again, or has ended."""
+        again = app.restarts is not None and self._may_restart(app) and app.restarts.plan(status)
+        if again:
+            app.status = status
+            if status:
+                self._look_for_memory(app)
+        else:
+            self._record(app, status)
+        others = any(other.goes_on for other in self._apps if other is not app)
+        if others or app.launch.has_post_stop or self._outlives_apps or again:
             # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
-            app.launch.cgroup.kill()
-        if status and not self._is_stopping and others and not self._outlives_apps:
+            app.launch.cgroup.kill(again=True)
+        if status and not again and not self._is_stopping and others and not self._outlives_apps:
             self._report(f"app {app.name!r} exited with status {status}, stopping the pod")
             self._stop(besides=app)
         app.is_running = app.launch.has_post_stop and self._begin_post_stop(app)
+
+    def _may_restart(self, app: App) -> bool:
+        """Whether nobody wants the app to end."""
+        return not self._is_stopping
+
+    def _start_again(self, app: App, restarts: Restarts) -> None:
+        restarts.begin()
+        app.is_running = True
+        try:
+            self._begin(app, app.launch.first)
+        except (OSError, RktError) as e:
+            self._report(str(e))
+            app.is_running = False
+            self._ended(app, EXIT_FAILURE)
+
+    def _give_up(self, app: App) -> None:
+        """Do not start an app again that waits for it: it has ended when it did."""
+        if app.restarts is not None and app.restarts.at:
+            app.restarts.at = 0.0
+            self._record(app, app.status)
 
     def _begin_post_stop(self, app: App) -> bool:
         try:
@@ -492,6 +540,7 @@ class Supervisor:
         self._is_stopping = True
         self._kill_at = time.monotonic() + STOP_SECONDS
         for app in self._apps:
+            self._give_up(app)
             if app.is_running and app.stage != POST_STOP and app is not besides:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
         # A paused pod meets its signals before it does anything else.
