@@ -37,7 +37,6 @@ _ACI_ONLY = (
     "path-whitelist",
     "user-annotation",
 )
-CREATED_BY = "rkt image create"
 #: appc's names of architectures to the ones of OCI images, where they differ.
 _ARCHITECTURES = {"i386": "386", "aarch64": "arm64", "aarch64_be": "arm64", "armv7l": "arm", "armv6l": "arm"}
 #: appc's annotations to the specification's.
@@ -174,6 +173,7 @@ def with_layers(
     *,
     added: int,
     created: str,
+    created_by: str,
 ) -> bytes:
     """The configuration's bytes.
 
@@ -182,6 +182,7 @@ def with_layers(
         diff_ids: of all layers, the bottom one first.
         added: how many of them the base does not have.
         created: time for people, may be empty.
+        created_by: which command made the layers that were added.
     """
     whole = {**({"created": created} if created else {}), **document}
     if created:
@@ -191,7 +192,7 @@ def with_layers(
     told = sum(not item.get("empty_layer") for item in history if isinstance(item, dict))
     # A history that does not tell of every layer is taken for damage by some.
     if told == len(diff_ids) - added:
-        new = {**({"created": created} if created else {}), "created_by": CREATED_BY}
+        new = {**({"created": created} if created else {}), "created_by": created_by}
         whole["history"] = [*history, *([new] * added)]
     return jsontext.dump(whole).encode()
 

@@ -83,7 +83,13 @@ def create_oci(
         writer.finish()
 
     def finish(diff_ids: list[str]) -> Document:
-        config = with_layers(image.config, diff_ids, added=1, created=created_text(options.timestamp_seconds))
+        config = with_layers(
+            image.config,
+            diff_ids,
+            added=1,
+            created=created_text(options.timestamp_seconds),
+            created_by="rkt image create",
+        )
         return Document(config=config, annotations=image.annotations)
 
     with open_sink(output_path, kind, overwrite=overwrite) as sink:
@@ -96,6 +102,7 @@ def create_oci(
             reference=image.reference,
         )
         sink.commit()
+
     return CreatedOci(digest=written.digest, notices=notices)
 
 

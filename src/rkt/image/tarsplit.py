@@ -26,7 +26,7 @@ from rkt.linux.files import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     #: ("R", bytes), ("F", path, size, sha256) or ("E", size, sha512)
@@ -180,6 +180,11 @@ def rebuild(split_fd: int, tree_fd: int, out_fd: int) -> str:
         ImageError: a file of the tree is missing or changed; its name is in the message.
         DamagedRecord: the split file is not what was written.
     """
+    return rebuild_into(split_fd, tree_fd, lambda data: write_all(out_fd, data))
+
+
+def rebuild_into(split_fd: int, tree_fd: int, write: Callable[[bytes], object]) -> str:
+    """``rebuild``, with a function that receives the tar in pieces of about a mebibyte."""
     whole = hashlib.sha512()
     written = 0
     held: list[bytes] = []
@@ -187,7 +192,7 @@ def rebuild(split_fd: int, tree_fd: int, out_fd: int) -> str:
     with DirectoryStack(tree_fd) as directories:
         for kind, data, size, digest in records(split_fd):
             if kind == END:
-                written += _write(out_fd, held, whole)
+                written += _write(write, held, whole)
                 if (written, whole.digest()) != (size, digest):
                     raise DamagedRecord("the rebuilt image is not the one that was fetched")
                 break
@@ -195,16 +200,16 @@ def rebuild(split_fd: int, tree_fd: int, out_fd: int) -> str:
                 held.append(chunk)
                 held_bytes += len(chunk)
                 if held_bytes >= _CHUNK:
-                    written += _write(out_fd, held, whole)
+                    written += _write(write, held, whole)
                     held_bytes = 0
     return whole.hexdigest()
 
 
-def _write(out_fd: int, held: list[bytes], whole: hashlib._Hash) -> int:
+def _write(write: Callable[[bytes], object], held: list[bytes], whole: hashlib._Hash) -> int:
     data = b"".join(held)
     held.clear()
     whole.update(data)
-    write_all(out_fd, data)
+    write(data)
     return len(data)
 
 
