@@ -51,6 +51,12 @@ test: setup-test ## the whole test suite
 test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TEST_HOST='ssh root@host'
 	@tools/test-vm.sh $(if $(filter file,$(origin TESTS)),$(VM_TESTS),$(TESTS))
 
+.PHONY: soak
+soak: MINUTES = 10
+soak: setup-test ## eight workers on the same pods against a model: MINUTES=10, SEED=N for the same choices again
+	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) \
+	    $(VENV)/python -m pytest -s tests/functional/test_mixed_workers.py
+
 .PHONY: check
 check: setup-check man ## linters, types, shell scripts, import budget, man pages
 	$(VENV)/ruff check $(PYTHON_FILES)

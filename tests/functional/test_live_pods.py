@@ -304,3 +304,21 @@ def test_changes_at_the_same_time(rkt: Rkt, images: Images) -> None:
     assert [process.wait(60) for process in removing] == [0, 0, 0, 0]
     assert pod.states() == {}
     pod.end()
+
+
+def test_a_paused_pod_does_not_change(rkt: Rkt, images: Images) -> None:
+    """Apps of a paused pod are not started, stopped or removed, which would hang until it goes on; one can be added, and it stops."""
+    pod = Sandbox(rkt, images)
+    rkt.run("pause", pod.uuid)
+    if "paused=true" not in rkt.run("status", pod.uuid, check=0).stdout:
+        pod.end()
+        pytest.skip("the host has no freezer of version 2")
+    pod.add("app", "sleep 100")
+    for verb in ("start", "stop", "rm"):
+        result = pod.app(verb, "--app=app", check=254)
+        assert f'pod "{pod.uuid}" is paused' in result.stderr
+        assert f"hint: rkt unpause {pod.uuid[:8]}" in result.stderr
+    rkt.run("unpause", pod.uuid, check=0)
+    pod.app("start", "--app=app")
+    rkt.run("pause", pod.uuid, check=0)
+    pod.end()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def run(invocation: Invocation) -> int:
     """Does not return on success: the process becomes the program. Also of ``rkt app exec``, which is the same."""
     from rkt.pod import lifecycle
-    from rkt.stage0.enter import choose_app, enter
+    from rkt.stage0.enter import check_running, choose_app, enter
 
     settings = invocation.settings
     words = invocation.words
@@ -27,6 +27,7 @@ def run(invocation: Invocation) -> int:
             "must provide the pod UUID", hint=f"rkt {invocation.command.name} {invocation.command.usage}"
         )
     pod = lifecycle.find(settings.pods_dir, words[0])
+    check_running(pod)
     app = choose_app(pod, invocation.values["app"], invocation.command.name)
     command = words[1:]
     if command[:1] == ["--"]:

@@ -27,9 +27,11 @@ Locks, all by flock(2), each guarding one thing:
   shared for longer: a reader (``export``, ``wait``) keeps gc away;
 * ``$DATA/locks/prepareLock``, shared: images are being referenced by a new pod, so ``image gc`` and ``image rm``, which
   take it exclusively, do not remove them meanwhile;
-* ``names/``, exclusive: a name is being claimed or given up.
+* ``names/``, exclusive: a name is being claimed or given up;
+* ``pod.lck`` in the pod directory, exclusive: the apps of the pod are being changed, or the pod as a whole is paused,
+  started again or deleted. Who deletes does not wait for it long; every other holder is done soon after the pod is over.
 
-Order where two are held: pod directory, then prepareLock or ``names``.
+Order where two are held: pod directory, then ``pod.lck``, then prepareLock or ``names``.
 
 A kill at any point leaves one directory in one place without a lock, which is a state of its own above; nothing needs
 repair. A reader that meets a rename finds the pod in a later place, because every rename goes to the right or below; but
@@ -44,6 +46,7 @@ import os
 from rkt.errors import Ambiguous, NotFound, PodError, UsageError
 from rkt.linux.files import read_bounded, sync_directory, write_new
 from rkt.linux.locks import Lock, lock_directory, lock_file
+from rkt.stage0 import contract
 from rkt.values import PodUUID
 
 TYPE_CHECKING = False
@@ -214,6 +217,21 @@ class Pod:
         self.place = place
         if sync:
             sync_directory(target)
+
+    def lock_changes(self, *, blocking: bool = True) -> Lock:
+        """Take the lock under which the pod changes; where the pod is and whether it lives is to be looked at then.
+
+        Raises:
+            BlockingIOError: ``blocking`` is false and somebody else has it.
+            FileNotFoundError: the pod was not prepared to the end, or is removed.
+        """
+        fd = os.open(contract.POD_LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        except BaseException:
+            os.close(fd)
+            raise
+        return Lock(fd)
 
     def unlock(self) -> None:
         """Release the exclusive lock and keep the directory open."""

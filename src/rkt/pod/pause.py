@@ -25,6 +25,12 @@ def pause(pod: Pod) -> bool:
         PodError: it does not run, or a process of it cannot be stopped now.
         HostError: the host has no freezer.
     """
+    # An app that is being started would be frozen half-way, and whoever starts it with it.
+    with pod.lock_changes():
+        return _pause(pod)
+
+
+def _pause(pod: Pod) -> bool:
     group = processes.open_group(pod)
     if group.freezer is None:
         raise HostError(

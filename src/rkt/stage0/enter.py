@@ -26,6 +26,16 @@ _SHELLS = ("/bin/bash", "/bin/sh")
 _PID_TIMEOUT_SECONDS = 30.0
 
 
+def check_running(pod: Pod) -> None:
+    """Refuse what only a running pod can do.
+
+    Raises:
+        PodError: it does not run.
+    """
+    if not pod.is_running:
+        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+
+
 def choose_app(pod: Pod, wanted: str, command: str) -> str:
     """The app that ``--app`` names, or the only one.
 
@@ -53,15 +63,13 @@ def enter(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:
 
     Args:
         settings: of the running command.
-        pod: running.
+        pod: running, see ``check_running``.
         app: its name.
         words: command and arguments; empty for a shell.
     Raises:
         PodError: the pod does not run.
         Stage1Error: stage1 cannot be executed.
     """
-    if not pod.is_running:
-        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
     if status.is_paused(pod):
         raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
     store = Store(settings.data_dir)

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rkt.config.settings import Settings
+    from rkt.linux.locks import Lock
     from rkt.pod.lifecycle import Pod
 
 _GC_TIMEOUT_SECONDS = 60.0
 #: A reader holds a pod's lock for microseconds; wait that out instead of leaving the pod to the next gc.
 _READER_ATTEMPTS = 40
 _READER_PAUSE_SECONDS = 0.005
+#: A command that changes the apps of a pod that is over gives up, or is done, within moments.
+_CHANGES_SECONDS = 2.0
 _NS = 1_000_000_000
 
 
@@ -218,6 +221,35 @@ def delete(settings: Settings, pod: Pod) -> None:
     Raises:
         RktError, OSError: something is in the way; the pod is recognisable and stays for the next attempt.
     """
+    changes = _lock_changes(pod)
+    try:
+        _delete(settings, pod)
+    finally:
+        if changes is not None:
+            changes.close()
+
+
+def _lock_changes(pod: Pod) -> Lock | None:
+    """Keep out whoever changes the pod's apps, and would find its files going; ``None`` for a pod without that lock.
+
+    Raises:
+        PodError: somebody is at it, and does not notice that the pod is over.
+    """
+    deadline = time.monotonic() + _CHANGES_SECONDS
+    while True:
+        try:
+            return pod.lock_changes(blocking=False)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise PodError(
+                    f'pod "{pod.uuid}" is in use: its apps are being changed', hint="try again in a moment"
+                ) from None
+            time.sleep(_READER_PAUSE_SECONDS)
+
+
+def _delete(settings: Settings, pod: Pod) -> None:
     names.release(pod)
     if pod.ever_ran:
         for problem in take_back(settings, pod):

@@ -17,7 +17,6 @@ import os
 
 from rkt.errors import HostError, NotFound, PodError, RktError, Stage1Error, UsageError
 from rkt.linux import files, libc
-from rkt.linux.locks import Lock, lock_file
 from rkt.pod import lifecycle, status, summary
 from rkt.schema import jsontext
 from rkt.schema.appc import VOLUME_IMAGE, parse_pod_manifest
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rkt.config.settings import Settings
+    from rkt.linux.locks import Lock
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest
     from rkt.schema.appc import PodManifest, RuntimeApp
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Longer than an app and its handlers may take to end.
 _TIMEOUT_SECONDS = 60.0
+#: How long a pod whose supervisor does not listen any more may take to be over.
+_ENDING_SECONDS = 3.0
 _UCRED_BYTES = 12
 
 
@@ -61,6 +63,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
         check_restarts([added.runtime], read_program(pod))
     app = added.app
     with _lock(pod):
+        _check_running(pod)
         manifest = _manifest(pod)
         _sweep(pod, manifest)
         if manifest.app(app.name) is not None:
@@ -87,7 +90,9 @@ def start(settings: Settings, pod: Pod, name: str) -> None:
 
     _check_running(pod)
     with _lock(pod):
+        _check_running(pod)
         _find(_manifest(pod), name)
+        _check_not_paused(pod)
         check_pod_verdicts(pod, settings, [name])
         _ask(settings, pod, contract.ANNOTATION_APP_START, name, "start")
 
@@ -98,16 +103,19 @@ def stop(settings: Settings, pod: Pod, name: str) -> bool:
         return False
     _check_running(pod)
     _find(_manifest(pod), name)
+    _check_not_paused(pod)
     _ask(settings, pod, contract.ANNOTATION_APP_STOP, name, "stop")
     return True
 
 
 def remove(settings: Settings, pod: Pod, name: str) -> None:
     """Stop an app if need be, and remove all that is its own; of a pod that is over the files only."""
-    if not pod.is_exited:
-        _check_running(pod, "is running but its supervisor is not ready yet")
+    if not pod.is_running and not pod.is_exited:
+        _check_running(pod)
     with _lock(pod):
-        pod.refresh()  # it may have been started again meanwhile
+        if pod.is_running:
+            _check_running(pod, "is running but its supervisor is not ready yet")
+            _check_not_paused(pod)
         manifest = _manifest(pod)
         _sweep(pod, manifest)
         _find(manifest, name)
@@ -178,10 +186,25 @@ def _check_running(pod: Pod, unready: str = "") -> None:
 
 
 def _lock(pod: Pod) -> Lock:
+    """Keep all others from changing the pod; what it was before may have changed by then.
+
+    Raises:
+        PodError: it was removed meanwhile.
+    """
+    removed = f'pod "{pod.uuid}" was removed by another process'
     try:
-        return lock_file(f"{pod.path}/{contract.POD_LOCK}", exclusive=True)
+        lock = pod.lock_changes()
     except FileNotFoundError as e:
-        raise PodError(f'pod "{pod.uuid}" was removed by another process') from e
+        raise PodError(removed) from e
+    if not pod.refresh() or not (pod.is_running or pod.is_exited):
+        lock.close()
+        raise PodError(removed)
+    return lock
+
+
+def _check_not_paused(pod: Pod) -> None:
+    if status.is_paused(pod):
+        raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
 
 
 def _manifest(pod: Pod) -> PodManifest:
@@ -202,7 +225,10 @@ def _find(manifest: PodManifest, name: str) -> None:
 
 def _replace_manifest(pod: Pod, manifest: PodManifest) -> None:
     data = jsontext.dump(manifest.to_json()).encode()
-    files.replace_file(f"{pod.path}/{contract.POD_MANIFEST}", data, lifecycle.FILE_MODE, sync=False)
+    # By descriptor: gc may mark a pod that ends meanwhile, which moves it.
+    files.replace_file(
+        f"/proc/self/fd/{pod.fd}/{contract.POD_MANIFEST}", data, lifecycle.FILE_MODE, sync=False
+    )
 
 
 def _record(pod: Pod, settings: Settings, app: PlannedApp) -> None:
@@ -211,7 +237,7 @@ def _record(pod: Pod, settings: Settings, app: PlannedApp) -> None:
     if settings.insecure.image and "image" not in words:
         words.append("image")
         text = f"{','.join(words)}\n".encode()
-        path = f"{pod.path}/{status.INSECURE_OPTIONS}"
+        path = f"/proc/self/fd/{pod.fd}/{status.INSECURE_OPTIONS}"
         files.replace_file(path, text, lifecycle.FILE_MODE, sync=False)
     glance = status.read_summary(pod)
     known = [each for each in glance.apps if each.name != app.name]
@@ -250,7 +276,10 @@ def _ask(settings: Settings, pod: Pod, annotation: str, name: str, verb: str) ->
     )
     if annotation == contract.ANNOTATION_APP_STOP and code == contract.EXIT_APP_NOT_RUNNING:
         raise _NotRunning(f'app "{name}" is not running', hint=f"rkt app start {pod.uuid.short} --app={name}")
+    if code and not (pod.refresh() and pod.is_running):
+        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
     if code:
+        _find(_manifest(pod), name)  # it may have been removed meanwhile
         raise Stage1Error(f'stage1 failed to {verb} app "{name}": status {code}')
 
 
@@ -341,7 +370,7 @@ def _remove_files(pod: Pod, name: str) -> None:
         f"{directory}/{entry}"
         for directory in (contract.SHARED_VOLUMES, contract.IMAGE_VOLUMES)
         if pod.has(directory)
-        for entry in os.listdir(f"{pod.path}/{directory}")
+        for entry in os.listdir(f"/proc/self/fd/{pod.fd}/{directory}")
         if belongs_to(name, entry)
     ]
 
@@ -373,7 +402,7 @@ def _remove_files(pod: Pod, name: str) -> None:
 
 def _sweep(pod: Pod, manifest: PodManifest) -> None:
     """Remove what a change that was killed left behind."""
-    for name in os.listdir(f"{pod.path}/appsinfo"):
+    for name in os.listdir(f"/proc/self/fd/{pod.fd}/appsinfo"):
         if manifest.app(name) is None:
             _remove_files(pod, name)
             _forget(pod, name)
@@ -435,6 +464,8 @@ def supervisor_of(pod: Pod) -> int:
         client.connect(path)
         raw = client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     except OSError as e:
+        if status.wait_until(pod, lambda now: not now.is_running, _ENDING_SECONDS):
+            raise PodError(f'pod "{pod.uuid}" isn\'t currently running') from e
         raise Stage1Error("the pod's supervisor does not answer", hint=f"rkt stop --force {pod.uuid}") from e
     finally:
         client.close()

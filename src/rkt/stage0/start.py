@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from rkt.errors import HostError, NotFound, PodError, UsageError
 from rkt.linux.files import remove_tree
-from rkt.linux.locks import lock_file
 from rkt.pod import lifecycle, names, status
 from rkt.schema import jsontext
 from rkt.stage0 import contract, roots
@@ -68,7 +67,7 @@ def start(settings: Settings, pod: Pod, *, interactive: bool) -> NoReturn:
     # At once: without these two nobody believes that the pod which now seems to run is up, or enters it.
     for name in (contract.PID, f"{status.stage1_writable_root(pod)}/{contract.SUPERVISOR_STATUS}"):
         remove_tree(name, dir_fd=pod.fd)
-    with lock_file(f"{pod.path}/{contract.POD_LOCK}", exclusive=True):
+    with pod.lock_changes():
         if problems := take_back(settings, pod):
             raise PodError(
                 f'pod "{pod.uuid}" cannot be started: its last run left {"; ".join(problems)}',

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from rkt.errors import PodError, Stage1Error
+from rkt.pod import status
 from rkt.stage0 import contract
 from rkt.stage0.entrypoint import run_entrypoint
 from rkt.stage0.stage1 import program_root, read_program
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Longer than any stop time an app may have by default.
 _TIMEOUT_SECONDS = 300.0
+#: How long a pod may take from its start until it can be asked to stop.
+_READY_SECONDS = 10.0
 
 
 def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
@@ -35,11 +38,16 @@ def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
         return False
     if not pod.is_running:
         raise PodError(f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}")
+    if not status.is_ready(pod):
+        # It was started a moment ago, and nobody listens yet.
+        status.wait_until(pod, lambda now: status.is_ready(now) or not now.is_running, _READY_SECONDS)
+        if not pod.is_running:
+            return True
     program = read_program(pod)
     if not program.has(contract.ANNOTATION_STOP):
         raise Stage1Error("rkt stop not implemented for pod's stage1", hint="end the rkt process of the pod")
     entrypoint = program.entrypoint(contract.ANNOTATION_STOP)
-    status = run_entrypoint(
+    code = run_entrypoint(
         f"{program_root(pod, Store(settings.data_dir))}/{entrypoint}",
         [*(["--force"] if force else []), pod.uuid],
         pod.path,
@@ -47,6 +55,6 @@ def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
         quiet_stdout=False,
     )
     # The pod may have ended by itself while it was being asked to (C7).
-    if status != 0 and pod.refresh() and pod.is_running:
-        raise Stage1Error(f'stage1 failed to stop pod "{pod.uuid}": status {status}')
+    if code != 0 and pod.refresh() and pod.is_running:
+        raise Stage1Error(f'stage1 failed to stop pod "{pod.uuid}": status {code}')
     return True

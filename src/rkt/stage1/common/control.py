@@ -70,7 +70,10 @@ def receive(connection: _socket.socket) -> dict[str, Any] | None:
     Raises:
         InvalidManifest: not a JSON object.
     """
-    data = connection.recv(_MAX_MESSAGE_BYTES)
+    try:
+        data = connection.recv(_MAX_MESSAGE_BYTES)
+    except ConnectionResetError:
+        data = b""  # with a message of ours that was not read
     if not data:
         return None
     message = jsontext.parse(data, what="message to the supervisor")
@@ -82,6 +85,19 @@ def receive(connection: _socket.socket) -> dict[str, Any] | None:
 def send(connection: _socket.socket, message: dict[str, Any]) -> None:
     """One message."""
     connection.send(jsontext.dump(message).encode())
+
+
+def ask(connection: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer to one message; None when the other side has hung up.
+
+    Raises:
+        InvalidManifest: not a JSON object.
+    """
+    try:
+        send(connection, message)
+    except (BrokenPipeError, ConnectionResetError):
+        return None
+    return receive(connection)
 
 
 def connect() -> _socket.socket:

@@ -18,8 +18,7 @@ def main(operation: str, argv: list[str]) -> int:
     if not name:
         raise Stage1Error("the app is missing")
     client = control.connect()
-    control.send(client, {"op": operation, "app": name})
-    answer = control.receive(client)
+    answer = control.ask(client, {"op": operation, "app": name})
     if answer is None:
         raise Stage1Error("the pod ended meanwhile")
     if answer.get("ok"):

@@ -30,9 +30,10 @@ def main(argv: list[str]) -> int:
     if force:
         _kill(supervisor, argv[-1])
         return 0
-    control.send(client, {"op": "stop"})
-    answer = control.receive(client)
-    if not answer or not answer.get("ok"):
+    answer = control.ask(client, {"op": "stop"})
+    if answer is None:
+        answer = {"ok": True}  # it is ending
+    if not answer.get("ok"):
         raise Stage1Error(f"the pod's supervisor refused: {answer}")
     poll = select.poll()
     poll.register(supervisor, select.POLLIN)
