@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
+from tests.lib.inspect import INSECURE, manifest_app, write_pod_manifest
 from tests.lib.rkt import wait_for
 from tests.lib.terminal import Operator
 
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-INSECURE = "--insecure-options=image"
 TTY = ("--stdin=tty", "--stdout=tty", "--stderr=tty")
 STREAMS = ("--stdin=stream", "--stdout=stream", "--stderr=stream")
+EXPERIMENT = "coreos.com/rkt/experiment"
 #: What row E8 runs: says what its input is, and repeats what it reads.
 ASK = (
     "while read word; do test -t 0 && echo stdin is a terminal || echo stdin is not a terminal; "
@@ -52,13 +55,13 @@ class Engine:
         known = set(self.rkt.pods("run"))
         words = (*before, self.image, "--name=app", *flags, "--exec=/bin/sh", "--", "-c", script)
         process = self.rkt.popen("run", INSECURE, *words)
-        return Pod(self.rkt, process, self._new(known, process))
+        return Pod(self.rkt, process, self.new(known, process))
 
     def sandbox(self, script: str, *flags: str, before: tuple[str, ...] = ()) -> Pod:
         """A sandbox with one app that runs."""
         known = set(self.rkt.pods("run"))
         process = self.rkt.popen("app", "sandbox", INSECURE, *before)
-        pod = Pod(self.rkt, process, self._new(known, process))
+        pod = Pod(self.rkt, process, self.new(known, process))
         words = ("--name=app", *flags, "--exec=/bin/sh", "--", "-c", script)
         self.rkt.run("app", "add", INSECURE, pod.uuid, self.image, *words, check=0)
         self.rkt.run("app", "start", pod.uuid, "--app=app", check=0)
@@ -68,7 +71,9 @@ class Engine:
         """Either."""
         return (self.run if way == "run" else self.sandbox)(script, *flags, before=before)
 
-    def _new(self, known: set[str], process: Running) -> str:
+    def new(self, known: set[str], process: Running) -> str:
+        """UUID of the pod that a process has made and runs."""
+
         def ready() -> str | None:
             assert process.poll() is None, process.texts()
             for uuid in set(self.rkt.pods("run")) - known:
@@ -197,41 +202,36 @@ def test_states_of_an_app_with_streams(engine: Engine) -> None:
     pod.stop()
 
 
+def plain_manifest(engine: Engine, directory: str, script: str, annotations: dict[str, str]) -> str:
+    """Path of a pod manifest of one app, with plain logs in a directory."""
+    image_id = json.loads(engine.rkt.run("image", "list", "--format=json", check=0).stdout)[0]["id"]
+    entry = {"annotations": [{"name": name, "value": value} for name, value in annotations.items()]}
+    mode = {f"{EXPERIMENT}/logmode": "k8s-plain", f"{EXPERIMENT}/kubernetes-log-dir": directory}
+    return write_pod_manifest(
+        f"{directory}.json",
+        [manifest_app(image_id, "app", script, entry=entry)],
+        annotations=[{"name": name, "value": value} for name, value in mode.items()],
+    )
+
+
 @pytest.mark.parametrize("way", ["run", "sandbox"])
 def test_plain_logs(engine: Engine, way: str) -> None:
     """With the log mode's annotations each line stands in the named file, after time and stream; a new start empties it (runtime E7, cli X7)."""
     directory = os.path.join(engine.rkt.base, f"plain-{way}")
     os.mkdir(directory)
-    prefix = "coreos.com/rkt/experiment"
-    mode = {f"{prefix}/logmode": "k8s-plain", f"{prefix}/kubernetes-log-dir": directory}
-    path = f"--annotation={prefix}/kubernetes-log-path=hello_0.log"
+    mode = {f"{EXPERIMENT}/logmode": "k8s-plain", f"{EXPERIMENT}/kubernetes-log-dir": directory}
+    path = f"--annotation={EXPERIMENT}/kubernetes-log-path=hello_0.log"
     script = "echo HelloFromAppInSandbox; echo oj >&2; exec sleep 100"
     if way == "sandbox":
         before = tuple(f"--annotation={name}={value}" for name, value in mode.items())
         pod = engine.sandbox(script, *STREAMS, path, before=before)
     else:
-        manifest = f"{directory}.json"
-        image_id = json.loads(engine.rkt.run("image", "list", "--format=json", check=0).stdout)[0]["id"]
-        annotations = {f"{prefix}/kubernetes-log-path": "hello_0.log"}
+        annotations = {f"{EXPERIMENT}/kubernetes-log-path": "hello_0.log"}
         annotations |= {f"coreos.com/rkt/stage2/{name}": "stream" for name in ("stdin", "stdout", "stderr")}
-        pod_manifest = {
-            "acKind": "PodManifest",
-            "acVersion": "0.8.11",
-            "annotations": [{"name": name, "value": value} for name, value in mode.items()],
-            "apps": [
-                {
-                    "name": "app",
-                    "image": {"id": image_id},
-                    "app": {"exec": ["/bin/sh", "-c", script], "user": "0", "group": "0"},
-                    "annotations": [{"name": name, "value": value} for name, value in annotations.items()],
-                }
-            ],
-        }
-        with open(manifest, "w", encoding="ascii") as stream:
-            json.dump(pod_manifest, stream)
+        manifest = plain_manifest(engine, directory, script, annotations)
         known = set(engine.rkt.pods("run"))
         process = engine.rkt.popen("run", INSECURE, f"--pod-manifest={manifest}")
-        pod = Pod(engine.rkt, process, engine._new(known, process))
+        pod = Pod(engine.rkt, process, engine.new(known, process))
 
     def lines() -> list[str]:
         with open(f"{directory}/hello_0.log", encoding="ascii") as stream:
@@ -260,9 +260,11 @@ def test_a_log_path_is_one_component(engine: Engine, path: str) -> None:
     assert set(engine.rkt.pods()) == before
 
 
-def test_two_clients_and_a_resize(engine: Engine) -> None:
+@pytest.mark.parametrize("way", ["run", "sandbox"])
+def test_two_clients_and_a_resize(engine: Engine, way: str) -> None:
     """Of two terminals attached to one app each sees everything, and the app's has the size that was set last by one that is still there."""
-    pod = engine.run("trap 'stty size' WINCH; stty size; while :; do read word && echo got-$word; done", *TTY)
+    script = "trap 'stty size' WINCH; stty size; while :; do read word && echo got-$word; done"
+    pod = engine.start(way, script, *TTY)
     one = pod.attach()
     one.until("30 100\r\n")
     two = pod.attach()
@@ -383,7 +385,7 @@ def test_a_client_of_a_stream_that_does_not_read(engine: Engine) -> None:
 def test_a_client_of_a_terminal_that_does_not_read(engine: Engine) -> None:
     """It misses what is old and stays attached; the app goes on as if it were not there."""
     script = (
-        "trap 'echo drawn' WINCH; stty -echo; until read go; do :; done; seq 1 200000; echo end; "
+        "trap 'echo drawn' WINCH; stty -echo; until read go; do :; done; seq 1 100000; echo end; "
         "while :; do read word && echo got-$word; done"
     )
     pod = engine.run(script, *TTY)
@@ -394,7 +396,7 @@ def test_a_client_of_a_terminal_that_does_not_read(engine: Engine) -> None:
     operator.shown = b""
     operator.until("end\r\n")
     operator.until("drawn\r\n")
-    assert operator.shown.count(b"\n") < 200_000
+    assert operator.shown.count(b"\n") < 100_000
     operator.type("Saluton\r")
     operator.until("got-Saluton")
     pod.stop()
@@ -440,8 +442,38 @@ def test_the_creator_is_gone(engine: Engine) -> None:
     assert operator.status() == 0
 
 
+def test_a_supervisor_that_was_killed(engine: Engine) -> None:
+    """With SIGKILL of the supervisor attaching ends, there is nothing to attach to, and gc leaves nothing."""
+    pod = engine.run(ASK, *STREAMS)
+    client = pod.pipe()
+    pod.process.kill()
+    assert client.wait(10) == 0
+    pod.process.wait(10)
+    assert f'pod "{pod.uuid}" isn\'t currently running' in pod.rkt.run("attach", pod.uuid, check=254).stderr
+    assert os.path.exists(f"{pod.directory}/sock-stdin")
+    engine.rkt.run("rm", pod.uuid, check=0)
+    assert pod.uuid not in engine.rkt.pods()
+
+
+def test_names_and_several_apps(engine: Engine) -> None:
+    """A pod is attached to by its name, and of several apps one has to be named; names may be longer than a socket's can be."""
+    long = "a" * 120
+    words = (engine.image, f"--name={long}", "--stdout=stream", "--exec=/bin/sleep", "--", "100", "---")
+    more = (engine.image, "--name=b", "--exec=/bin/sleep", "--", "100")
+    known = set(engine.rkt.pods("run"))
+    process = engine.rkt.popen("run", INSECURE, "--name=shop", *words, *more)
+    pod = Pod(engine.rkt, process, engine.new(known, process))
+    refused = engine.rkt.run("attach", "shop", check=254)
+    assert f"pod contains multiple apps: {long}, b" in refused.stderr
+    assert 'specify app using "rkt attach --app= ..."' in refused.stderr
+    assert 'no app "c"' in engine.rkt.run("attach", "--app=c", "shop", check=254).stderr
+    client = pod.pipe(f"--app={long}")
+    pod.stop()
+    assert client.wait(10) == 0
+
+
 def test_endpoints_for_other_programs(engine: Engine) -> None:
-    """--mode=list and the file ``endpoints`` name sockets of root's with nothing but the app's bytes on them."""
+    """--mode=list and the file ``endpoints`` name sockets of root's, for 32 clients each, with nothing but the app's bytes on them."""
     pod = engine.run(ASK, *STREAMS)
     listed = pod.rkt.run("attach", "--mode=list", pod.uuid, check=0).stdout
     with open(f"{pod.directory}/endpoints", encoding="ascii") as stream:
@@ -461,6 +493,12 @@ def test_endpoints_for_other_programs(engine: Engine) -> None:
         while b"got-Saluton\n" not in received:
             received += stdout.recv(4096)
         assert received == b"stdin is not a terminal\ngot-Saluton\n"
+        with contextlib.ExitStack() as stack:
+            others = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(32)]
+            for other in others:
+                other.settimeout(10)
+                other.connect(addresses["stdout"])
+            assert others[-1].recv(4096) == b"", "a client too many was not hung up on"
         pod.stop()
         assert stdout.recv(4096) == b""
 
@@ -567,11 +605,12 @@ def test_output_that_goes_nowhere(engine: Engine) -> None:
     assert "kept\n/dev/null\n" in result.stderr
 
 
+@pytest.mark.parametrize("before", [(), pytest.param(("--private-users",), marks=needs_idmapped_mounts)])
 @pytest.mark.parametrize("modes", [TTY, STREAMS])
-def test_users_and_their_streams(engine: Engine, modes: tuple[str, ...]) -> None:
-    """An app of another user can open its own streams again by name."""
+def test_users_and_their_streams(engine: Engine, modes: tuple[str, ...], before: tuple[str, ...]) -> None:
+    """An app of another user can open its own streams again by name, in a user namespace too."""
     script = "read a; exec < /dev/stdin; echo again > /dev/stdout; read b; echo $a-$b; id -u"
-    pod = engine.run(script, *modes, "--user=1000", "--group=1000")
+    pod = engine.run(script, *modes, "--user=1000", "--group=1000", before=before)
     client = pod.pipe(text="1\n2\n")
     assert pod.process.wait(10) == 0, pod.process.texts()
     assert client.wait(10) == 0
@@ -605,9 +644,60 @@ def test_the_operators_terminal_and_another(engine: Engine) -> None:
 def test_interactive_and_streams_exclude_each_other(engine: Engine) -> None:
     """--interactive gives the app the caller's terminal: other modes are refused, before there is a pod."""
     before = set(engine.rkt.pods())
-    words = ("run", INSECURE, "--interactive", engine.image, "--stdout=stream")
-    assert "--interactive" in engine.rkt.run(*words, check=254).stderr
+    words = ("run", INSECURE, "--interactive", engine.image)
+    refused = engine.rkt.run(*words, "--stdout=stream", check=254)
+    assert "--interactive gives an app the caller's terminal" in refused.stderr
+    refused = engine.rkt.run(*words, *TTY, check=254)
+    assert "is to have the caller's terminal, and standard input is none" in refused.stderr
+    uuid = engine.rkt.run("prepare", INSECURE, engine.image, *STREAMS, check=0).stdout.strip()
+    engine.rkt.run("run-prepared", "--interactive", uuid, check=254)
+    assert engine.rkt.pods()[uuid] == "prepared"
+    engine.rkt.run("rm", uuid, check=0)
     assert set(engine.rkt.pods()) == before
+
+
+def test_interactive_with_a_plain_log(engine: Engine) -> None:
+    """A plain log changes nothing of --interactive: what is piped in reaches the app, and the log has what it says."""
+    directory = os.path.join(engine.rkt.base, "plain-interactive")
+    os.mkdir(directory)
+    manifest = plain_manifest(engine, directory, "cat", {f"{EXPERIMENT}/kubernetes-log-path": "x.log"})
+    words = ("run", INSECURE, "--interactive", f"--pod-manifest={manifest}")
+    assert engine.rkt.run(*words, input="typed\n", check=0).stdout == "typed\n"
+    with open(f"{directory}/x.log", encoding="ascii") as stream:
+        assert stream.read().endswith("Z stdout typed\n")
+    operator = Operator(engine.rkt, *words)
+    operator.until("\r\n")
+    operator.type("key\r")
+    operator.until("key\r\nkey\r\n")
+    operator.type("\x04")
+    assert operator.status() == 0
+
+
+@pytest.mark.parametrize("there", ["nothing", "link", "pipe", "second name"])
+def test_what_stands_where_a_plain_log_should(engine: Engine, there: str) -> None:
+    """A plain log is a file of its own: nothing is followed and nothing of somebody else's emptied (invariant LG1)."""
+    directory = os.path.join(engine.rkt.base, f"plain-{there.replace(' ', '-')}")
+    victim = f"{directory}.victim"
+    with open(victim, "w", encoding="ascii") as stream:
+        stream.write("kept")
+    if there != "nothing":
+        os.mkdir(directory)
+    if there == "link":
+        os.symlink(victim, f"{directory}/x.log")
+    elif there == "pipe":
+        os.mkfifo(f"{directory}/x.log")
+    elif there == "second name":
+        os.link(victim, f"{directory}/x.log")
+    manifest = plain_manifest(engine, directory, "true", {f"{EXPERIMENT}/kubernetes-log-path": "x.log"})
+    known = set(engine.rkt.pods())
+    refused = engine.rkt.run("run", INSECURE, f"--pod-manifest={manifest}", check=254)
+    if there == "nothing":
+        assert f'log directory "{directory}" is not a directory' in refused.stderr
+        assert set(engine.rkt.pods()) == known
+    else:
+        assert f"cannot log to {directory}/x.log" in refused.stderr
+    with open(victim, encoding="ascii") as stream:
+        assert stream.read() == "kept"
 
 
 def test_raw_bytes_of_an_app_stay_off_terminals(engine: Engine) -> None:

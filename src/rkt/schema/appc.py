@@ -48,6 +48,8 @@ ANNOTATION_DOCKER_HEALTHCHECK = "appc.io/docker/healthcheck"
 #: Annotations of an app by which ``schema/streams.py`` knows where its standard streams and its log go.
 ANNOTATION_STREAMS = "coreos.com/rkt/stage2/"
 ANNOTATION_LOG_PATH = "coreos.com/rkt/experiment/kubernetes-log-path"
+#: Annotation of a pod: a further form of log that its apps may have.
+ANNOTATION_LOG_MODE = "coreos.com/rkt/experiment/logmode"
 #: Operating systems and processors that images may name.
 PLATFORMS = {
     "darwin": ("i386", "x86_64"),

@@ -8,7 +8,7 @@ the usual case, and this module is not imported for it.
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, UsageError, quoted
-from rkt.schema.appc import ANNOTATION_LOG_PATH, ANNOTATION_STREAMS
+from rkt.schema.appc import ANNOTATION_LOG_MODE, ANNOTATION_LOG_PATH, ANNOTATION_STREAMS
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
@@ -25,8 +25,7 @@ MODES = {
     "stdout": (LOG, NULL, STREAM, TTY),
     "stderr": (LOG, NULL, STREAM, TTY),
 }
-#: Of the pod: in which further form outputs are logged, and the directory of the host for that.
-ANNOTATION_LOG_MODE = "coreos.com/rkt/experiment/logmode"
+#: Of the pod: directory of the host for logs of the further form that the log mode names.
 ANNOTATION_LOG_DIRECTORY = "coreos.com/rkt/experiment/kubernetes-log-dir"
 LOG_MODE_PLAIN = "k8s-plain"
 #: As in podman: what is typed at a terminal to leave an app without ending it.

@@ -72,8 +72,6 @@ def check_interactive(manifest: bytes) -> None:
     Raises:
         UsageError: they do not.
     """
-    if ANNOTATION_STREAMS.encode() not in manifest:
-        return
     from rkt.schema.appc import parse_pod_manifest
     from rkt.schema.streams import TTY, parse_streams
 
@@ -92,6 +90,22 @@ def check_interactive(manifest: bytes) -> None:
                 f"app {quoted(app.name)} is to have the caller's terminal, and standard input is none",
                 hint="without --interactive, and rkt attach",
             )
+
+
+def check_log_directory(manifest: bytes) -> None:
+    """The directory of the host that is to have plain logs is there.
+
+    Args:
+        manifest: of a pod that is about to run.
+    Raises:
+        UsageError: it is not.
+    """
+    from rkt.schema.appc import parse_pod_manifest
+    from rkt.schema.streams import parse_log_mode
+
+    _, directory = parse_log_mode(parse_pod_manifest(manifest).annotations)
+    if directory and not os.path.isdir(directory):
+        raise UsageError(f"log directory {quoted(directory)} is not a directory", hint=f"mkdir {directory}")
 
 
 def attach(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:

@@ -14,7 +14,7 @@ from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
 from rkt.schema import jsontext
-from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
+from rkt.schema.appc import ANNOTATION_LOG_MODE, VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.mounts import named_volumes
 from rkt.schema.record import Record
@@ -158,6 +158,10 @@ def plan_pod(
         from rkt.stage0.attach import check_interactive
 
         check_interactive(plan.manifest)
+    if networks is not None and ANNOTATION_LOG_MODE.encode() in plan.manifest:
+        from rkt.stage0.attach import check_log_directory
+
+        check_log_directory(plan.manifest)
     if networks is not None and plan.has_ports:
         from rkt.stage0.ports import check_ports
 

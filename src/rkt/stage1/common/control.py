@@ -46,8 +46,8 @@ def accept(server: _socket.socket) -> _socket.socket | None:
     """The next client; None when it is not root's, which is hung up on."""
     try:
         fd, _ = server._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - ``socket`` costs 6 ms
-    except BlockingIOError:
-        return None
+    except OSError:
+        return None  # gone already, or no descriptor is left
     os.set_inheritable(fd, False)
     client = _socket.socket(fileno=fd)
     if peer(client)[1] != os.geteuid():

@@ -150,6 +150,8 @@ class AppStreams:
             from rkt.stage1.common import terminal
 
             self._terminal = terminal
+        if shared is not None and set(self._streams.modes) not in ({TTY}, {NULL, LOG}):
+            raise Stage1Error(f"app {self._name!r} has the caller's terminal, and its streams say otherwise")
         own_terminal = None if shared is not None else self._terminal
         self._step = TakeStreams(self._streams.modes, uid, own_terminal)
 
@@ -172,7 +174,7 @@ class AppStreams:
         return plan.replace(streams=self)
 
     def open(self, stdin_fd: int) -> int:
-        """Make what the child inherits; returns its standard input, -1 for nothing.
+        """Make what the child inherits; returns its standard input, ``stdin_fd`` where there is nothing to be said.
 
         Raises:
             Stage1Error: the plain log cannot be written.
@@ -195,7 +197,7 @@ class AppStreams:
         elif self._streams.stdin == TTY:
             # Until the terminal takes its place.
             self._child_stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        return self._child_stdin
+        return self._child_stdin if self._child_stdin >= 0 else stdin_fd
 
     def opened(self) -> None:
         """After the fork: let go of what is the child's."""
@@ -228,7 +230,7 @@ class AppStreams:
             self._lead(app, fd, self._endpoints.get(name), console[number] if is_logged else None)
         if master >= 0:
             operator = console[0] if self._shared is not None else None
-            self._lead(app, master, self._endpoints[TTY], operator)
+            self._lead(app, master, self._endpoints.get(TTY), operator)
 
     def _lead(self, app: App, fd: int, endpoint: Endpoint | None, console: Outlet | None) -> None:
         stream, prefixer, _ = app.outlets.get(fd, (b"stdout", Prefixer(b""), None))
@@ -249,7 +251,7 @@ class AppStreams:
             master = received
             os.set_blocking(master, False)
             self._terminal.set_window_size(master, _ROWS, _COLUMNS)
-        if master >= 0:
+        if master >= 0 and self._terminal is not None:
             # Of our own: who reads the other one closes it at the end.
             self.master = os.dup(master)
             self._inlet = Outlet(self.master)

@@ -189,10 +189,7 @@ class Endpoint:
     def _accept(self) -> None:
         if not self.is_open:
             return
-        try:
-            connection = control.accept(self._server)
-        except OSError:
-            return  # gone before it was there
+        connection = control.accept(self._server)
         if connection is None:
             return
         client = Client(connection, self._redraw)

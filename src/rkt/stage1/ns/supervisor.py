@@ -307,7 +307,12 @@ class Supervisor:
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
         if starting.streams is not None:
             outputs = {"stdout": starting.stdout_fd, "stderr": starting.stderr_fd}
-            starting.streams.connect(app, outputs, self._outlets)
+            try:
+                starting.streams.connect(app, outputs, self._outlets)
+            except BaseException:
+                # Nobody could talk to it.
+                self._kill([app])
+                raise
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
@@ -599,7 +604,7 @@ class Supervisor:
         """Answer to ``rkt attach``."""
         name = message.get("app")
         app = next((app for app in self._apps if app.name == name and app.is_running), None)
-        if app is None:
+        if app is None or app.stage != MAIN:
             return {"ok": False, "error": f"app {name!r} is not running"}
         if app.streams is None:
             return {"ok": True, "pid": app.pid, "targets": []}
