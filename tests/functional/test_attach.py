@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -440,6 +441,40 @@ def test_the_creator_is_gone(engine: Engine) -> None:
     operator.until("got-Saluton")
     engine.rkt.run("stop", uuid, check=0)
     assert operator.status() == 0
+
+
+def test_clients_leave_nothing_behind(engine: Engine) -> None:
+    """Clients that come, set a size and go leave no descriptor in the supervisor (invariant AP2)."""
+    pod = engine.run("exec sleep 100", *TTY)
+    table = f"/proc/{pod.process.pid}/fd"
+    before = sorted(os.readlink(f"{table}/{name}").partition(":")[0] for name in os.listdir(table))
+    for _ in range(40):
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link,
+            socket.socket(socket.AF_UNIX) as client,
+        ):
+            for connection, path in ((link, "../../control"), (client, "sock-tty")):
+                connection.settimeout(10)
+                connection.connect(f"{pod.directory}/{path}")
+            client.sendall(b"x")
+            link.sendall(b'{"op":"attach-size","app":"app","rows":10,"columns":20}')
+            assert json.loads(link.recv(4096)) == {"ok": True}
+            link.sendall(b'{"op":"attach-size","app":"app","rows":-1,"columns":"x"}')
+            assert json.loads(link.recv(4096))["ok"] is False
+    wait_for(lambda: len(os.listdir(table)) == len(before), f"end of all clients, as before: {before}")
+    pod.stop()
+
+
+def test_keys_are_not_lost(engine: Engine) -> None:
+    """Much more than a terminal holds, typed at once, reaches an app that reads slowly, byte for byte."""
+    text = "".join(f"{number}\n" for number in range(30_000))
+    script = f"stty raw -echo; echo ready; sleep 0.3; head -c {len(text)} | md5sum"
+    pod = engine.run(script, *TTY)
+    wait_for(pod.logged, "raw terminal")
+    client = engine.rkt.popen("attach", "--mode=tty-in", pod.uuid, stdin_text=text)
+    assert pod.process.wait(20) == 0
+    assert client.wait(10) == 0
+    assert pod.logged()[1].split()[0] == hashlib.md5(text.encode()).hexdigest()
 
 
 def test_a_supervisor_that_was_killed(engine: Engine) -> None:

@@ -82,6 +82,32 @@ def _ask(link: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None
         return None
 
 
+class Keys:
+    """Looks for the detach keys in what is typed."""
+
+    __slots__ = ("_held", "_keys")
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def look_for(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be passed on, and whether the keys came; what may be their beginning is held back."""
+        if not self._keys:
+            return data, False
+        passed = bytearray()
+        for byte in data:
+            held = self._held + bytes((byte,))
+            if held == self._keys:
+                return bytes(passed), True
+            # What turned out not to be them is passed on, but for an end that may begin them anew.
+            while not self._keys.startswith(held):
+                passed += held[:1]
+                held = held[1:]
+            self._held = held
+        return bytes(passed), False
+
+
 class _Attachment:
     """One client of one app."""
 
@@ -91,8 +117,7 @@ class _Attachment:
         self._pid = pid
         self._takes_input = bool({"stdin", "tty-in"} & set(words))
         self._has_terminal = "tty-in" in words and os.isatty(0)
-        self._keys = keys if self._has_terminal else b""
-        self._held = b""
+        self._keys = Keys(keys if self._has_terminal else b"")
         self._pending = b""
         names = dict.fromkeys("tty" if word.startswith("tty") else word for word in words)
         self._sockets = {each: _dial(name, each) for each in names}
@@ -159,7 +184,6 @@ class _Attachment:
                     if not data:
                         reads_input = False
                     elif self._type(data):
-                        self._has_left = True
                         return
                 else:
                     each = names[fd]
@@ -197,20 +221,10 @@ class _Attachment:
             _ask(self._link, {"op": "attach-size", "app": self._name, "rows": rows, "columns": columns})
 
     def _type(self, data: bytes) -> bool:
-        """Pass on what was typed; true when it was the keys that mean to leave."""
-        if not self._keys:
-            self._pending += data
-            return False
-        for byte in data:
-            held = self._held + bytes((byte,))
-            if held == self._keys:
-                return True
-            # What turned out not to be them is passed on, but for an end that may begin them anew.
-            while held and not self._keys.startswith(held):
-                self._pending += held[:1]
-                held = held[1:]
-            self._held = held
-        return False
+        """Pass on what was typed; true when it meant to leave."""
+        passed, self._has_left = self._keys.look_for(data)
+        self._pending += passed
+        return self._has_left
 
     def _send(self, inlet: str) -> None:
         try:
