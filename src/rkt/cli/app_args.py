@@ -20,6 +20,35 @@ if TYPE_CHECKING:
 
 #: What ``--device-…`` flags are about, as ``schema/limits.py`` reads them.
 DEVICE_RATES = ("read-bps", "write-bps", "read-iops", "write-iops")
+#: Of ``--readiness`` and ``--liveness``: rest of the name, what the value is called, help.
+_PROBE_NUMBERS = (
+    ("-interval", "DURATION", "time from one KIND probe to the next; default: 10s"),
+    ("-timeout", "DURATION", "how long one KIND probe may take; default: 5s"),
+    ("-retries", "N", "failures of the KIND probe in a row that count; default: 3"),
+)
+_PROBE_FLAGS = {
+    "readiness": (
+        (
+            "",
+            "exec:COMMAND|tcp:PORT|http:PORT/PATH|notify",
+            "when the app counts as ready: how it is asked, or that it says so on its NOTIFY_SOCKET",
+        ),
+        *_PROBE_NUMBERS,
+    ),
+    "liveness": (
+        (
+            "",
+            "exec:COMMAND|tcp:PORT|http:PORT/PATH",
+            "how the app is asked whether it lives; one that does not is killed",
+        ),
+        *_PROBE_NUMBERS,
+        (
+            "-start-period",
+            "DURATION",
+            "age of the app until which failures of the liveness probe do not count",
+        ),
+    ),
+}
 #: Every per-app flag; a command lists the names it takes in ``Command.app_flags``.
 APP_FLAGS = {
     flag.name: flag
@@ -89,6 +118,15 @@ APP_FLAGS = {
         ),
         Flag(name="oom-score-adj", help="badness for the out-of-memory killer, -1000 to 1000", metavar="N"),
         Flag(name="pids-limit", help="limit of processes and threads of the app", metavar="N"),
+        *(
+            Flag(
+                name=f"{kind}{name}",
+                help=text.replace("KIND", kind),
+                metavar=metavar,
+            )
+            for kind in ("readiness", "liveness")
+            for name, metavar, text in _PROBE_FLAGS[kind]
+        ),
         Flag(
             name="readonly-rootfs",
             help="make the app's root file system read-only",
@@ -366,6 +404,22 @@ def _stream(app: dict[str, Any], field: str, text: str) -> None:
     app.setdefault("annotations", {})[ANNOTATION_STREAMS + field] = text
 
 
+def _probe(app: dict[str, Any], field: str, text: str) -> None:
+    """A flag that is an annotation of the same name in the pod manifest."""
+    from rkt.errors import InvalidManifest
+    from rkt.schema import probes
+
+    name = field.replace("_", "-")
+    try:
+        probes.check_value(name, text)
+    except InvalidManifest as e:
+        raise UsageError(f"invalid value in --{name} flag: {e.message}", hint=e.hint) from e
+    annotations = app.setdefault("annotations", {})
+    if probes.PREFIX + name in annotations:
+        raise UsageError(f"--{name} specified multiple times for the same image")
+    annotations[probes.PREFIX + name] = text
+
+
 def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
     from rkt.schema.shorthand import parse_seccomp
 
@@ -409,6 +463,7 @@ def _cpus(app: dict[str, Any], field: str, text: str) -> None:
 
 
 _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
+    **{f"{kind}{name}": _probe for kind, flags in _PROBE_FLAGS.items() for name, _, _ in flags},
     "annotation": _pair("annotations"),
     "caps-remove": _words,
     "caps-retain": _words,

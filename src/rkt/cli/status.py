@@ -23,7 +23,7 @@ def run(invocation: Invocation) -> int:
 
     values = invocation.values
     with one_pod(invocation) as pod:
-        _wait(pod, values["wait-ready"], "wait-ready", lambda p: status.is_ready(p) or status.has_ended(p))
+        _wait(pod, values["wait-ready"], "wait-ready", lambda p: status.is_up(p) or status.has_ended(p))
         _wait(pod, values["wait"], "wait", status.has_ended)
         if values["format"]:
             print_json(status.to_json(status.examine(pod)), pretty=values["format"] == "json-pretty")
@@ -71,6 +71,12 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
     pid = status.supervisor_pid(pod)
     if pid is not None:
         lines.append(("pid", str(pid)))
+    if pod.is_running:
+        apps = status.examine(pod).apps
+        if any(app.readiness for app in apps):
+            lines.append(("ready", "false" if any(app.readiness == "unready" for app in apps) else "true"))
+        lines += [(f"app-{app.name}-readiness", app.readiness) for app in apps if app.readiness]
+        lines += [(f"app-{app.name}-liveness", app.liveness) for app in apps if app.liveness]
     lines.append(("exited", "true" if pod.is_exited else "false"))
     if status.was_killed(pod):
         lines.append(("killed", "true"))
@@ -110,7 +116,7 @@ COMMAND = Command(
             name="wait-ready",
             default="false",
             bare="true",
-            help="wait until the pod is ready, at most for a duration if one is given",
+            help="wait until the pod is up and its apps with a readiness probe are ready, at most for a duration if one is given",
             metavar="true|DURATION",
         ),
     ),

@@ -10,7 +10,6 @@ from rkt.errors import PodError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
-    from rkt.pod.lifecycle import Pod
 
 
 def run(invocation: Invocation) -> int:
@@ -31,7 +30,9 @@ def run(invocation: Invocation) -> int:
             continue
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if invocation.values["ready"]:
-            if status.wait_until(pod, lambda p: _is_up(p) or status.has_ended(p), left) and _is_up(pod):
+            if status.wait_until(
+                pod, lambda p: status.is_up(p) or status.has_ended(p), left
+            ) and status.is_up(pod):
                 write(f"{pod.uuid}\n")
                 continue
             gone = not pod.refresh() or status.has_ended(pod)
@@ -56,12 +57,6 @@ def run(invocation: Invocation) -> int:
     return codes[0] if len(codes) == 1 else 0
 
 
-def _is_up(pod: Pod) -> bool:
-    from rkt.pod import status
-
-    return pod.is_running and status.is_ready(pod)
-
-
 COMMAND = Command(
     name="wait",
     summary="wait for pods to end, or to be ready",
@@ -69,7 +64,8 @@ COMMAND = Command(
     description=(
         "Waits until each pod is over and prints its exit status: that of the first app that failed, 0 if none did. "
         "With one pod the command ends with that status; with several it ends with 0. With --ready it waits "
-        "until each pod is up instead, prints its UUID, and fails for one that ended before."
+        "until each pod is up instead and every app of it that has a readiness probe is ready, prints its UUID, and fails for "
+        "one that ended before."
     ),
     run=run,
     flags=(

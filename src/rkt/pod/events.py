@@ -7,6 +7,9 @@ event          holds when                                                   its 
 ``created``    the pod's directory is there                                 ``pod-created``
 ``prepared``   it stands in ``prepared``                                    when it was moved there
 ``started``    ``pid`` is there                                             ``pid``
+``ready``      an app with a readiness probe has become ready               ``APP-health``
+``unready``    it is not any more                                           the same
+``unhealthy``  its liveness probe has failed for good, and it was killed    the same
 ``oom``        ``appsinfo/APP/oom-kills`` is there                          that file
 ``restarting`` ``appsinfo/APP/restarts`` is there                           that file
 ``app-exited`` the app left a status                                        the status
@@ -36,10 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rkt.pod.lifecycle import Pod
+    from rkt.pod.summary import AppSummary
 
 CREATED = "created"
 PREPARED = "prepared"
 STARTED = "started"
+READY = "ready"
+UNREADY = "unready"
+UNHEALTHY = "unhealthy"
 OOM = "oom"
 RESTARTING = "restarting"
 APP_EXITED = "app-exited"
@@ -47,7 +54,22 @@ EXITED = "exited"
 MARKED = "marked"
 REMOVED = "removed"
 #: In the order in which they happen.
-KINDS = (CREATED, PREPARED, STARTED, OOM, RESTARTING, APP_EXITED, EXITED, MARKED, REMOVED)
+KINDS = (
+    CREATED,
+    PREPARED,
+    STARTED,
+    READY,
+    UNREADY,
+    UNHEALTHY,
+    OOM,
+    RESTARTING,
+    APP_EXITED,
+    EXITED,
+    MARKED,
+    REMOVED,
+)
+#: What happens to a pod once; the others may come again.
+_ONCE = frozenset((CREATED, PREPARED, EXITED, MARKED, REMOVED))
 _PLACES = tuple(place for place in lifecycle.PLACES if place != lifecycle.EMBRYO)
 #: A supervisor that is killed changes no file; its lock is looked at this often.
 _LOOK_SECONDS = 1.0
@@ -71,7 +93,7 @@ class Event(Record):
         time_ns: since the epoch.
         kind: one of ``KINDS``.
         uuid, name: of the pod.
-        app: of ``app-exited``, ``restarting`` and ``oom``.
+        app: of all that is about one.
         status: exit status of the app or the pod; ``None`` where there is none.
         restarts: of ``restarting``, how often the app was started again with this time.
     """
@@ -197,7 +219,7 @@ def _order(event: Event) -> tuple[int, int]:
 
 def _key(event: Event) -> tuple[str, str, str, int]:
     """What makes an event another one: an app that runs again ends again."""
-    again = event.time_ns if event.kind in {STARTED, APP_EXITED, OOM, RESTARTING} else 0
+    again = event.time_ns if event.kind not in _ONCE else 0
     return event.uuid, event.kind, event.app, again
 
 
@@ -223,6 +245,7 @@ def _events(pod: Pod) -> list[Event]:
     started_ns = status.started_ns(pod)
     if started_ns:
         found.append(Event(time_ns=started_ns, kind=STARTED, uuid=uuid, name=name))
+    found += _health(pod, glance.apps, uuid, name)
     codes = status.exit_codes(pod, [app.name for app in glance.apps])
     for each in glance.apps:
         count, code = status.restarts(pod, each.name)
@@ -242,6 +265,24 @@ def _events(pod: Pod) -> list[Event]:
     marked_ns = status.marked_ns(pod)
     if marked_ns:
         found.append(Event(time_ns=marked_ns, kind=MARKED, uuid=uuid, name=name))
+    return found
+
+
+def _health(pod: Pod, apps: list[AppSummary], uuid: str, name: str) -> list[Event]:
+    """What probes have found last, of each kind."""
+    from rkt.pod import health
+
+    base = status.stage1_writable_root(pod)
+    found = []
+    for app in apps:
+        known = health.read(pod, base, app.name)
+        for kind, time_ns in (
+            (READY, known.ready_ns),
+            (UNREADY, known.unready_ns),
+            (UNHEALTHY, known.unhealthy_ns),
+        ):
+            if time_ns:
+                found.append(Event(time_ns=time_ns, kind=kind, uuid=uuid, name=name, app=app.name))
     return found
 
 

@@ -14,7 +14,7 @@ from rkt.schema.appc import App, ImageManifest, Mount, PodManifest, RuntimeApp
 from rkt.schema.isolators import Isolator
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
-from rkt.stage0.contract import ANNOTATION_MUTABLE, ANNOTATION_RESTART
+from rkt.stage0.contract import ANNOTATION_MUTABLE, ANNOTATION_RESTART, ANNOTATIONS_OF_PROBES
 from rkt.values import ACName
 
 TYPE_CHECKING = False
@@ -153,6 +153,10 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
             else:
                 isolators.check_amounts(app.isolators)
             _check_restart(runtime_app)
+            if any(name.startswith(ANNOTATIONS_OF_PROBES) for name in runtime_app.annotations):
+                from rkt.schema.probes import parse_probes
+
+                parse_probes(runtime_app.annotations)
             # Of an image's own isolators only those count that confine; stage1 leaves the others out.
             own = app if runtime_app.app is not None else appc.tightened_app(app, _narrow_syscalls)[0]
             check_confinement(own.isolators)

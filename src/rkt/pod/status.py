@@ -53,6 +53,9 @@ class AppDetails(Record):
         restarts: how often it was started again; ``last_exit_code``: how it had ended before.
         exit_code: ``None`` while there is none.
         created_ns, started_ns, finished_ns: since the epoch, 0 for unknown.
+        readiness: ``ready`` or ``unready``; empty without a readiness probe, and when the app does not run.
+        liveness: ``healthy``, ``unhealthy`` or ``starting``; empty likewise.
+        health_message: why not; text of the app's.
     """
 
     name: str
@@ -66,6 +69,9 @@ class AppDetails(Record):
     restart_policy: str = ""
     restarts: int = 0
     last_exit_code: int = 0
+    readiness: str = ""
+    liveness: str = ""
+    health_message: str = ""
     mounts: list[dict[str, Any]] = []
     user_annotations: dict[str, str] = {}
     user_labels: dict[str, str] = {}
@@ -263,6 +269,23 @@ def is_ready(pod: Pod) -> bool:
     return target == "ready"
 
 
+def is_up(pod: Pod) -> bool:
+    """Whether the pod runs, and every app that runs and has a readiness probe is ready."""
+    if not pod.is_running or not is_ready(pod):
+        return False
+    apps = (_manifest(pod) or {}).get("apps") or []
+    if not any(_is_probed(app) for app in apps):
+        return True
+    return all(app.readiness != "unready" for app in examine(pod).apps)
+
+
+def _is_probed(app: dict[str, Any]) -> bool:
+    return any(
+        str(annotation.get("name")).startswith(contract.ANNOTATIONS_OF_PROBES)
+        for annotation in app.get("annotations") or []
+    )
+
+
 def is_paused(pod: Pod) -> bool:
     """Whether ``rkt pause`` has frozen the pod; the state stays ``running``."""
     if not pod.is_running or not pod.has(contract.PAUSED):
@@ -403,6 +426,16 @@ def _app_details(
     annotations = {each.get("name"): each.get("value") for each in members.get("annotations") or []}
     count, last_code = restarts(pod, app.name)
     finished = exited[1] if exited is not None else marked_ns(pod) if state == "exited" else 0
+    readiness = liveness = message = ""
+    if state == "running" and _is_probed(members):
+        from rkt.pod import health
+
+        has_readiness, has_liveness = health.has_probes(members)
+        found = health.read(pod, stage1_writable_root(pod), app.name)
+        readiness = "" if not has_readiness else "ready" if found.ready else "unready"
+        if has_liveness:
+            liveness = "starting" if found.alive is None else "healthy" if found.alive else "unhealthy"
+        message = found.message
     return AppDetails(
         name=app.name,
         state=state,
@@ -415,6 +448,9 @@ def _app_details(
         restart_policy=str(annotations.get(contract.ANNOTATION_RESTART, "")),
         restarts=count,
         last_exit_code=last_code,
+        readiness=readiness,
+        liveness=liveness,
+        health_message=message,
         mounts=[
             _mount(mount, volumes.get(mount.get("volume")) or {}) for mount in members.get("mounts") or []
         ],
@@ -453,6 +489,8 @@ def to_json(details: PodDetails) -> dict[str, Any]:
         members["killed"] = True
     if details.name:
         members["pod_name"] = details.name
+    if any(app.readiness for app in details.apps):
+        members["ready"] = all(app.readiness != "unready" for app in details.apps)
     if details.insecure:
         members["insecure_options"] = details.insecure
     if details.networks:
@@ -484,6 +522,9 @@ def app_json(app: AppDetails) -> dict[str, Any]:
         members["restart_policy"] = app.restart_policy
     if app.restarts:
         members.update(restarts=app.restarts, last_exit_code=app.last_exit_code)
+    for name in ("readiness", "liveness", "health_message"):
+        if text := getattr(app, name):
+            members[name] = text
     members["image_id"] = app.image_id
     collections = {
         "mounts": app.mounts,

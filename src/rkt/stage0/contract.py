@@ -27,6 +27,10 @@ ANNOTATION_MUTABLE = ANNOTATION_PREFIX + "mutable"
 #: of the second name.
 ANNOTATION_RESTART = "coreos.com/rkt/restart-policy"
 ANNOTATION_RESTARTS = ANNOTATION_PREFIX + "restart-policy"
+#: A stage1 that probes apps, as ``schema/probes.py`` has it, has this annotation.
+ANNOTATION_PROBES = ANNOTATION_PREFIX + "probes"
+#: How annotations of apps begin that are to be probed.
+ANNOTATIONS_OF_PROBES = ("coreos.com/rkt/readiness", "coreos.com/rkt/liveness")
 
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"

@@ -58,9 +58,9 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
     store = Store(settings.data_dir)
     added = _plan(settings, pod, request, store)
     if contract.ANNOTATION_RESTART in added.runtime.annotations:
-        from rkt.stage0.prepare import check_restarts
+        from rkt.stage0.prepare import check_known
 
-        check_restarts([added.runtime], read_program(pod))
+        check_known([added.runtime], read_program(pod))
     app = added.app
     with _lock(pod):
         _check_running(pod)
@@ -388,7 +388,7 @@ def _remove_files(pod: Pod, name: str) -> None:
     else:
         base = status.stage1_writable_root(pod)
         files.remove_tree(f"{base}/{contract.APPS_DIR}/{name}", dir_fd=pod.fd)
-        for mark in ("", "-created", "-started"):
+        for mark in ("", "-created", "-started", "-health"):
             files.remove_tree(f"{base}/{contract.STATUS_DIR}/{name}{mark}", dir_fd=pod.fd)
     if pod.has(f"appsinfo/{name}/treeStoreID") and pod.has(contract.OVERLAY_PREPARED):
         key = roots.tree_key(pod, name)

@@ -213,7 +213,7 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
 
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
-    check_restarts(manifest.apps, program)
+    check_known(manifest.apps, program)
     return Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
@@ -228,20 +228,28 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store)
     )
 
 
-def check_restarts(apps: Sequence[RuntimeApp], program: Program) -> None:
-    """Refuse restart policies that a stage1 would not know of.
+def check_known(apps: Sequence[RuntimeApp], program: Program) -> None:
+    """Refuse restart policies, probes and limits of logs that a stage1 would not know of.
 
     Raises:
         Stage1Error: it does not.
     """
-    if program.has(contract.ANNOTATION_RESTARTS):
-        return
-    for app in apps:
-        if app.annotations.get(contract.ANNOTATION_RESTART, "no") != "no":
-            raise Stage1Error(
-                f"app {app.name!r} has a restart policy, which {program.name} does not know",
-                hint="leave --restart out",
-            )
+    wishes = (
+        (contract.ANNOTATION_RESTARTS, "a restart policy", (contract.ANNOTATION_RESTART,)),
+        (contract.ANNOTATION_PROBES, "a probe", contract.ANNOTATIONS_OF_PROBES),
+    )
+    for known, what, begins in wishes:
+        if program.has(known):
+            continue
+        for app in apps:
+            found = [
+                name for name, value in app.annotations.items() if name.startswith(begins) and value != "no"
+            ]
+            if found:
+                raise Stage1Error(
+                    f"app {app.name!r} has {what}, which {program.name} does not know",
+                    hint=f"leave --{found[0].rpartition('/')[2].removesuffix('-policy')} out",
+                )
 
 
 def from_images(

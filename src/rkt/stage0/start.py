@@ -145,7 +145,7 @@ def _forget_last_run(pod: Pod) -> None:
     for name in _OF_A_RUN:
         remove_tree(name, dir_fd=pod.fd)
     for app in status.app_names(pod):
-        for name in ("", "-started"):
+        for name in ("", "-started", "-health"):
             remove_tree(f"{base}/{contract.STATUS_DIR}/{app}{name}", dir_fd=pod.fd)
         for name in _OF_AN_APP:
             remove_tree(f"appsinfo/{app}/{name}", dir_fd=pod.fd)

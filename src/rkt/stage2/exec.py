@@ -14,6 +14,10 @@ import os
 from rkt.linux import capabilities, libc
 from rkt.schema.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Status of an app whose program could not be executed; systemd's EXIT_EXEC, which rkt's users know.
 EXIT_EXEC_FAILED = 203
 _NSIG = 65
@@ -36,6 +40,8 @@ class ExecPlan(Record):
         seccomp: compiled filter (array of ``struct sock_filter``), empty for none.
         rlimits: number, soft and hard limit of each that is not the caller's; whoever sets them has imported
             ``resource``, and has raised what was to be raised.
+        instead: what the process does, without a descriptor but the standard ones, instead of executing a program; it ends
+            with the status that is returned.
     """
 
     argv: list[bytes]
@@ -48,6 +54,7 @@ class ExecPlan(Record):
     no_new_privileges: bool
     seccomp: bytes
     rlimits: list[tuple[int, int, int]] = []
+    instead: Callable[[], int] | None = None
 
 
 def become(plan: ExecPlan) -> None:
@@ -83,14 +90,16 @@ def become(plan: ExecPlan) -> None:
     libc.capset(kept, kept, 0)
     reset_signals()
     os.umask(0o022)
-    program = _find_program(plan)
-    if program is None:
+    program = None if plan.instead is not None else _find_program(plan)
+    if program is None and plan.instead is None:
         os._exit(EXIT_EXEC_FAILED)
     if plan.no_new_privileges:
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+    libc.close_range(3, 0xFFFFFFFF, 0 if program is None else libc.CLOSE_RANGE_CLOEXEC)
     if plan.seccomp and plan.no_new_privileges:
         libc.seccomp_load(plan.seccomp)
+    if program is None:
+        os._exit(plan.instead())  # type: ignore[misc]
     try:
         os.execve(program, plan.argv, plan.environment)
     except OSError as e:

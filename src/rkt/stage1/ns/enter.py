@@ -21,6 +21,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import feed, steps, terminal
 from rkt.stage1.common.arguments import RunArguments, parse_run
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns.launch import PRE_START
 from rkt.stage1.ns.limits import SetOomScore, group_name
 from rkt.stage1.ns.plan import build_exec_plan
 from rkt.stage1.ns.run import RUNTIME_CONFIG
@@ -57,7 +58,11 @@ def main(argv: list[str]) -> int:
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
-    return _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments)).run()
+    # Where a handler was killed by its group, what is born there is killed as well: see ``build_app_plan``.
+    was_killed = PRE_START in app.app.event_handlers or contract.ANNOTATION_RESTART in app.runtime.annotations
+    entering = _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments))
+    entering.cgroup_fd = -1 if was_killed else joiner.cgroup_fd
+    return entering.run()
 
 
 def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
@@ -112,6 +117,8 @@ class _Entering:
         self._join_users = join_users
         self._root_fd = root_fd
         self._joiner = joiner
+        #: Version 2 cgroup to be born in; -1 to move there.
+        self.cgroup_fd = joiner.cgroup_fd
         self._app_pidfd = app_pidfd
         self._flags = flags
         self._has_pty = os.isatty(0) and os.isatty(1)
@@ -140,7 +147,7 @@ class _Entering:
 
     def run(self) -> int:
         """Start the command, relay its streams, return its status."""
-        helper, helper_pidfd = libc.clone3(0, cgroup_fd=self._joiner.cgroup_fd)
+        helper, helper_pidfd = libc.clone3(0, cgroup_fd=self.cgroup_fd)
         if helper == 0:
             self._help()
         os.close(self._errors[1])
@@ -183,7 +190,7 @@ class _Entering:
             # No import can be served from the image's files from here on (invariant EN2).
             sys.meta_path.clear()
             sys.path.clear()
-            self._joiner.join(unified=False)
+            self._joiner.join(unified=self.cgroup_fd < 0)
             try:
                 SetOomScore(self._oom_score).apply(-1)
             except PermissionError:
@@ -193,7 +200,7 @@ class _Entering:
             # started below a chroot; the app's own root is right everywhere.
             os.fchdir(self._root_fd)
             os.chroot(".")
-            child, child_pidfd = libc.clone3(0, cgroup_fd=self._joiner.cgroup_fd)
+            child, child_pidfd = libc.clone3(0, cgroup_fd=self.cgroup_fd)
             if child == 0:
                 self._command()
             os.close(self._errors[1])

@@ -154,7 +154,7 @@ class LiveSupervisor(Supervisor):
             if app.is_running:
                 raise Stage1Error(f"app {name!r} is still running", hint=f"rkt app stop UUID --app={name}")
             self._forget(app)
-        self._unmark(name, "-started", "", "-created")
+        self._unmark(name, "-started", "", "-health", "-created")
         return {"ok": True}
 
     def _forget(self, app: App) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.launch import PlanMaker
     from rkt.stage1.ns.plan import AppPlan
+    from rkt.stage1.ns.probes import Prober
 
 #: Root directory of pid 1, below the engine's own files. In a user namespace it enters as owner, without capabilities.
 EMPTY_ROOT = "empty-root"
@@ -115,13 +116,16 @@ def _supervise(
         if os.path.exists(contract.PAUSED):
             groups.thaw()
 
+    prober = _prober(pod, arguments, shared, users, status_directory)
     if arguments.mutable:
         from rkt.stage1.ns.live import LiveSupervisor
 
         supervisor: Supervisor = LiveSupervisor(
             init, shared, server, status_directory=status_directory, report=_say, thaw=thaw
         ).able_to_launch(
-            lambda live, app: _launch_alone(live, app, arguments, groups, users, is_unified=is_unified)
+            lambda live, app: _launch_alone(
+                live, app, arguments, groups, users, prober, is_unified=is_unified
+            )
         )
     else:
         supervisor = Supervisor(
@@ -134,17 +138,31 @@ def _supervise(
             interactive=terminal,
             stdin_fd=stdin_fd,
         )
+    if prober is not None:
+        supervisor.tickers.append(prober)
+    if "WATCHDOG_USEC" in os.environ:
+        from rkt.stage1.common.notify import Watchdog
+
+        watchdog = Watchdog.from_environment()
+        if watchdog is not None:
+            supervisor.tickers.append(watchdog)
     try:
         try:
             if limits.has_sysctls(pod):
                 from rkt.stage1.ns import sysctls
 
                 sysctls.write(pod, arguments)
-            _start_apps(supervisor, pod, arguments, groups, volumes, terminal, users, is_unified=is_unified)
+            _start_apps(
+                supervisor, pod, arguments, groups, volumes, terminal, users, prober, is_unified=is_unified
+            )
         except BaseException:
             supervisor.finish()
             raise
         _announce(init.pid)
+        if prober is None:
+            _notify_ready()
+        else:
+            prober.when_ready(_notify_ready)
         return supervisor.run()
     finally:
         shared.close()
@@ -182,11 +200,12 @@ def _start_apps(
     volumes: Volumes,
     terminal: Interactive | None,
     users: UserNamespace | None,
+    prober: Prober | None,
     *,
     is_unified: bool,
 ) -> None:
     """Plan every app, then start them all."""
-    make_plan = _plan_maker(pod, arguments, volumes, terminal, users, is_unified=is_unified)
+    make_plan = _plan_maker(pod, arguments, volumes, terminal, users, prober, is_unified=is_unified)
 
     def make_group(app: PodApp) -> cgroup.Group:
         # Where no app has devices of its own the pod's policy will do.
@@ -208,6 +227,7 @@ def _launch_alone(
     arguments: RunArguments,
     groups: cgroup.Group,
     users: UserNamespace | None,
+    prober: Prober | None,
     *,
     is_unified: bool,
 ) -> tuple[Launch, Volumes]:
@@ -219,7 +239,7 @@ def _launch_alone(
         limits.make_room(groups, pod, devices or ())
         group = limits.create_app_group(groups, pod, app, _say, devices=devices)
         return Launch(
-            app, group, _plan_maker(pod, arguments, volumes, None, users, is_unified=is_unified)
+            app, group, _plan_maker(pod, arguments, volumes, None, users, prober, is_unified=is_unified)
         ), volumes
     except BaseException:
         volumes.close()
@@ -234,6 +254,7 @@ def _plan_maker(
     volumes: Volumes,
     terminal: Interactive | None,
     users: UserNamespace | None,
+    prober: Prober | None,
     *,
     is_unified: bool,
 ) -> PlanMaker:
@@ -261,6 +282,8 @@ def _plan_maker(
             uid = plan.execute.uid
             owner = uid if users is None else users.ids.outside(uid)
             plan = AppStreams(pod, app, uid, owner, terminal).add_to(plan)
+        if prober is not None and not handler:
+            prober.prepare(app, plan)
         if arguments.debug:
             for step in plan.steps:
                 _say(f"{app.name}: {step.describe()}")
@@ -306,7 +329,7 @@ def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | Non
 
 
 def _announce(pid: int) -> None:
-    """The files stage0 waits for, the pid last, and word to a service manager that asked for it."""
+    """The files stage0 waits for, the pid last."""
     ready = f"{contract.STAGE1_ROOTFS}/{contract.SUPERVISOR_STATUS}"
     try:
         os.unlink(ready)
@@ -314,11 +337,34 @@ def _announce(pid: int) -> None:
         pass
     os.symlink("ready", ready)
     files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
+
+
+def _notify_ready() -> None:
+    """Word to a service manager that asked for it: apps run, and those that can tell are ready."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        from rkt.stage1.common.notify import notify_ready
+        from rkt.stage1.common.notify import notify
 
-        notify_ready(address)
+        notify(address, b"READY=1")
+
+
+def _prober(
+    pod: LoadedPod,
+    arguments: RunArguments,
+    shared: PodNamespaces,
+    users: UserNamespace | None,
+    status_directory: str,
+) -> Prober | None:
+    """What probes the apps, if one of them is to be probed, now or later."""
+    names = [name for app in pod.apps for name in app.runtime.annotations]
+    if not arguments.mutable and not any(name.startswith(contract.ANNOTATIONS_OF_PROBES) for name in names):
+        return None
+    from rkt.stage1.ns.probes import Prober
+
+    prober = Prober(arguments, shared, users, status_directory=status_directory, report=_say)
+    if not arguments.mutable:
+        prober.expect(pod.apps)
+    return prober
 
 
 def _check_networks(arguments: RunArguments) -> None:

@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Protocol
 
     from rkt.stage1.ns.app_streams import AppStreams
     from rkt.stage1.ns.init import Init
@@ -42,6 +42,25 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.restart import Restarts
+
+    class Ticker(Protocol):
+        """Something that has its own things to do in the supervisor's loop."""
+
+        def started(self, app: App) -> None:
+            """The program of an app has been executed."""
+
+        def next_at(self) -> float:
+            """When ``tick`` is due, by the monotonic clock; 0 for never."""
+
+        def readers(self) -> dict[int, Callable[[], None]]:
+            """Descriptors to poll and what to do then."""
+
+        def tick(self, *, is_stopping: bool) -> None:
+            """Called in each turn."""
+
+        def finish(self) -> None:
+            """Every process of the pod has been killed."""
+
 
 #: Time between SIGTERM and SIGKILL, in seconds.
 STOP_SECONDS = 10.0
@@ -224,6 +243,7 @@ class Supervisor:
         self._clients: dict[int, _socket.socket] = {}
         self._outlets = (Outlet(1), Outlet(2))
         self._several = False
+        self.tickers: list[Ticker] = []
         self._stdin_fd = stdin_fd
         self._first_failure = 0
         #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
@@ -302,6 +322,8 @@ class Supervisor:
             app.outlets[fd] = (stream, Prefixer(prefix), outlet)
         if app.stage == MAIN:
             _record_pid(app)
+            for ticker in self.tickers:
+                ticker.started(app)
             if self._interactive is not None:
                 self._interactive.connect()
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
@@ -344,6 +366,8 @@ class Supervisor:
                 self._end(app)
         for pid in self._forlorn:
             os.waitpid(pid, 0)
+        for ticker in self.tickers:
+            ticker.finish()
         # Last: the kernel lets pid 1 go when we have taken leave of all others.
         self._init.wait()
         deadline = time.monotonic() + _DRAIN_SECONDS
@@ -364,6 +388,7 @@ class Supervisor:
         deadlines += [
             app.restarts.at for app in self._apps if app.restarts and app.restarts.at and not app.is_running
         ]
+        deadlines += [at for ticker in self.tickers if (at := ticker.next_at())]
         if not deadlines:
             return None
         return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
@@ -390,6 +415,8 @@ class Supervisor:
                     readers[fd] = lambda a=app, f=fd: self._carry(a, f)  # type: ignore[misc]
             if app.streams is not None:
                 app.streams.watch(app, readers, outlets)
+        for ticker in self.tickers:
+            readers.update(ticker.readers())
         writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
         poll = select.poll()
         for fd in {*readers, *writers}:
@@ -401,6 +428,8 @@ class Supervisor:
                 writers[fd].flush()
             if fd in readers and event & ~select.POLLOUT:
                 readers[fd]()
+        for ticker in self.tickers:
+            ticker.tick(is_stopping=self._is_stopping)
 
     def _carry(self, app: App, fd: int) -> None:
         """Take what an app said to its log and to our own stream."""
