@@ -17,17 +17,25 @@ import time
 import zlib
 from queue import SimpleQueue
 
-from rkt.errors import ImageError
+from rkt.errors import HostError, ImageError
 
 _igzip: Any
 try:
     from isal import igzip_lib as _igzip
 except ImportError:  # zlib does the same at a third of the speed
     _igzip = None
+_zstd: Any
+try:  # from Python 3.14 on
+    from compression import zstd as _zstd  # type: ignore[import-not-found, no-redef, unused-ignore]
+except ImportError:
+    try:
+        from backports import zstd as _zstd
+    except ImportError:  # an installation without its libraries, or a command that did not ask for them
+        _zstd = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Protocol
 
     from rkt.image.limits import Limits
@@ -50,30 +58,36 @@ NONE = "none"
 GZIP = "gzip"
 BZIP2 = "bzip2"
 XZ = "xz"
+ZSTD = "zstd"
 #: What an ACI may be compressed with, and what ``image create --compression`` accepts.
 KINDS = (NONE, GZIP, BZIP2, XZ)
+#: What a layer of an OCI or Docker image may be compressed with.
+LAYER_KINDS = (*KINDS, ZSTD)
 #: Most bytes that are asked of a decoder at a time; small enough to be hashed and written while they are in the
 #: processor's cache.
 CHUNK_BYTES = 256 << 10
 _READ_BYTES = 64 << 10
 _TAR_MAGIC_OFFSET = 257
-_MAGICS = ((b"\x1f\x8b", GZIP), (b"BZh", BZIP2), (b"\xfd7zXZ\x00", XZ))
+_MAGICS = ((b"\x1f\x8b", GZIP), (b"BZh", BZIP2), (b"\xfd7zXZ\x00", XZ), (b"\x28\xb5\x2f\xfd", ZSTD))
 
 
-def detect(head: bytes) -> str:
+def detect(head: bytes, kinds: Sequence[str] = KINDS) -> str:
     """Kind of compression by magic bytes.
 
     Args:
         head: the first 512 bytes, or all there are.
+        kinds: those that may be.
     Raises:
-        ImageError: neither compressed in a known way nor a tar.
+        ImageError: neither compressed in one of these ways nor a tar.
     """
     for magic, kind in _MAGICS:
-        if head.startswith(magic):
+        if head.startswith(magic) and kind in kinds:
             return kind
-    if head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar":
+    # A tar of nothing has no header with a magic.
+    if head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar" or head == bytes(512):
         return NONE
-    raise ImageError("unknown image filetype: neither tar nor tar compressed by gzip, bzip2 or xz")
+    *some, last = [kind for kind in kinds if kind != NONE]
+    raise ImageError(f"unknown image filetype: neither tar nor tar compressed by {', '.join(some)} or {last}")
 
 
 class _ZlibDecoder:
@@ -109,12 +123,28 @@ def _decoder(kind: str, limits: Limits) -> _Decoder:
         return decoder
     if kind == BZIP2:
         return bz2.BZ2Decompressor()
+    if kind == ZSTD:
+        library = _zstd_library()
+        # The window is what a decoder needs memory for.
+        window_log = limits.decoder_memory_bytes.bit_length() - 1
+        made: _Decoder = library.ZstdDecompressor(
+            options={library.DecompressionParameter.window_log_max: window_log}
+        )
+        return made
     return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=limits.decoder_memory_bytes)
 
 
 _DECODER_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 if _igzip is not None:
     _DECODER_ERRORS = (*_DECODER_ERRORS, _igzip.IsalError)
+if _zstd is not None:
+    _DECODER_ERRORS = (*_DECODER_ERRORS, _zstd.ZstdError)
+
+
+def _zstd_library() -> Any:
+    if _zstd is None:
+        raise HostError("zstd cannot be used: the library backports.zstd is not installed", hint="make setup")
+    return _zstd
 
 
 def _fail(kind: str, members: int, error: object) -> ImageError:
@@ -131,7 +161,12 @@ class Decompressor:
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], limits: Limits, *, seen: Callable[[bytes], object] | None = None
+        self,
+        read: Callable[[int], bytes],
+        limits: Limits,
+        *,
+        seen: Callable[[bytes], object] | None = None,
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         """Prepare.
 
@@ -139,6 +174,7 @@ class Decompressor:
             read: returns up to that many bytes, b"" at the end.
             limits: ratio, size and time are held against these.
             seen: is given every compressed byte in order, for hashing.
+            kinds: how the input may be compressed.
         """
         self.kind = ""
         self.input_bytes = 0
@@ -146,6 +182,7 @@ class Decompressor:
         self._read = read
         self._limits = limits
         self._seen = seen
+        self._kinds = kinds
         self._deadline_monotonic = time.monotonic() + limits.time_seconds
 
     def _more(self, count: int = _READ_BYTES) -> bytes:
@@ -180,7 +217,7 @@ class Decompressor:
             head += data
         if not head:
             raise ImageError("the image is empty")
-        self.kind = detect(head)
+        self.kind = detect(head[:512], self._kinds)
         if self.kind == NONE:
             while head:
                 self._on_time()
@@ -314,4 +351,7 @@ def encoder(kind: str) -> _Encoder:
         return zlib.compressobj(9, zlib.DEFLATED, 31)
     if kind == BZIP2:
         return bz2.BZ2Compressor(9)
+    if kind == ZSTD:
+        compressor: _Encoder = _zstd_library().ZstdCompressor(level=3)
+        return compressor
     return lzma.LZMACompressor(lzma.FORMAT_XZ, preset=6)

@@ -18,10 +18,11 @@ import stat
 
 from rkt.errors import ImageError
 from rkt.image import tarformat
-from rkt.image.aci import scan_aci, split_path
+from rkt.image.aci import scan_aci
 from rkt.image.compression import NONE, Decompressor, encoder, fd_reader
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.image.tarformat import Chunks, Member, show
+from rkt.image.tarstream import split_path
 from rkt.image.unpack import is_kept_xattr
 from rkt.linux.files import write_all
 from rkt.schema.record import Record

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, ImageError, StoreError, UsageError
-from rkt.image.copytree import copy_tree
 from rkt.image.output import NewFile
 from rkt.image.tarsplit import rebuild
 from rkt.linux.files import remove_tree, write_all
@@ -57,7 +56,7 @@ def export_image(store: Store, key: ImageKey, output_path: str, *, overwrite: bo
 
 
 def verify_image(store: Store, key: ImageKey) -> list[Difference]:
-    """Every difference between an image's layer and what was fetched.
+    """Every difference between an image's layers and what was fetched.
 
     Raises:
         StoreError: parts of the image are missing or damaged.
@@ -67,6 +66,10 @@ def verify_image(store: Store, key: ImageKey) -> list[Difference]:
     with image_lock(store.data_dir, key, exclusive=False):
         record = store.get(key)
         store.manifest_bytes(key)
+        if record.oci:
+            from rkt.store.oci import verify_oci
+
+            return verify_oci(store, record)
         tree_fd = _open_layer(store, record)
         try:
             split_fd = _open_split(store, key)
@@ -81,7 +84,7 @@ def verify_image(store: Store, key: ImageKey) -> list[Difference]:
 def extract_image(
     store: Store, key: ImageKey, output_path: str, *, rootfs_only: bool, overwrite: bool
 ) -> None:
-    """Copy an image's tree to a directory.
+    """Copy an image's tree to a directory; of an OCI image what its layers make together.
 
     Args:
         store: where the image is.
@@ -94,23 +97,16 @@ def extract_image(
         UsageError: the output exists, or is ``/``.
         ImageError: a file cannot be copied; the output is removed again.
     """
+    from rkt.store.composition import merge, own_parts
+
     with image_lock(store.data_dir, key, exclusive=False):
-        manifest = None if rootfs_only else store.manifest_bytes(key)
-        tree_fd = _open_layer(store, store.get(key))
-        try:
-            rootfs_fd = _open_rootfs(tree_fd, key)
-            try:
-                _write_output(
-                    store,
-                    output_path,
-                    lambda target_fd: copy_tree(rootfs_fd, target_fd),
-                    manifest=manifest,
-                    overwrite=overwrite,
-                )
-            finally:
-                os.close(rootfs_fd)
-        finally:
-            os.close(tree_fd)
+        _write_output(
+            store,
+            output_path,
+            lambda target_fd: merge(store, own_parts(store, key), target_fd),
+            manifest=None if rootfs_only else store.manifest_bytes(key),
+            overwrite=overwrite,
+        )
 
 
 def render_image(
@@ -206,16 +202,6 @@ def _open_layer(store: Store, record: ImageRecord) -> int:
         return os.open(path, _OPEN_DIRECTORY)
     except PermissionError:
         raise HostError(f"layer {path} can be read by root only", hint="run the command as root") from None
-
-
-def _open_rootfs(tree_fd: int, key: ImageKey) -> int:
-    try:
-        return os.open("rootfs", _OPEN_DIRECTORY, dir_fd=tree_fd)
-    except OSError as e:
-        raise StoreError(
-            f"the root filesystem of image {key} cannot be opened: {e.strerror}",
-            hint=f"rkt image verify {key.medium}",
-        ) from e
 
 
 def _open_split(store: Store, key: ImageKey) -> int:

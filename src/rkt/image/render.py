@@ -11,6 +11,7 @@ The rules, the topmost part first:
 3. The list of an image describes the tree with its dependencies laid under it, so it filters these too, directories
    included. Every ancestor's list applies. Directories on the way to a listed path are kept.
 4. Where a part provides something else than a directory, nothing that lower parts have below that path is used.
+5. What the whiteouts and opaque directories of a part hide is not used of lower parts, whatever lists say.
 
 Without white lists this is what an overlay file system shows, and a part that comes again adds nothing.
 """
@@ -18,6 +19,7 @@ Without white lists this is what an overlay file system shows, and a part that c
 from __future__ import annotations
 
 import os
+from itertools import repeat
 
 from rkt.errors import ImageError
 from rkt.schema.record import Record
@@ -40,6 +42,7 @@ class Part(Record):
 
     Attributes:
         key: of the image.
+        layer: of the layer, where that is not named as its image.
         files: entries other than directories that it may contribute; ``None`` for all.
         directories: directories that it may contribute; ``None`` for all.
     """
@@ -47,6 +50,24 @@ class Part(Record):
     key: ImageKey
     files: frozenset[Path] | None = None
     directories: frozenset[Path] | None = None
+    layer: ImageKey | None = None
+
+    @property
+    def layer_key(self) -> ImageKey:
+        """Name of the layer's directory."""
+        return self.layer or self.key
+
+
+class Hiding(Record):
+    """What a layer of an OCI image hides of lower layers besides what it has itself.
+
+    Attributes:
+        whiteouts: paths at which there is to be nothing, all below included.
+        opaque: directories of which nothing that lower layers have in them is to be seen.
+    """
+
+    whiteouts: frozenset[Path] = frozenset()
+    opaque: frozenset[Path] = frozenset()
 
 
 class Selection(Record):
@@ -123,29 +144,52 @@ def tree_id(parts: Iterable[Part]) -> TreeID:
     """
     from hashlib import sha512
 
-    digest = sha512(",".join(part.key for part in parts).encode()).hexdigest()
+    digest = sha512(",".join(part_keys(parts)).encode()).hexdigest()
     return TreeID.parse(f"deps-sha512-{digest[:64]}")
 
 
-def select(parts: Sequence[Part], listings: Iterable[Iterable[tuple[Path, bool]]]) -> list[Selection]:
+def part_keys(parts: Iterable[Part]) -> list[ImageKey]:
+    """Keys of the images, each before the keys of its layers that are named otherwise."""
+    keys: list[ImageKey] = []
+    image: ImageKey | None = None
+    for part in parts:
+        if part.layer is None or part.key != image:
+            keys.append(part.key)
+        image = part.key
+        if part.layer_key != part.key:
+            keys.append(part.layer_key)
+    return keys
+
+
+def select(
+    parts: Sequence[Part],
+    listings: Iterable[Iterable[tuple[Path, bool]]],
+    hidings: Iterable[Hiding] = repeat(Hiding()),
+) -> list[Selection]:
     """What to take from each layer.
 
     Args:
         parts: as ``flatten`` returns them.
         listings: of each part's layer, (path, whether it is a directory), a directory before what is in it; the root is
             the empty path and comes first.
+        hidings: of each part's layer, whose whiteouts are in the listing too.
     """
     provided: set[Path] = set()
     # Paths at which a part above has something else than a directory.
     covered: set[Path] = set()
+    # Directories of which lower parts provide nothing but themselves.
+    closed: set[Path] = set()
     selections = []
-    for part, listing in zip(parts, listings, strict=True):
+    for part, listing, hiding in zip(parts, listings, hidings, strict=False):
         files: set[Path] = set()
         directories: set[Path] = set()
         owned: set[Path] = set()
         covers: set[Path] = set()
         for path, is_directory in listing:
-            if path in covered or (path and path[:-1] not in directories):
+            if path in covered or (path and (path[:-1] in closed or path[:-1] not in directories)):
+                continue
+            if path in hiding.whiteouts:
+                covers.add(path)
                 continue
             allowed = part.directories if is_directory else part.files
             if allowed is not None and path not in allowed:
@@ -160,6 +204,7 @@ def select(parts: Sequence[Part], listings: Iterable[Iterable[tuple[Path, bool]]
                     files.add(path)
             provided.add(path)
         covered |= covers
+        closed |= hiding.opaque
         selections.append(
             Selection(files=frozenset(files), directories=frozenset(directories), owned=frozenset(owned))
         )

@@ -10,6 +10,9 @@ A split file, ``cas/split/KEY``, is 16 bytes of head and a zlib stream of record
 
 Numbers are little-endian, paths are relative to the layer (``rootfs/bin/sh``). Every regular file has an "F" record,
 empty ones too. The file names are in the headers as well; a record of its own lets ``rebuild`` do without parsing them.
+
+That is what an ACI has. A layer of an OCI or Docker image has version 2, in which "E" has a sha256 of 32 bytes, the diff
+ID, and whiteouts have no "F".
 """
 
 from __future__ import annotations
@@ -29,16 +32,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
-    #: ("R", bytes), ("F", path, size, sha256) or ("E", size, sha512)
+    #: ("R", bytes), ("F", path, size, sha256) or ("E", size, digest)
     SplitRecord: TypeAlias = tuple[bytes, bytes, int, bytes]
 
 HEAD = b"rkt tar-split 1\n"
+LAYER_HEAD = b"rkt tar-split 2\n"
 RAW = b"R"
 FILE = b"F"
 END = b"E"
 _RAW = struct.Struct("<I")
 _FILE = struct.Struct("<HQ32s")
-_END = struct.Struct("<Q64s")
+#: Of each version: hash of the tar, last record.
+_VERSIONS = {
+    HEAD: ("sha512", struct.Struct("<Q64s")),
+    LAYER_HEAD: ("sha256", struct.Struct("<Q32s")),
+}
 _FLUSH_BYTES = 1 << 16
 #: "R" records are never longer; the writer cuts at ``_FLUSH_BYTES`` plus one extension header.
 _MAX_RAW_BYTES = 4 << 20
@@ -48,15 +56,16 @@ _CHUNK = 1 << 20
 class SplitWriter:
     """Writes a split file to a descriptor, front to back."""
 
-    __slots__ = ("_compress", "_fd", "_held", "_held_bytes")
+    __slots__ = ("_compress", "_end", "_fd", "_held", "_held_bytes")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, head: bytes = HEAD) -> None:
         self._fd = fd
+        self._end = _VERSIONS[head][1]
         # Headers are mostly zeros and repetition: higher levels cost time and save nothing worth having.
         self._compress = zlib.compressobj(3)
         self._held: list[bytes] = []
         self._held_bytes = 0
-        write_all(fd, HEAD)
+        write_all(fd, head)
 
     def _put(self, data: bytes) -> None:
         if out := self._compress.compress(data):
@@ -80,17 +89,33 @@ class SplitWriter:
         self._flush_raw()
         self._put(FILE + _FILE.pack(len(path), size, sha256) + path)
 
-    def finish(self, size: int, sha512: bytes) -> None:
+    def finish(self, size: int, digest: bytes) -> None:
         """The last record."""
         self._flush_raw()
-        self._put(END + _END.pack(size, sha512))
+        self._put(END + self._end.pack(size, digest))
         write_all(self._fd, self._compress.flush())
+
+
+def _version(head: bytes, what: str) -> tuple[str, struct.Struct]:
+    version = _VERSIONS.get(head)
+    if version is None:
+        raise DamagedRecord(f"{what} is not a tar-split file of version 1 or 2")
+    return version
+
+
+def open_hash(fd: int, *, what: str = "the tar-split file") -> hashlib._Hash:
+    """The hash that a split file has of its tar; moves no offset.
+
+    Raises:
+        DamagedRecord: not a split file.
+    """
+    return hashlib.new(_version(os.pread(fd, len(HEAD), 0), what)[0])
 
 
 class _Inflated:
     """The zlib stream of a split file, read in bounded pieces."""
 
-    __slots__ = ("_decoder", "_fd", "_held", "_offset", "_what")
+    __slots__ = ("_decoder", "_fd", "_held", "_offset", "_what", "end")
 
     def __init__(self, fd: int, what: str) -> None:
         self._fd = fd
@@ -98,8 +123,7 @@ class _Inflated:
         self._decoder = zlib.decompressobj()
         self._held = b""
         self._offset = 0
-        if os.read(fd, len(HEAD)) != HEAD:
-            raise DamagedRecord(f"{what} is not a tar-split file of version 1")
+        self.end = _version(os.read(fd, len(HEAD)), what)[1]
 
     def take(self, count: int) -> bytes:
         end = self._offset + count
@@ -157,7 +181,7 @@ def records(fd: int, *, what: str = "the tar-split file") -> Iterator[SplitRecor
                 raise DamagedRecord(f"{what} has a record with path {show(path)!r}")
             yield FILE, path, size, digest
         elif kind == END:
-            size, digest = _END.unpack(stream.take(_END.size))
+            size, digest = stream.end.unpack(stream.take(stream.end.size))
             stream.finish()
             yield END, b"", size, digest
             return
@@ -169,12 +193,12 @@ def rebuild(split_fd: int, tree_fd: int, out_fd: int) -> str:
     """Write the tar that a layer was unpacked from, byte for byte.
 
     Args:
-        split_fd: the split file, read from its current offset.
-        tree_fd: the layer directory, holding ``manifest`` and ``rootfs``.
+        split_fd: the split file, at its beginning.
+        tree_fd: the layer directory, holding ``rootfs``, of an ACI ``manifest`` too.
         out_fd: receives the uncompressed tar.
 
     Returns:
-        hex sha512 of what was written, which is the image's.
+        hex digest of what was written: of an ACI the sha512 that is in its ID, of a layer the sha256 that is its diff ID.
 
     Raises:
         ImageError: a file of the tree is missing or changed; its name is in the message.
@@ -185,7 +209,7 @@ def rebuild(split_fd: int, tree_fd: int, out_fd: int) -> str:
 
 def rebuild_into(split_fd: int, tree_fd: int, write: Callable[[bytes], object]) -> str:
     """``rebuild``, with a function that receives the tar in pieces of about a mebibyte."""
-    whole = hashlib.sha512()
+    whole = open_hash(split_fd)
     written = 0
     held: list[bytes] = []
     held_bytes = 0

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacking an ACI below one directory descriptor: the only reader of tar bytes that writes files.
+"""Unpacking an archive below one directory descriptor: the only reader of tar bytes that writes files.
+
+``Unpacker`` is what ACIs and layers of OCI images (``image.layer``) have in common; ``unpack_aci`` does the former.
 
 Runs in the confined ``rkt-unpack`` worker as root with few capabilities and no view of the file system but an empty
 directory. Nothing here builds a path string: each member's parents are opened one by one without following links
@@ -8,7 +10,7 @@ UN13, UN17, UN19).
 
 What becomes of a member:
 
-- regular files, directories, symbolic links, hard links within ``rootfs`` and named pipes are made as the header says,
+- regular files, directories, symbolic links, hard links within the archive and named pipes are made as the header says,
   setuid bits included: the tree is only ever mounted ``nosuid``, below a directory that only root may enter;
 - device nodes are not made, only counted; they stay in the tar-split file, so the tar can still be rebuilt;
 - of the extended attributes ``security.capability`` and ``user.*`` are kept, except those that steer overlayfs;
@@ -25,10 +27,11 @@ import os
 
 from rkt.errors import ImageError, RktError, StoreError
 from rkt.image import tarformat
-from rkt.image.aci import MANIFEST, AciStream, check_symlink, duplicate
+from rkt.image.aci import MANIFEST, AciStream
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.image.tarformat import show
 from rkt.image.tarsplit import SplitWriter
+from rkt.image.tarstream import check_symlink, duplicate
 from rkt.image.walk import DirectoryStack
 from rkt.linux import disk
 from rkt.schema.record import Record
@@ -36,8 +39,11 @@ from rkt.values import ImageID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from rkt.image.limits import Limits
     from rkt.image.tarformat import Member
+    from rkt.image.tarstream import TarStream
     from rkt.image.walk import Path
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -82,63 +88,114 @@ def is_kept_xattr(name: bytes) -> bool:
     return name.startswith(b"user.") and len(name) > 5 and b"overlay" not in name.split(b".")
 
 
-class _Unpacker:
-    """The tree being made."""
+class Directory:
+    """What a directory gets when all is in it.
 
-    def __init__(self, target_fd: int, limits: Limits, split: SplitWriter) -> None:
-        self._limits = limits
+    Attributes:
+        explicit: whether the archive had an entry for it.
+    """
+
+    __slots__ = ("explicit", "gid", "mode", "mtime_ns", "uid", "xattrs")
+
+    def __init__(self, member: Member | None = None) -> None:
+        """Prepare; without a member it is only implied: 0755, root's, from 1970."""
+        self.explicit = member is not None
+        self.mode, self.uid, self.gid, self.mtime_ns = 0o755, 0, 0, 0
+        self.xattrs: dict[bytes, bytes] = {}
+        if member is not None:
+            self.mode, self.uid, self.gid, self.mtime_ns = (
+                member.mode,
+                member.uid,
+                member.gid,
+                member.mtime_ns,
+            )
+            self.xattrs = member.xattrs
+
+
+class Unpacker:
+    """The tree being made.
+
+    Attributes:
+        directories: those made so far.
+        skipped: device nodes that were not made, and hard links to them.
+        tree_size_bytes, dropped_xattrs: so far.
+        kept: content of the file ``keep``.
+    """
+
+    def __init__(
+        self,
+        target_fd: int,
+        stream: TarStream,
+        split: SplitWriter,
+        link_target: Callable[[Member], Path],
+        *,
+        keep: Path = (),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            target_fd: empty directory.
+            stream: gives the content of the member that is added.
+            split: is told of files.
+            link_target: where a hard link points.
+            keep: path of a small file whose content is wanted.
+        """
+        self.limits = stream.limits
+        self._stream = stream
         self._split = split
         self._target_fd = target_fd
-        self._parents = DirectoryStack(target_fd, missing=self._make_implicit)
+        self._link_target = link_target
+        self._keep = keep
+        self.parents = DirectoryStack(target_fd, missing=self._make_implicit)
         self._link_parents = DirectoryStack(target_fd)
         # Ownership needs root; tests and image tools run without.
         self._owners = os.geteuid() == 0
-        # path -> (mode, uid, gid, mtime_ns, whether the archive had an entry for it)
-        self._directories: dict[Path, tuple[int, int, int, int, bool]] = {}
-        self._skipped: set[Path] = set()
+        self.directories: dict[Path, Directory] = {}
+        self.skipped: set[Path] = set()
         self._memory_bytes = 0
         self.tree_size_bytes = 0
-        self.skipped_devices = 0
         self.dropped_xattrs = 0
-        self.manifest = b""
+        self.kept = b""
 
     def close(self) -> None:
-        self._parents.close()
+        """Close what is held open."""
+        self.parents.close()
         self._link_parents.close()
 
-    def _remember(self, path: Path) -> None:
+    def remember(self, path: Path) -> None:
+        """Account for the memory that a remembered path takes."""
         self._memory_bytes += sum(map(len, path)) + 50 * len(path) + _PATH_OVERHEAD_BYTES
-        if self._memory_bytes > self._limits.directory_memory_bytes:
-            raise ImageError("the image has too many directories or device nodes")
+        if self._memory_bytes > self.limits.directory_memory_bytes:
+            raise ImageError("the image has too many directories, device nodes or whiteouts")
 
     def _make_implicit(self, parent_fd: int, path: Path) -> None:
-        if path in self._skipped:
+        if path in self.skipped:
             raise ImageError(f"the parent {show(b'/'.join(path))!r} of a member is not a directory")
-        self._remember(path)
+        self.remember(path)
         os.mkdir(path[-1], 0o700, dir_fd=parent_fd)
-        self._directories[path] = (0o755, 0, 0, 0, False)
+        self.directories[path] = Directory()
 
-    def add(self, path: Path, member: Member, aci: AciStream) -> None:
+    def add(self, path: Path, member: Member) -> None:
         """Make one member."""
         try:
-            self._add(path, member, aci)
+            self._add(path, member)
         except FileExistsError:
             raise duplicate(member.path) from None
         except NotADirectoryError:
             raise ImageError(f"the parent of {show(member.path)!r} is not a directory") from None
         except OSError as e:
-            raise _refused(member.path, e) from e
+            raise refused(member.path, e) from e
 
-    def _add(self, path: Path, member: Member, aci: AciStream) -> None:
+    def _add(self, path: Path, member: Member) -> None:
         if not path:
             return  # the root of the archive: the target directory stays as it is
         kind = member.kind
-        if path in self._skipped:
+        if path in self.skipped:
             raise duplicate(member.path)
-        parent_fd = self._parents.enter(path[:-1])
+        parent_fd = self.parents.enter(path[:-1])
         name = path[-1]
         if kind == tarformat.REGULAR:
-            self._file(parent_fd, path, member, aci)
+            self._file(parent_fd, path, member)
         elif kind == tarformat.DIRECTORY:
             self._directory(parent_fd, path, member)
         elif kind == tarformat.SYMLINK:
@@ -147,7 +204,7 @@ class _Unpacker:
             self.dropped_xattrs += len(member.xattrs)
             self._finish_by_name(parent_fd, name, member)
         elif kind == tarformat.HARD_LINK:
-            self._hard_link(parent_fd, path, member, aci)
+            self._hard_link(parent_fd, path, member)
         elif kind == tarformat.FIFO:
             os.mkfifo(name, 0o600, dir_fd=parent_fd)
             self.dropped_xattrs += len(member.xattrs)
@@ -157,19 +214,19 @@ class _Unpacker:
         else:
             self._skip(parent_fd, path, member)
 
-    def _file(self, parent_fd: int, path: Path, member: Member, aci: AciStream) -> None:
+    def _file(self, parent_fd: int, path: Path, member: Member) -> None:
         size = member.size
         if size >= _BIG_FILE_BYTES:
             space = os.fstatvfs(self._target_fd)
             if size > space.f_bavail * space.f_frsize:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        keep = path == (MANIFEST,)
+        keep = path == self._keep
         kept = []
         digest = hashlib.sha256()
         fd = os.open(path[-1], _CREATE, 0o600, dir_fd=parent_fd)
         try:
             left = size
-            for piece in aci.source.content(size):
+            for piece in self._stream.source.content(size):
                 count = len(piece)
                 written = os.write(fd, piece)
                 while written < count:
@@ -186,7 +243,7 @@ class _Unpacker:
         self._split.file(b"/".join(path), size, digest.digest())
         self.tree_size_bytes += size
         if keep:
-            self.manifest = b"".join(kept)
+            self.kept = b"".join(kept)
 
     def _finish_by_fd(self, fd: int, member: Member) -> None:
         # chown(2) clears setuid bits and capabilities, so it comes first.
@@ -194,7 +251,7 @@ class _Unpacker:
             os.fchown(fd, member.uid, member.gid)
         # Attributes of the user class need permission to write, which the final mode may not give.
         if member.xattrs:
-            self._set_xattrs(fd, member)
+            self._set_xattrs(fd, member.xattrs)
         os.fchmod(fd, member.mode)
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
 
@@ -203,8 +260,8 @@ class _Unpacker:
             os.chown(name, member.uid, member.gid, dir_fd=parent_fd, follow_symlinks=False)
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
 
-    def _set_xattrs(self, fd: int, member: Member) -> None:
-        for name, value in member.xattrs.items():
+    def _set_xattrs(self, fd: int, xattrs: dict[bytes, bytes]) -> None:
+        for name, value in xattrs.items():
             if not is_kept_xattr(name):
                 self.dropped_xattrs += 1
                 continue
@@ -216,23 +273,21 @@ class _Unpacker:
                 self.dropped_xattrs += 1
 
     def _directory(self, parent_fd: int, path: Path, member: Member) -> None:
-        known = self._directories.get(path)
+        known = self.directories.get(path)
         if known is None:
-            self._remember(path)
+            self.remember(path)
             os.mkdir(path[-1], 0o700, dir_fd=parent_fd)
-        elif known[4]:
-            raise duplicate(member.path)
-        self._directories[path] = (member.mode, member.uid, member.gid, member.mtime_ns, True)
-        if member.xattrs:
-            fd = os.open(path[-1], _OPEN_DIRECTORY, dir_fd=parent_fd)
-            try:
-                self._set_xattrs(fd, member)
-            finally:
-                os.close(fd)
+        elif known.explicit:
+            self._again(member)
+        self.directories[path] = Directory(member)
 
-    def _hard_link(self, parent_fd: int, path: Path, member: Member, aci: AciStream) -> None:
-        target = aci.layout.link_target(member)
-        if target in self._skipped:
+    def _again(self, member: Member) -> None:
+        """The archive has a second entry for a directory."""
+        raise duplicate(member.path)
+
+    def _hard_link(self, parent_fd: int, path: Path, member: Member) -> None:
+        target = self._link_target(member)
+        if target in self.skipped:
             self._skip(parent_fd, path, member)
             return
         try:
@@ -251,30 +306,45 @@ class _Unpacker:
             pass
         else:
             raise duplicate(member.path)
-        self._remember(path)
-        self._skipped.add(path)
-        self.skipped_devices += 1
+        self.remember(path)
+        self.skipped.add(path)
 
     def finish(self) -> None:
-        """Give the directories their mode, owner and time; no member may be added afterwards."""
-        for path in sorted(self._directories, reverse=True):
-            mode, uid, gid, mtime_ns, _ = self._directories[path]
-            fd = os.open(path[-1], _OPEN_DIRECTORY, dir_fd=self._parents.enter(path[:-1]))
+        """Give the directories their attributes, mode, owner and time; no member may be added afterwards."""
+        for path in sorted(self.directories, reverse=True):
+            directory = self.directories[path]
+            fd = os.open(path[-1], _OPEN_DIRECTORY, dir_fd=self.parents.enter(path[:-1]))
             try:
                 if self._owners:
-                    os.fchown(fd, uid, gid)
-                os.fchmod(fd, mode)
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
+                    os.fchown(fd, directory.uid, directory.gid)
+                if directory.xattrs:
+                    self._set_xattrs(fd, directory.xattrs)
+                os.fchmod(fd, directory.mode)
+                os.utime(fd, ns=(directory.mtime_ns, directory.mtime_ns))
             except OSError as e:
-                raise _refused(b"/".join(path), e) from e
+                raise refused(b"/".join(path), e) from e
             finally:
                 os.close(fd)
 
 
-def _refused(path: bytes, e: OSError) -> RktError:
+def refused(path: bytes, e: OSError) -> RktError:
     """What the file system said to a member: its own fault, or the member's."""
     text = f"cannot unpack {show(path)!r}: {e.strerror or e}"
     return StoreError(text, hint=disk.remedy(e.errno)) if disk.is_disk(e) else ImageError(text)
+
+
+def fill(unpacker: Unpacker, members: Iterable[tuple[Path, Member]]) -> int:
+    """Let an unpacker make all members; returns their number."""
+    entries = 0
+    add = unpacker.add
+    try:
+        for path, member in members:
+            entries += 1
+            add(path, member)
+        unpacker.finish()
+    finally:
+        unpacker.close()
+    return entries
 
 
 def unpack_aci(
@@ -300,17 +370,10 @@ def unpack_aci(
     Source: App Container Specification, "App Container Image"; spec cli §8.3, §9.1.
     """
     split = SplitWriter(split_fd)
-    unpacker = _Unpacker(target_fd, limits, split)
-    entries = 0
     with AciStream(stream_fd, limits, split.raw, hash_blob=hash_blob) as aci:
-        try:
-            for path, member in aci.members():
-                entries += 1
-                unpacker.add(path, member, aci)
-            unpacker.finish()
-        finally:
-            unpacker.close()
-        split.finish(aci.tar_bytes, aci.tar_sha512())
+        unpacker = Unpacker(target_fd, aci, split, aci.layout.link_target, keep=(MANIFEST,))
+        entries = fill(unpacker, aci.members())
+        split.finish(aci.tar_bytes, aci.tar_digest())
         return UnpackResult(
             image_id=aci.image_id(),
             blob_sha256=aci.blob_sha256(),
@@ -319,7 +382,7 @@ def unpack_aci(
             size_bytes=aci.tar_bytes,
             tree_size_bytes=unpacker.tree_size_bytes,
             entries=entries,
-            manifest=unpacker.manifest,
-            skipped_devices=unpacker.skipped_devices,
+            manifest=unpacker.kept,
+            skipped_devices=len(unpacker.skipped),
             dropped_xattrs=unpacker.dropped_xattrs,
         )

@@ -17,7 +17,9 @@ import stat
 from rkt.errors import DamagedRecord
 from rkt.image import tarformat, tarsplit
 from rkt.image.aci import Layout
+from rkt.image.layer import LayerLayout
 from rkt.image.limits import DEFAULT_LIMITS
+from rkt.image.marks import HOLDER_ATTRIBUTE, MARKS, OPAQUE_ATTRIBUTE, ROOTFS, Marks, read_marks
 from rkt.image.unpack import is_kept_xattr
 from rkt.image.walk import READ_FILE, DirectoryStack
 from rkt.schema.record import Record
@@ -49,14 +51,18 @@ class Difference(Record):
         what: ``content``, ``type``, ``mode``, ``owner``, ``link``, ``time``, ``attributes``, ``missing``, ``extra``, or
             ``unreadable``.
         detail: what was expected and found, for people.
+        layer: which one it is in, where an image may have several.
     """
 
     path: bytes
     what: str
     detail: str = ""
+    layer: str = ""
 
     def __str__(self) -> str:
         text = f"{tarformat.show(self.path)}: {self.what}"
+        if self.layer:
+            text += f" in layer {self.layer}"
         return f"{text} ({self.detail})" if self.detail else text
 
 
@@ -64,6 +70,8 @@ class _SplitSource:
     """Headers and padding of a split file, as ``tarformat.members`` reads them."""
 
     def __init__(self, split_fd: int) -> None:
+        self.whole = tarsplit.open_hash(split_fd)
+        self.digest = b""
         self._records = tarsplit.records(split_fd)
         self._held = b""
 
@@ -73,9 +81,11 @@ class _SplitSource:
             kind, data, size, digest = next(self._records)
             if kind == tarsplit.END:
                 self._records = iter([(kind, data, size, digest)])
+                self.digest = digest
                 break
             if kind != tarsplit.RAW:
                 raise DamagedRecord("the tar-split file is not in the order of its tar")
+            self.whole.update(data)
             self._held += data
         data, self._held = self._held[:count], self._held[count:]
         return data
@@ -89,8 +99,11 @@ class _SplitSource:
 
 
 class _Verifier:
-    def __init__(self, split_fd: int, tree_fd: int, *, check_owner: bool) -> None:
+    def __init__(
+        self, split_fd: int, tree_fd: int, layout: Layout | LayerLayout, *, check_owner: bool
+    ) -> None:
         self._source = _SplitSource(split_fd)
+        self._layout = layout
         self._tree_fd = tree_fd
         self._check_owner = check_owner
         self._parents = DirectoryStack(tree_fd)
@@ -105,34 +118,36 @@ class _Verifier:
         self._differences.append(Difference(path=b"/".join(path), what=what, detail=detail))
 
     def run(self) -> list[Difference]:
-        layout = Layout(DEFAULT_LIMITS)
         try:
             for member in tarformat.members(self._source, DEFAULT_LIMITS):
-                path = layout.place(member)
-                digest = b""
-                if member.kind == tarformat.REGULAR:
-                    size, digest = self._source.content(b"/".join(path))
-                    if size != member.size:
-                        raise DamagedRecord("the tar-split file is not in the order of its tar")
-                if path:
-                    self._member(path, member, digest, layout)
+                self._place(self._layout.place(member), member)
+            self._finish()
             self._extras((), self._tree_fd)
         finally:
             self._parents.close()
             self._link_parents.close()
         return self._differences
 
-    def _member(self, path: Path, member: Member, digest: bytes, layout: Layout) -> None:
+    def _place(self, path: Path, member: Member) -> None:
+        digest = b""
+        if member.kind == tarformat.REGULAR:
+            size, digest = self._source.content(b"/".join(path))
+            if size != member.size:
+                raise DamagedRecord("the tar-split file is not in the order of its tar")
+        if path:
+            self._member(path, member, digest)
+
+    def _finish(self) -> None:
+        """All members were seen; what is behind has only extras to find."""
+
+    def _member(self, path: Path, member: Member, digest: bytes) -> None:
         target: Path = ()
         if member.kind == tarformat.HARD_LINK:
-            target = layout.link_target(member)
+            target = self._layout.link_target(member)
         if member.kind in {tarformat.CHAR_DEVICE, tarformat.BLOCK_DEVICE} or target in self._skipped:
             self._skipped.add(path)
             return
-        for end in range(len(path), 0, -1):
-            if path[:end] in self._expected:
-                break
-            self._expected.add(path[:end])
+        self._expect(path)
         try:
             parent_fd = self._parents.enter(path[:-1])
             status = os.stat(path[-1], dir_fd=parent_fd, follow_symlinks=False)
@@ -150,6 +165,12 @@ class _Verifier:
         self._metadata(path, member, status, parent_fd)
         if kind == tarformat.REGULAR:
             self._file(path, member, digest, parent_fd, status.st_size)
+
+    def _expect(self, path: Path) -> None:
+        for end in range(len(path), 0, -1):
+            if path[:end] in self._expected:
+                break
+            self._expected.add(path[:end])
 
     def _hard_link(self, path: Path, target: Path, status: os.stat_result) -> None:
         try:
@@ -221,6 +242,7 @@ class _Verifier:
             try:
                 while chunk := os.read(fd, _CHUNK):
                     content.update(chunk)
+                    self._hash(chunk)
             finally:
                 os.close(fd)
         except OSError as e:
@@ -229,6 +251,9 @@ class _Verifier:
         if content.digest() != digest:
             self._changed.add(path)
             self._differs(path, "content", "other bytes of the same number")
+
+    def _hash(self, chunk: bytes) -> None:
+        """Content of a file, in the order of the tar."""
 
     def _extras(self, prefix: Path, directory_fd: int) -> None:
         """Report what the tar does not have, a directory as a whole."""
@@ -257,8 +282,112 @@ def _names(directory_fd: int) -> Iterator[bytes]:
         os.close(fd)
 
 
+class _LayerVerifier(_Verifier):
+    """Of a layer of an OCI image: directories by their last entry, whiteouts, marks, and the diff ID."""
+
+    _layout: LayerLayout
+
+    def __init__(self, split_fd: int, tree_fd: int, *, check_owner: bool) -> None:
+        super().__init__(split_fd, tree_fd, LayerLayout(DEFAULT_LIMITS), check_owner=check_owner)
+        self._directories: dict[Path, Member] = {}
+        self._hidden: set[Path] = set()
+        self._opaque: set[Path] = set()
+        self._size_bytes = 0
+        self._tree_size_bytes = 0
+
+    @property
+    def digest(self) -> bytes:
+        """Of the tar, as the split file says."""
+        return self._source.digest
+
+    def _place(self, path: Path, member: Member) -> None:
+        whiteout = self._layout.whiteout(path, member)
+        if whiteout is not None:
+            (self._opaque if whiteout.opaque else self._hidden).add(whiteout.path)
+        elif member.kind == tarformat.DIRECTORY:
+            self._directories[path] = member
+            self._expect(path)
+        else:
+            self._tree_size_bytes += member.size
+            super()._place(path, member)
+
+    def _hash(self, chunk: bytes) -> None:
+        self._source.whole.update(chunk)
+
+    def _finish(self) -> None:
+        self._expect((ROOTFS,))
+        for path, member in self._directories.items():
+            self._member(path, member, b"")
+        for path in (*self._opaque, *(path[:-1] for path in self._hidden | self._skipped)):
+            self._expect(path)
+        holders = {path[:-1] for path in self._hidden | self._skipped if path not in self._expected}
+        replaced = self._hidden & self._expected
+        for path in sorted(self._hidden | self._skipped):
+            self._whiteout(path)
+        self._opaque |= {path for path in replaced if self._kind(path) == tarformat.DIRECTORY}
+        if not self._differences and self._source.whole.digest() != self._source.digest:
+            raise DamagedRecord("the tar-split file is not of this layer")
+        self._marks(holders, replaced)
+
+    def _kind(self, path: Path) -> bytes:
+        try:
+            status = os.stat(path[-1], dir_fd=self._parents.enter(path[:-1]), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return b""
+        return _KINDS.get(stat.S_IFMT(status.st_mode), b"")
+
+    def _whiteout(self, path: Path) -> None:
+        if path in self._expected:
+            return
+        self._expect(path)
+        try:
+            status = os.stat(path[-1], dir_fd=self._parents.enter(path[:-1]), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            self._differs(path, "missing", "a whiteout")
+            return
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev:
+            self._differs(path, "type", "a whiteout is expected")
+
+    def _marks(self, holders: set[Path], replaced: set[Path]) -> None:
+        """What overlayfs was told, and the file that says so."""
+        name = os.fsencode(MARKS)
+        self._expect((name,))
+        try:
+            marks = read_marks(self._tree_fd, ".")
+        except DamagedRecord as e:
+            self._differs((name,), "unreadable", e.message)
+            return
+        directories = {path for path in self._expected if self._kind(path) == tarformat.DIRECTORY}
+        expected = Marks(
+            size_bytes=marks.size_bytes,
+            tree_size_bytes=self._tree_size_bytes,
+            implied=frozenset(p[1:] for p in directories if p not in self._directories and p not in replaced),
+            opaque=frozenset(path[1:] for path in self._opaque),
+            holders=frozenset(path[1:] for path in holders),
+        )
+        if marks != expected and not self._differences:
+            self._differs((name,), "content", "not what the layer says")
+        if not self._check_owner:
+            return  # only root may look
+        for path in sorted(directories):
+            fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parents.enter(path))
+            try:
+                found = {name for name in os.listxattr(fd) if name in {OPAQUE_ATTRIBUTE, HOLDER_ATTRIBUTE}}
+            except OSError as e:
+                if e.errno != errno.EOPNOTSUPP:
+                    raise
+                found = set()
+            finally:
+                os.close(fd)
+            wanted = {OPAQUE_ATTRIBUTE} if path in self._opaque else set()
+            if path in holders:
+                wanted.add(HOLDER_ATTRIBUTE)
+            if found != wanted:
+                self._differs(path, "attributes", ", ".join(sorted(found ^ wanted)))
+
+
 def verify_layer(split_fd: int, tree_fd: int, *, check_owner: bool | None = None) -> list[Difference]:
-    """Compare a layer with the tar it was unpacked from.
+    """Compare the layer of an ACI with the tar it was unpacked from.
 
     Args:
         split_fd: the tar-split file, at its start.
@@ -275,4 +404,19 @@ def verify_layer(split_fd: int, tree_fd: int, *, check_owner: bool | None = None
     """
     if check_owner is None:
         check_owner = os.geteuid() == 0
-    return _Verifier(split_fd, tree_fd, check_owner=check_owner).run()
+    return _Verifier(split_fd, tree_fd, Layout(DEFAULT_LIMITS), check_owner=check_owner).run()
+
+
+def verify_oci_layer(
+    split_fd: int, tree_fd: int, *, check_owner: bool | None = None
+) -> tuple[str, list[Difference]]:
+    """Likewise for a layer of an OCI or Docker image.
+
+    Returns:
+        hex diff ID of what the layer was unpacked from, and the differences.
+    """
+    if check_owner is None:
+        check_owner = os.geteuid() == 0
+    verifier = _LayerVerifier(split_fd, tree_fd, check_owner=check_owner)
+    differences = verifier.run()
+    return verifier.digest.hex(), differences

@@ -21,7 +21,7 @@ _CLONE_THREAD = 0x00010000
 #: Which argument of clone(2) the flags are.
 _CLONE_FLAGS = 1 if os.uname().machine == "s390x" else 0
 _LOW_32 = 0xFFFFFFFF
-_FORMAT, _FIFO = 0o170000, 0o010000
+_FORMAT, _FIFO, _CHARACTER_DEVICE = 0o170000, 0o010000, 0o020000
 _PR_SET_NAME = 15
 # <asm-generic/ioctls.h>: non-blocking, close-on-exec and its opposite, the question whether a file is a terminal, and how
 # long the next answer of a name server is.
@@ -68,13 +68,17 @@ _NO_UNIX_SOCKETS = ("socket", errno.EAFNOSUPPORT, ((0, profiles.MASKED, _AF_UNIX
 
 def profile(kind: str) -> seccomp.Profile:
     """What a kind of worker may call: ``copy``, ``download``, ``download-user``, ``fill``, ``pack`` or ``unpack``."""
-    conditional = [
+    conditional: list[tuple[str, tuple[seccomp.Comparison, ...]]] = [
         ("clone", ((_CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
         ("prctl", ((0, profiles.MASKED, _PR_SET_NAME, _LOW_32),)),
         *(("ioctl", ((1, profiles.MASKED, number, _LOW_32),)) for number in _IOCTLS),
     ]
     if kind == "unpack":
         conditional.append(("mknodat", ((2, profiles.MASKED, _FIFO, _FORMAT),)))
+        # A whiteout of overlayfs: the device 0:0, behind which there is nothing.
+        conditional.append(
+            ("mknodat", ((2, profiles.MASKED, _CHARACTER_DEVICE, _FORMAT), (3, profiles.MASKED, 0, _LOW_32)))
+        )
     allowed = _LISTS[kind].split()
     exceptions = [item for item in profiles.EXCEPTIONS if item[0] == "socket" and item[0] in allowed]
     if kind == "download-user":

@@ -12,8 +12,8 @@ network            the host's for URLs, else an empty one      an empty one
 files              URLs: the host's, read-only, without        the directory that it fills is its whole world
                    ``/proc``; else an empty one
 can write to       the descriptors it was given                that directory and the descriptors it was given
-Landlock           URLs: reads what TLS and name resolution    fills that directory: no devices, no sockets, nothing
-                   need; opens no listening port; else         to execute; opens no port
+Landlock           URLs: reads what TLS and name resolution    fills that directory: whiteouts and no other devices, no
+                   need; opens no listening port; else         sockets, nothing to execute; opens no port
                    no file and no port
 system calls       a list, ``linux/seccomp_workers.py``        another, without sockets
 limits             file size, memory, descriptors, processes   file size, memory, descriptors

@@ -158,7 +158,7 @@ def compose(
     Raises:
         NotFound, NotVerified, FetchError, ImageError: a dependency cannot be had, or may not be used.
     """
-    if not manifest.dependencies and not manifest.path_whitelist:
+    if not manifest.dependencies and not manifest.path_whitelist and not (single and image.oci):
         return Composed(layers=list(image.layers))
     from rkt.image.render import is_filtered
     from rkt.store.composition import resolve
@@ -178,8 +178,8 @@ def compose(
         # Each by itself: a signature says nothing of what its image asks for.
         check_verdict(dependency.verdict, settings, opted_out=settings.insecure.image)
         store.touch(dependency.key)
-    layers: list[ImageKey | TreeID] = list(keys)
-    if is_filtered(parts) or (single and len(keys) > 1):
+    layers: list[ImageKey | TreeID] = list(dict.fromkeys(part.layer_key for part in parts))
+    if is_filtered(parts) or (single and layers != [image.key]):
         from rkt.store.locks import prepare_lock
         from rkt.store.trees import ensure_tree
 

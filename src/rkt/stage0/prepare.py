@@ -445,10 +445,10 @@ def copy_root(
     try:
         target_fd = os.open(target, flags)
         try:
-            if len(composed.layers) > 1:
-                from rkt.store.composition import merge
+            if image.oci or len(composed.layers) > 1:
+                from rkt.store.composition import merge, own_parts
 
-                merge(store, composed.parts, target_fd, ids=ids)
+                merge(store, composed.parts or own_parts(store, image.key), target_fd, ids=ids)
                 return
             source_fd = os.open(f"{store.layer_path(composed.layers[0])}/rootfs", flags)
             try:

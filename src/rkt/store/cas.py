@@ -29,7 +29,7 @@ from rkt.values import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from rkt.values import ACIdentifier, TreeID
 
@@ -245,14 +245,22 @@ class Store:
 
     # Change
 
-    def put(self, staging_path: str, staging_fd: int, record: ImageRecord) -> ImageRecord:
+    def put(
+        self,
+        staging_path: str,
+        staging_fd: int,
+        record: ImageRecord,
+        place: Callable[[int], None] | None = None,
+    ) -> ImageRecord:
         """Make an image visible.
 
         Args:
-            staging_path: a staging directory that holds ``layer/``, ``split`` and ``manifest`` of the image; they are
-                renamed out of it. The bytes were verified, or the verdict says which opt-out was used.
+            staging_path: a staging directory that holds ``manifest`` of the image, and of an ACI ``layer/`` and ``split``;
+                they are renamed out of it. The bytes were verified, or the verdict says which opt-out was used.
             staging_fd: the directory, opened before they were written.
             record: what to say of it.
+            place: puts all but manifest and record into place, of an image that is no ACI; called with the group to give
+                files, -1 to leave it, while no layer can vanish.
         Returns:
             the record that is in the store now: the one given, but that an insecure verdict never replaces a better
             one, and an image once found as *latest* stays so.
@@ -279,11 +287,10 @@ class Store:
             except (NotFound, StoreError):
                 pass  # new, or damaged and now mended
             _give(f"{staging_path}/manifest", 0o640, gid)
-            self._clear_half_removed(key)
-            os.rename(f"{staging_path}/split", self.split_path(key))
-            if not os.path.lexists(f"{self._cas}/layer/{key}"):
-                # A layer that is there may be the root of a running pod, and has the same content.
-                os.rename(f"{staging_path}/layer", f"{self._cas}/layer/{key}")
+            if place is None:
+                self.place_layer(f"{staging_path}/layer", f"{staging_path}/split", key)
+            else:
+                place(gid)
             os.rename(f"{staging_path}/manifest", f"{self._cas}/manifest/{key}")
             self.index_name(record.name, key, gid)
             self.touch(key)
@@ -292,6 +299,23 @@ class Store:
             replace_file(f"{self._cas}/record/{key}", record.seal(), 0o640, gid=gid)
         self._records[key] = record
         return record
+
+    def place_layer(self, layer_path: str, split_path: str, key: ImageKey) -> None:
+        """Give a layer that is whole and on the disk its place; without a ``split_path`` it has no split file.
+
+        A layer that is there may be the root of a running pod, has the same content, and stays.
+        """
+        if split_path:
+            os.rename(split_path, self.split_path(key))
+        final_path = f"{self._cas}/layer/{key}"
+        if os.path.lexists(final_path):
+            return
+        try:
+            os.rename(layer_path, final_path)
+        except OSError:
+            # Two images with this layer are committed at the same time.
+            if not os.path.isdir(final_path):
+                raise
 
     def index_name(self, name: ACIdentifier, key: ImageKey, gid: int = -1) -> None:
         """Enter an image into the name index; again is harmless."""
@@ -313,13 +337,13 @@ class Store:
             os.close(fd)
             return
 
-    def remove(self, key: ImageKey, *, in_use: bool) -> None:
+    def remove(self, key: ImageKey, *, needed: Container[ImageKey | TreeID] | None) -> None:
         """Take an image out of the store.
 
         Args:
             key: the image; its record may be damaged.
-            in_use: whether a pod refers to its layers, which then stay until ``store.gc`` finds them unused. False
-                only under the exclusive prepare lock.
+            needed: layers that pods, or fetches that are under way, refer to; they stay until ``store.gc`` finds them
+                unused. None: all of them. Anything else only under the exclusive prepare lock.
         Raises:
             NotFound: the image is not in the store.
             StoreError: parts of it stay behind, invisible; ``store.gc`` tries again.
@@ -344,7 +368,11 @@ class Store:
                 _unlink(f"{self._cas}/manifest/{key}")
                 self.unindex_name(None if record is None else record.name, key)
                 _unlink(f"{self._cas}/used/{key}")
-                if not in_use:
+                if key.is_oci:
+                    from rkt.store.oci import remove_parts
+
+                    remove_parts(self, key, record, needed)
+                elif needed is not None and key not in needed:
                     self.remove_layer(key)
                 _unlink(f"{self._cas}/imagelocks/{key}")
             except OSError as e:

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from rkt.image.render import Part
+    from rkt.image.render import Hiding, Part
     from rkt.linux.userns import IdRange
     from rkt.schema.appc import Dependency, ImageManifest
     from rkt.store.cas import Store
@@ -102,7 +102,7 @@ def _is_prefix(image_id: str, record: ImageRecord) -> bool:
 
 
 def resolve(store: Store, top: ImageKey) -> list[Part]:
-    """The layers of an image with its dependencies, all of them in the store.
+    """The layers of an image with its dependencies, all of them in the store, the topmost first.
 
     Raises:
         NotFound: a dependency is missing.
@@ -116,7 +116,20 @@ def resolve(store: Store, top: ImageKey) -> list[Part]:
             manifests[key] = parse_image_manifest(store.manifest_bytes(key))
         return manifests[key]
 
-    return render.flatten(top, manifest_of, lambda dependency: find_dependency(store, dependency).key)
+    parts = render.flatten(top, manifest_of, lambda dependency: find_dependency(store, dependency).key)
+    return [each for part in parts for each in _expand(store, part)]
+
+
+def own_parts(store: Store, key: ImageKey) -> list[Part]:
+    """The layers of an image without its dependencies, the topmost first."""
+    return _expand(store, render.Part(key=key))
+
+
+def _expand(store: Store, part: Part) -> list[Part]:
+    """A part for each layer of an image; an ACI has one, named as itself."""
+    if not part.key.is_oci:
+        return [part]
+    return [part.replace(layer=layer) for layer in store.get(part.key).layers]
 
 
 def merge(
@@ -139,20 +152,39 @@ def merge(
         ImageError: a file cannot be copied.
         StoreError: a layer is missing.
     """
-    from rkt.image.copytree import copy_layers, list_tree
+    from rkt.image.copytree import copy_layers, copy_tree, list_tree
 
     fds: list[int] = []
     try:
         for part in parts:
-            fds.append(_open_root(store, part.key))  # noqa: PERF401 - closed below
+            fds.append(_open_root(store, part.layer_key))  # noqa: PERF401 - closed below
+        if len(parts) == 1 and not render.is_filtered(parts) and not parts[0].key.is_oci:
+            copy_tree(fds[0], target_fd, ids=ids)
+            return
         try:
-            selections = render.select(parts, (list_tree(fd) for fd in fds))
+            hidings = [_hiding(store, part, fd) for part, fd in zip(parts, fds, strict=True)]
+            selections = render.select(parts, (list_tree(fd) for fd in fds), hidings)
         except OSError as e:
             raise StoreError(f"cannot read a layer: {e.strerror}", hint="rkt image verify") from e
         copy_layers(fds, selections, target_fd, link=link, ids=ids)
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _hiding(store: Store, part: Part, root_fd: int) -> Hiding:
+    """What a layer hides; those that are named as their image hide nothing but by what they have."""
+    if part.layer_key == part.key:
+        return render.Hiding()
+    from rkt.image.marks import find_whiteouts, read_marks
+
+    path = store.layer_path(part.layer_key)
+    fd = os.open(path, _OPEN_DIRECTORY)
+    try:
+        marks = read_marks(fd, path)
+    finally:
+        os.close(fd)
+    return render.Hiding(whiteouts=find_whiteouts(root_fd, marks), opaque=marks.opaque)
 
 
 def _open_root(store: Store, key: ImageKey) -> int:

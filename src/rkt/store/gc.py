@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 
 from rkt.errors import InvalidManifest, NotFound, RktError
+from rkt.linux.files import remove_tree
 from rkt.schema.record import Record
 from rkt.store import staging
 from rkt.store.cas import Store
 from rkt.store.locks import prepare_lock
-from rkt.store.refs import IMAGE_STATES, LAYER_STATES, referenced_keys
+from rkt.store.refs import IMAGE_STATES, LAYER_STATES, needed_keys, referenced_keys
 from rkt.values import ImageKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from rkt.values import TreeID
+
 #: Files of these directories below ``cas`` are named by the key of the image they belong to.
-_BY_KEY = ("manifest", "used", "imagelocks")
+_BY_KEY = ("manifest", "used", "imagelocks", "oci")
 
 
 class Outcome(Record):
@@ -79,7 +82,7 @@ def collect(
         problems += first.problems + trees.problems
         if not dry_run:
             _remove_stray_files(store)
-        layer_users = referenced_keys(store.data_dir, LAYER_STATES)
+        layer_users = needed_keys(store.data_dir)
         keep = referenced_keys(store.data_dir, IMAGE_STATES) | set(protected)
         images: list[ImageKey] = []
         damaged: list[RktError] = []
@@ -88,7 +91,7 @@ def collect(
                 continue
             try:
                 if not dry_run:
-                    store.remove(record.key, in_use=record.key in layer_users)
+                    store.remove(record.key, needed=layer_users)
                 images.append(record.key)
             except NotFound:
                 continue
@@ -108,23 +111,42 @@ def remove_image(store: Store, key: ImageKey) -> bool:
     """
     try:
         with prepare_lock(store.data_dir, exclusive=True, blocking=False):
-            in_use = key in referenced_keys(store.data_dir)
-            store.remove(key, in_use=in_use)
+            needed = needed_keys(store.data_dir)
+            in_use = _in_use(store, key, needed)
+            store.remove(key, needed=needed)
             return not in_use
     except BlockingIOError:
-        store.remove(key, in_use=True)
+        store.remove(key, needed=None)
         return False
+
+
+def _in_use(store: Store, key: ImageKey, needed: Collection[ImageKey | TreeID]) -> bool:
+    """Whether a layer of an image stays when it is removed."""
+    return key in needed or any(layer in needed for layer in _layers(store, key))
 
 
 def _unowned(store: Store) -> set[str]:
     """Names in the store's directories that no record of the same name owns; a few directory reads."""
-    owned = set(store.keys())
+    owned: set[str] = set(store.keys())
     names: set[str] = set()
     for directory in ("layer", "split", *_BY_KEY):
         names.update(_entries(f"{store.data_dir}/cas/{directory}"))
     for directory in ("record", "remote"):
         names.update(name for name in _entries(f"{store.data_dir}/cas/{directory}") if name.startswith("."))
-    return names - owned
+    names -= owned
+    if any(name.startswith("sha256-") for name in names):
+        # Layers of OCI images, which are named in their records.
+        for key in owned:
+            if key.startswith("sha256-"):
+                names.difference_update(_layers(store, ImageKey.parse(key)))
+    return names
+
+
+def _layers(store: Store, key: ImageKey) -> list[ImageKey]:
+    try:
+        return store.get(key).layers
+    except RktError:
+        return []
 
 
 def _remove_layers(store: Store, *, dry_run: bool = False) -> Outcome:
@@ -143,7 +165,7 @@ def _remove_layers(store: Store, *, dry_run: bool = False) -> Outcome:
         return Outcome(
             problems=[f"{e.message}: unused layers are kept meanwhile ({e.hint})" for e in damaged]
         )
-    candidates -= referenced_keys(store.data_dir, LAYER_STATES)
+    candidates -= needed_keys(store.data_dir)
     outcome = Outcome()
     for key in sorted(candidates):
         try:
@@ -173,12 +195,14 @@ def _remove_trees(store: Store, *, dry_run: bool) -> Outcome:
 
 def _remove_stray_files(store: Store) -> None:
     """Remove what a killed commit or removal left, and mend the name index; under the exclusive prepare lock."""
+    from rkt.store.oci import forget_blobs
+
     cas = f"{store.data_dir}/cas"
     owned = set(store.keys())
     for directory in _BY_KEY:
         for name in _entries(f"{cas}/{directory}"):
             if name not in owned:
-                _unlink(f"{cas}/{directory}/{name}")
+                remove_tree(f"{cas}/{directory}/{name}")
     for directory in ("record", "remote"):
         for name in _entries(f"{cas}/{directory}"):
             if name.startswith("."):
@@ -195,6 +219,7 @@ def _remove_stray_files(store: Store) -> None:
     for record in store.records():
         store.index_name(record.name, record.key)
     store.remove_remote_rows(None)
+    forget_blobs(store)
 
 
 def _keys(path: str) -> list[ImageKey]:

@@ -11,12 +11,14 @@
     │   ├── manifest/KEY      the manifest's own bytes
     │   ├── name/NAME/KEY     empty files: which keys carry a name; can be rebuilt from the records
     │   ├── used/KEY          empty; mtime is the last use
-    │   ├── layer/KEY/        0700: manifest and rootfs/ as unpacked
+    │   ├── layer/KEY/        0700: manifest and rootfs/ as unpacked; of an OCI layer marks and rootfs/ (store.oci)
     │   ├── tree/ID/          0700: a root file system rendered of several images (store.trees)
     │   ├── split/KEY         what the tar held besides the files' contents
     │   ├── partial/          0700, made on demand: downloads that did not become an image yet (fetch.partial)
     │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
     │   ├── remote/SHA256     what was downloaded from the URL with that sha256
+    │   ├── oci/KEY/          the documents of an OCI or Docker image: manifest, config, index
+    │   ├── blob/SHA256       link: the layer that the blob with that sha256 unpacks to; can be lost
     │   └── incoming/         3770: a small store for each member of the group rkt (store.pending)
     └── pods/                 (pod.lifecycle)
 
@@ -49,6 +51,8 @@ _DIRECTORIES = (
     ("cas/imagelocks", 0o2750),
     ("cas/remote", 0o2750),
     (f"cas/{INCOMING}", 0o3770),
+    ("cas/blob", 0o700),
+    ("cas/oci", 0o2750),
 )
 #: What the small store of a member has, below that.
 _MEMBER_DIRECTORIES = (
@@ -87,8 +91,8 @@ def setup_data_dir(data_dir: str) -> None:
         StoreError: the directory is writable for strangers, or cannot be made.
     """
     try:
-        # Made last: where it exists the others do. Only root needs a place for members.
-        os.stat(f"{data_dir}/cas/{'remote' if os.geteuid() else INCOMING}")
+        # Made last: where it exists the others do. A member's own store has not all of root's.
+        os.stat(f"{data_dir}/cas/{'remote' if os.geteuid() else 'oci'}")
     except FileNotFoundError:
         pass
     except OSError as e:

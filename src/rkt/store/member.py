@@ -17,11 +17,13 @@ from rkt.store.pending import DEFAULT_SPOOL_LIMITS, Spool, new_home_name, user_n
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rkt.config.settings import Settings
     from rkt.store.pending import Home
     from rkt.store.record import ImageRecord, RemoteRow
     from rkt.store.staging import Staging
-    from rkt.values import AppcReference, ImageKey
+    from rkt.values import AppcReference, ImageKey, TreeID
 
 _GROUP_WRITES = 0o030
 
@@ -205,9 +207,9 @@ class MemberStore(Store):
         with Spool(self.shared.data_dir) as spool:
             self._removed = frozenset(spool.removed(self.shared))
 
-    def remove(self, key: ImageKey, *, in_use: bool = False) -> None:
+    def remove(self, key: ImageKey, *, needed: Container[ImageKey | TreeID] | None = ()) -> None:
         """Remove an image of the member's own."""
-        super().remove(key, in_use=in_use)
+        super().remove(key, needed=needed)
         for suffix in ("", ".asc"):
             try:
                 os.unlink(self._blob_path(key) + suffix)

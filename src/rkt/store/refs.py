@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images pods need: read from the pods' own directories, the only place that knows."""
+"""Which images pods need: read from the pods' own directories, the only place that knows. And which layers fetches need."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LAYER_STATES = ("embryo", "prepare", "prepared", "run", "exited-garbage")
 #: Directories of pods whose images are not to be taken from the store by ``image gc``.
 IMAGE_STATES = ("embryo", "prepare", "prepared", "run")
+#: Directory in staging with an empty file for each layer of the store that the operation needs (``store.oci``).
+PINS = "pins"
 #: More layers than any image may have.
 _KEY_FILE_BYTES = 1 << 16
 
@@ -32,8 +34,20 @@ def referenced_keys(data_dir: str, states: Iterable[str] = LAYER_STATES) -> set[
     keys: set[ImageKey | TreeID] = set()
     for state in states:
         state_path = f"{data_dir}/pods/{state}"
-        for pod in _entries(state_path):
+        for pod in entries(state_path):
             keys.update(_pod_keys(f"{state_path}/{pod}"))
+    return keys
+
+
+def needed_keys(data_dir: str) -> set[ImageKey | TreeID]:
+    """Layers that pods refer to, and those that fetches which are under way found in the store.
+
+    The caller holds the prepare lock exclusively.
+    """
+    keys = referenced_keys(data_dir)
+    for name in entries(f"{data_dir}/cas/tmp"):
+        for pin in entries(f"{data_dir}/cas/tmp/{name}/{PINS}"):
+            keys.add(ImageKey.parse(pin))
     return keys
 
 
@@ -43,7 +57,7 @@ def running_keys(data_dir: str) -> set[ImageKey | TreeID]:
 
     keys: set[ImageKey | TreeID] = set()
     state_path = f"{data_dir}/pods/run"
-    for pod in _entries(state_path):
+    for pod in entries(state_path):
         try:
             fd = os.open(f"{state_path}/{pod}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -69,10 +83,10 @@ def parse_layer(text: str) -> ImageKey | TreeID:
 def _pod_keys(pod_path: str) -> Iterator[ImageKey | TreeID]:
     yield from _file_keys(f"{pod_path}/stage1TreeStoreID")
     yield from _file_keys(f"{pod_path}/stage1/layers")
-    for app in _entries(f"{pod_path}/appsinfo"):
+    for app in entries(f"{pod_path}/appsinfo"):
         yield from _file_keys(f"{pod_path}/appsinfo/{app}/treeStoreID")
         yield from _file_keys(f"{pod_path}/appsinfo/{app}/layers")
-    for volume in _entries(f"{pod_path}/imageVolumes"):
+    for volume in entries(f"{pod_path}/imageVolumes"):
         yield from _file_keys(f"{pod_path}/imageVolumes/{volume}/treeStoreID")
         yield from _file_keys(f"{pod_path}/imageVolumes/{volume}/layers")
 
@@ -92,7 +106,8 @@ def _file_keys(path: str) -> Iterator[ImageKey | TreeID]:
             continue
 
 
-def _entries(path: str) -> list[str]:
+def entries(path: str) -> list[str]:
+    """Names in a directory; none when it is not there."""
     try:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):

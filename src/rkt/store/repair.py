@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mending an image whose files are not as they were fetched: it is fetched again from where it came from.
 
-The damaged layer is set aside meanwhile, and put back when nothing better was found: a pod that was prepared with it is not
-made worse. A crash in between leaves an image without its layer, which is repaired in the same way.
+The damaged layers are set aside meanwhile, and put back when nothing better was found: a pod that was prepared with them is
+not made worse. A crash in between leaves an image without its layers, which is repaired in the same way. Of an OCI image,
+layers that are as they were fetched are not fetched again.
 """
 
 from __future__ import annotations
@@ -24,36 +25,43 @@ if TYPE_CHECKING:
 
 
 def repair_image(store: Store, record: ImageRecord, settings: Settings) -> None:
-    """Replace an image's layer by a healthy one.
+    """Replace an image's layers by healthy ones.
 
     Args:
         store: where the image is.
         record: its record, which is intact.
         settings: of the running command; what it trusts today decides, as at every fetch.
     Raises:
-        StoreError: the image cannot be had again, or a running pod uses it; its layer is as before.
+        StoreError: the image cannot be had again, or a running pod uses it; its layers are as before.
     """
     key = record.key
-    final_path = f"{store.data_dir}/cas/layer/{key}"
+    layers_path = f"{store.data_dir}/cas/layer"
+    damaged = [key]
+    if record.oci:
+        from rkt.store.oci import damaged_layers
+
+        damaged = damaged_layers(store, record)
     with Staging(store.data_dir) as staging:
-        aside = f"{staging.path}/damaged"
         with prepare_lock(store.data_dir, exclusive=True):
-            if key in running_keys(store.data_dir):
+            if not running_keys(store.data_dir).isdisjoint(damaged):
                 raise StoreError(
                     f"cannot repair image {key.medium}: a running pod uses it",
                     hint="rkt list, then rkt stop, then again",
                 )
-            try:
-                os.rename(final_path, aside)
-            except FileNotFoundError:
-                pass  # lost, by a repair that was killed for one
+            for layer in damaged:
+                try:
+                    os.rename(f"{layers_path}/{layer}", f"{staging.path}/damaged-{layer}")
+                except FileNotFoundError:
+                    pass  # lost, by a repair that was killed for one
             # Else a server that says "not modified" would be believed.
             store.remove_remote_rows(key)
         try:
             _fetch_again(record, settings)
         finally:
-            if os.path.isdir(aside) and not os.path.isdir(final_path):
-                os.rename(aside, final_path)
+            for layer in damaged:
+                aside, final_path = f"{staging.path}/damaged-{layer}", f"{layers_path}/{layer}"
+                if os.path.isdir(aside) and not os.path.isdir(final_path):
+                    os.rename(aside, final_path)
 
 
 def _fetch_again(record: ImageRecord, settings: Settings) -> None:

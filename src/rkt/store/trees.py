@@ -14,7 +14,7 @@ import stat
 
 from rkt.errors import DamagedRecord, ImageError, InvalidManifest, StoreError
 from rkt.image.copytree import list_tree
-from rkt.image.render import tree_id
+from rkt.image.render import part_keys, tree_id
 from rkt.image.walk import DirectoryStack
 from rkt.linux.files import read_bounded, sync_directory, write_new
 from rkt.schema.envelope import MAX_RECORD_BYTES, open_sealed, seal
@@ -41,7 +41,7 @@ class TreeRecord(Record):
     """What a tree is made of.
 
     Attributes:
-        parts: keys of the layers, the topmost first.
+        parts: keys of the layers, the topmost first; of an OCI image its own before those of its layers.
         digest: ``sha256:`` of names, kinds, modes, owners, attributes and contents, see ``tree_digest``.
     """
 
@@ -131,7 +131,7 @@ def _build(store: Store, parts: Sequence[Part], final_path: str) -> None:
         try:
             merge(store, parts, root_fd, link=True)
             write_new(f"{path}/manifest", store.manifest_bytes(parts[0].key), 0o600)
-            record = TreeRecord(parts=[part.key for part in parts], digest=tree_digest(path))
+            record = TreeRecord(parts=part_keys(parts), digest=tree_digest(path))
             write_new(f"{path}/record", record.seal(), 0o600)
             syncfs(root_fd)
         finally:

@@ -59,10 +59,12 @@ def test_kinds_differ() -> None:
 
 
 def test_arguments() -> None:
-    """Sockets of common families, pipes and no other nodes, and few questions to descriptors."""
+    """Sockets of common families, pipes, whiteouts and no other nodes, and few questions to descriptors."""
     assert answer("download", "socket", 17) == seccomp.scmp_act_errno(errno.EAFNOSUPPORT)
     assert answer("unpack", "mknodat", 3, 0, 0o010600) == ALLOW
-    for kind in (0o020600, 0o060600, 0o140600, 0o100600, 0o600):
+    assert answer("unpack", "mknodat", 3, 0, 0o020000, 0) == ALLOW
+    assert answer("unpack", "mknodat", 3, 0, 0o020000, 0x103) == ENOSYS
+    for kind in (0o060600, 0o140600, 0o100600, 0o600):
         assert answer("unpack", "mknodat", 3, 0, kind) == ENOSYS
     assert answer("download", "ioctl", 0, 0x5421) == ALLOW
     assert answer("download", "ioctl", 0, 0x5412) == ENOSYS

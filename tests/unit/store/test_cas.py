@@ -143,16 +143,16 @@ def test_removal_leaves_nothing(data: str) -> None:
     """After remove, only the empty directories of the store are left."""
     record = put_image(data)
     with pytest.raises(NotFound):
-        Store(data).remove(image_id("other").key, in_use=False)
+        Store(data).remove(image_id("other").key, needed=())
     assert not os.path.exists(f"{data}/cas/record/{image_id('other').key}")
     store = Store(data)
     store.put_remote_row(RemoteRow(url="https://example.com/a.aci", key=record.key, download_time=1))
-    store.remove(record.key, in_use=False)
+    store.remove(record.key, needed=())
     left = {path for path in listing(data) if not os.path.isdir(f"{data}/{path}")}
     assert left <= {"locks/prepareLock", f"cas/imagelocks/{image_id('other').key}"}
     assert find(data, "example.com/app") is None
     with pytest.raises(NotFound):
-        Store(data).remove(record.key, in_use=False)
+        Store(data).remove(record.key, needed=())
 
 
 def test_removal_of_an_image_in_use_keeps_its_layer(data: str) -> None:
@@ -160,7 +160,7 @@ def test_removal_of_an_image_in_use_keeps_its_layer(data: str) -> None:
     record = put_image(data)
     store = Store(data)
     path = store.layer_path(record.key)
-    store.remove(record.key, in_use=True)
+    store.remove(record.key, needed=None)
     assert list(Store(data).records()) == []
     assert os.path.exists(f"{path}/rootfs/hello")
     assert os.path.exists(store.split_path(record.key))
@@ -193,7 +193,7 @@ def test_a_damaged_record_is_named_and_contained(data: str, damage: bytes) -> No
     assert find(data, "example.com/app:2.0") is None
     with pytest.raises(DamagedRecord):
         store.get(store.resolve(bad.key))
-    store.remove(bad.key, in_use=False)
+    store.remove(bad.key, needed=())
     assert Store(data).keys() == [good.key]
     assert not any(bad.key in path for path in listing(f"{data}/cas"))
 
@@ -268,5 +268,5 @@ def test_remote_rows(data: str) -> None:
     store.put_remote_row(row)
     assert store.remote_row("https://example.com/a.aci") == row
     assert store.remote_row("https://example.com/a.aci?x") is None
-    store.remove(record.key, in_use=False)
+    store.remove(record.key, needed=())
     assert store.remote_row("https://example.com/a.aci") is None
