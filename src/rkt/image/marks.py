@@ -31,6 +31,8 @@ ROOTFS = b"rootfs"
 MARKS = "marks"
 OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
 HOLDER_ATTRIBUTE = "trusted.overlay.origin"
+#: Mode, user and group of a directory without an entry of its own.
+IMPLIED_LOOK = (0o755, 0, 0)
 #: No layer has more: an unpacker does not remember more paths.
 _MAX_BYTES = 64 << 20
 _HEAD = b"rkt layer 1\n"

@@ -13,6 +13,7 @@ import os
 import stat
 
 from rkt.errors import ImageError
+from rkt.image.marks import IMPLIED_LOOK
 from rkt.image.tarformat import show
 from rkt.linux import libc
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
 _LOOK = os.O_PATH | os.O_NOFOLLOW
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_IMPLIED_MODE = 0o755
 #: What a layer has at a path: nothing, a directory, or what hides it in lower layers.
 _NOTHING, _DIRECTORY, _HIDDEN = range(3)
 
@@ -79,14 +79,14 @@ class Lower:
         return any(path[:end] in self.marks.opaque for end in range(len(path)))
 
 
-def owner(layers: Sequence[Lower], path: Path) -> int:
+def owner(layers: Sequence[Lower], path: Path) -> tuple[int, int]:
     """Which layer knows mode and owner of a directory: the topmost that has an entry for it, else the topmost.
 
     Args:
         layers: the topmost first.
         path: of a directory that some layer has.
     Returns:
-        its index; -1 when the path is no directory in the end.
+        its index, and that of the topmost layer that has the directory; -1 when the path is no directory in the end.
     Raises:
         ImageError: one layer implies it, and a lower one has something else there.
     """
@@ -96,18 +96,18 @@ def owner(layers: Sequence[Lower], path: Path) -> int:
             found = layer.look(path)
         except ImageError:
             if first < 0:
-                return -1
+                break
             raise
         if found == _NOTHING:
             continue
         if found == _HIDDEN:
             break
-        if path not in layer.marks.implied:
-            return index
         first = index if first < 0 else first
+        if path not in layer.marks.implied:
+            return index, first
         if layer.hides_below(path):
             break
-    return first
+    return first, first
 
 
 def missing_parents(layers: Sequence[Lower]) -> dict[Path, int]:
@@ -120,19 +120,17 @@ def missing_parents(layers: Sequence[Lower]) -> dict[Path, int]:
     Raises:
         ImageError: as ``owner``.
     """
-    wrong: set[Path] = set()
-    owners: dict[Path, int] = {}
-    for implied in {path for layer in layers[:-1] for path in layer.marks.implied}:
-        index = owners[implied] = owner(layers, implied)
-        if index >= 0 and implied not in layers[index].marks.implied and _is_special(layers[index], implied):
-            wrong.add(implied)
+    wrong = []
+    for path in {path for layer in layers[:-1] for path in layer.marks.implied}:
+        index, first = owner(layers, path)
+        if index != first and _is_special(layers[index], path):
+            wrong.append(path)
     found: dict[Path, int] = {}
     for path in sorted(wrong):
         # Those on the way are made too, so they must not look as made.
         for end in range(len(path) + 1):
-            above = path[:end]
-            if above not in found:
-                found[above] = owners[above] if above in owners else owner(layers, above)
+            if path[:end] not in found:
+                found[path[:end]], _ = owner(layers, path[:end])
     return found
 
 
@@ -140,7 +138,7 @@ def _is_special(layer: Lower, path: Path) -> bool:
     """Whether a directory looks different from an implied one; nobody asks for its time."""
     fd = libc.openat2(layer.root_fd, b"/".join(path) or b".", _OPEN, _RESOLVE)
     try:
-        return _look(fd) != (_IMPLIED_MODE, 0, 0) or bool(_attributes(fd))
+        return _look(fd) != IMPLIED_LOOK or bool(_attributes(fd))
     finally:
         os.close(fd)
 

@@ -19,7 +19,7 @@ from rkt.image import tarformat, tarsplit
 from rkt.image.aci import Layout
 from rkt.image.layer import LayerLayout
 from rkt.image.limits import DEFAULT_LIMITS
-from rkt.image.marks import HOLDER_ATTRIBUTE, MARKS, OPAQUE_ATTRIBUTE, ROOTFS, Marks, read_marks
+from rkt.image.marks import HOLDER_ATTRIBUTE, IMPLIED_LOOK, MARKS, OPAQUE_ATTRIBUTE, ROOTFS, Marks, read_marks
 from rkt.image.unpack import is_kept_xattr
 from rkt.image.walk import READ_FILE, DirectoryStack
 from rkt.schema.record import Record
@@ -384,6 +384,13 @@ class _LayerVerifier(_Verifier):
                 wanted.add(HOLDER_ATTRIBUTE)
             if found != wanted:
                 self._differs(path, "attributes", ", ".join(sorted(found ^ wanted)))
+            if path not in self._directories:
+                self._implied(path)
+
+    def _implied(self, path: Path) -> None:
+        status = os.stat(path[-1], dir_fd=self._parents.enter(path[:-1]), follow_symlinks=False)
+        if (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) != IMPLIED_LOOK:
+            self._differs(path, "mode", "that of a directory without an entry is expected")
 
 
 def verify_layer(split_fd: int, tree_fd: int, *, check_owner: bool | None = None) -> list[Difference]:

@@ -47,8 +47,7 @@ SCOPE_SIGNAL = 1 << 1
 #: What may be done to a file that is not a directory.
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READ = READ_FILE | READ_DIR
-#: Everything that fills a directory with files, directories, links, named pipes and the whiteouts of overlayfs, which are
-#: character devices 0:0; other devices need a capability besides. No sockets.
+#: Everything that fills a directory with files, directories, links and named pipes; no devices, no sockets.
 FILL = (
     READ
     | WRITE_FILE
@@ -59,7 +58,6 @@ FILL = (
     | MAKE_REG
     | MAKE_FIFO
     | MAKE_SYM
-    | MAKE_CHAR
     | REFER
 )
 
