@@ -7,16 +7,18 @@ how many bytes of bodies went out per path.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +48,13 @@ class Page:
         content_range: a lie in that answer.
         range_status: answer a range by that status and nothing else.
         pace_seconds: pause after each piece of 64 KiB.
-        first: statuses of the first requests, before the page is served.
+        first: statuses of the first requests, before the page is served; with the headers ``first_headers``.
+        first_bodies: bodies of the first requests, before ``body``.
         hang_up: close without an answer.
         endless_header: send one header line, a byte at a time, for ever.
         after: hold the body back until that path has been asked for.
         authorization: the header without which the answer is 401.
+        challenge: ``WWW-Authenticate`` of each answer with status 401.
     """
 
     body: bytes = b""
@@ -72,6 +76,9 @@ class Page:
     endless_header: bool = False
     after: str = ""
     authorization: str = ""
+    challenge: str = ""
+    first_headers: dict[str, str] = field(default_factory=dict)
+    first_bodies: list[bytes] = field(default_factory=list)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The body from an offset on."""
@@ -94,6 +101,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class Authority:
@@ -167,7 +175,9 @@ class Server:
         max_tls: ssl.TLSVersion | None = None,
         address: str = "127.0.0.1",
         port: int = 0,
+        client_roots: str = "",
     ) -> None:
+        """``client_roots`` is a file: only clients with a certificate by one of its roots are served."""
         self.pages: dict[str, Page] = {}
         self.requests: list[Request] = []
         self.sent: Counter[str] = Counter()
@@ -181,6 +191,9 @@ class Server:
                 context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
                 context.maximum_version = max_tls
                 context.set_ciphers("ALL:@SECLEVEL=0")
+            if client_roots:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(client_roots)
             self._http.context = context
         scheme = "http" if certificate is None else "https"
         self.authority = f"{address}:{self._http.server_address[1]}"
@@ -202,9 +215,12 @@ class Server:
         return self._ending.wait(seconds)
 
     def close(self) -> None:
-        """Stop, with everything that stalls."""
+        """Stop, with everything that stalls, and with connections that clients keep."""
         self._ending.set()
         self._http.shutdown()
+        for connection in list(self._http.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._http.server_close()
         self._thread.join()
 
@@ -223,6 +239,7 @@ class _Http(ThreadingHTTPServer):
     def __init__(self, owner: Server, address: str, port: int) -> None:
         self.owner = owner
         self.context: ssl.SSLContext | None = None
+        self.connections: set[socket.socket] = set()
         super().__init__((address, port), _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -233,11 +250,13 @@ class _Http(ThreadingHTTPServer):
                 request = self.context.wrap_socket(request, server_side=True)
             except (OSError, ValueError):
                 return
+        self.connections.add(request)
         try:
             super().finish_request(request, client_address)
         except OSError:
             pass  # the client left
         finally:
+            self.connections.discard(request)
             if isinstance(request, ssl.SSLSocket):
                 request.close()
 
@@ -252,12 +271,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
+    def do_POST(self) -> None:
+        self._answer(with_body=True)
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
         pass
 
     def _answer(self, *, with_body: bool) -> None:
         owner = self.server.owner
-        owner.requests.append(Request(self.command, self.path, dict(self.headers.items())))
+        sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        owner.requests.append(Request(self.command, self.path, dict(self.headers.items()), sent))
         page = owner.pages.get(self.path)
         if page is None:
             page = Page(b"not here", status=404)
@@ -270,10 +293,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
                 self.wfile.flush()
             return
+        refused = Page(status=401, headers={"WWW-Authenticate": page.challenge} if page.challenge else {})
         if page.first:
-            page = Page(status=page.first.pop(0))
+            status = page.first.pop(0)
+            page = refused if status == 401 else Page(status=status, headers=page.first_headers)
         elif page.authorization and self.headers.get("Authorization") != page.authorization:
-            page = Page(status=401)
+            page = refused
+        elif page.first_bodies:
+            page = replace(page, body=page.first_bodies.pop(0))
         elif page.headers.get("ETag", "-") == self.headers.get("If-None-Match", ""):
             page = Page(status=304, headers=page.headers)
         elif page.redirect:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _numbers = itertools.count(2)
 
 
+def loopback_address() -> str:
+    """An address that nobody else in this run of the tests has."""
+    return f"127.{10 + os.getpid() % 200}.{os.getpid() // 200 % 250}.{next(_numbers)}"
+
+
 class Site:
     """The host; ``name`` is what images on it are called.
 
@@ -35,8 +40,7 @@ class Site:
 
     def __init__(self, authority: Authority, *, https: bool = True) -> None:
         self.authority = authority
-        number = next(_numbers)
-        self.host = f"127.{10 + os.getpid() % 200}.{os.getpid() // 200 % 250}.{number}"
+        self.host = loopback_address()
         self.server = Server(
             certificate=authority.issue(self.host) if https else None,
             address=self.host,

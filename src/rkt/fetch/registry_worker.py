@@ -48,6 +48,7 @@ MAX_AT_ONCE = 4
 _CHECK_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.1
 _STACK_BYTES = 1 << 20
+_THREAD = "blobs"
 _MAX_ANSWER_LENGTH = 512 << 10
 
 
@@ -177,7 +178,6 @@ class Blobs(_Networked):
 
     def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
         """Bring all, or end at the first that cannot be had."""
-        threading.stack_size(_STACK_BYTES)
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, dict[str, int] | BaseException]] = queue.SimpleQueue()
         for index in range(len(self._blobs)):
@@ -194,8 +194,10 @@ class Blobs(_Networked):
                 except BaseException as e:  # noqa: BLE001 - the main thread raises it
                     done.put((index, e))
 
+        before = threading.stack_size(_STACK_BYTES)
         for _ in range(min(MAX_AT_ONCE, len(self._blobs))):
-            threading.Thread(target=bring, daemon=True).start()
+            threading.Thread(target=bring, name=_THREAD, daemon=True).start()
+        threading.stack_size(before)
         results: list[dict[str, int]] = [{} for _ in self._blobs]
         left = len(results)
         while left:
