@@ -45,7 +45,18 @@ MEMBERS = (
     "stage2",
 )
 #: Entrypoints by the names of the manifest's annotations, all the same program.
-ENTRYPOINTS = ("app-add", "app-rm", "app-start", "app-stop", "attach", "enter", "gc", "run", "stop")
+ENTRYPOINTS = (
+    "app-add",
+    "app-rm",
+    "app-start",
+    "app-stop",
+    "app-update",
+    "attach",
+    "enter",
+    "gc",
+    "run",
+    "stop",
+)
 DIRECTORIES = ("opt", "opt/stage2", "rkt", "rkt/env", "rkt/status")
 #: Labels of appc by the kernel's machine names (spec runtime §1.2).
 ARCHITECTURES = {

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rkt.linux import cgroup
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
+from tests.lib.old_host import hide_version_2
 from tests.lib.rkt import Rkt, wait_for
 
 if TYPE_CHECKING:
@@ -161,16 +161,7 @@ def test_a_pod_that_ends_was_not_killed(rkt: Rkt, images: Images) -> None:
 @pytest.fixture
 def old_rkt(rkt: Rkt) -> Rkt:
     """An engine to which the host's cgroup hierarchy of version 2 does not exist."""
-    host = cgroup.Cgroups.detect()
-    if host.unified is None or not any(each.offers("freezer") for each in host.hierarchies):
-        pytest.skip("the host has no cgroup hierarchies of both versions")
-    path = f"{rkt.base}/old-rkt"
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(
-            f'#!/bin/sh\nexec unshare --mount /bin/sh -c \'umount {host.unified.mount_point} && exec {rkt.binary} "$@"\' sh "$@"\n'
-        )
-    os.chmod(path, 0o755)
-    rkt.binary = path
+    hide_version_2(rkt)
     return rkt
 
 

@@ -262,6 +262,14 @@ class AppReader:
         return [AppRequest(**app) for app in self._apps]
 
 
+def read_flags(values: dict[str, str]) -> AppRequest:
+    """Per-app flags of a command that takes no images: name -> text."""
+    app: dict[str, Any] = {"reference": ""}
+    for name, text in values.items():
+        _SETTERS[name](app, name.replace("-", "_"), text)
+    return AppRequest(**app)
+
+
 def parse_mount(text: str) -> MountRequest:
     """``volume=NAME,target=PATH``; split on commas only, nothing is decoded (spec cli §1.7)."""
     seen: dict[str, str] = {}

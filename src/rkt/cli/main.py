@@ -38,6 +38,7 @@ COMMANDS = {
     "wait": "wait",
     "enter": "enter",
     "attach": "attach",
+    "update": "update",
     "pause": "pause",
     "unpause": "unpause",
     "stop": "stop",

@@ -33,7 +33,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 #: Controllers a pod gets a group for, whether or not limits are asked: ceilings by default (invariant RN24) and the
 #: device policy (UN8). ``cpu`` is added by callers that have a CPU limit to set.
@@ -60,6 +60,24 @@ SUPERVISOR_SUFFIX = ".supervisor"
 _READ_LIMIT_BYTES = 1 << 16
 _CFS_PERIOD_US = 100_000
 _CFS_MINIMUM_US = 1000
+_GATHER_ATTEMPTS = 100
+#: Version -> controller -> files that a limit is written to.
+_LIMIT_FILES = {
+    1: {
+        "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes"),
+        "cpu": ("cpu.cfs_quota_us", "cpu.shares"),
+        "cpuset": ("cpuset.cpus",),
+        "pids": ("pids.max",),
+        "io": ("blkio.bfq.weight",),
+    },
+    2: {
+        "memory": ("memory.max", "memory.swap.max", "memory.low", "memory.oom.group"),
+        "cpu": ("cpu.max", "cpu.weight"),
+        "cpuset": ("cpuset.cpus",),
+        "pids": ("pids.max",),
+        "io": ("io.weight", "io.bfq.weight"),
+    },
+}
 
 
 class Hierarchy:
@@ -228,6 +246,29 @@ class Group:
             group._paths.append(place)
         return group
 
+    def extend(self, above: Group, controllers: Iterable[str], members: Callable[[], set[int]]) -> None:
+        """Get directories for controllers that a running app had no limits of, and its processes into them.
+
+        Args:
+            above: the pod's group.
+            controllers: those that will get limits.
+            members: tells the numbers of the app's processes by now.
+        Raises:
+            OSError: ``EAGAIN`` when they are born faster than they can be moved, or what the kernel says.
+        """
+        wanted = tuple(controllers)
+        for place in list(self._inherited):
+            hierarchy, path, directory = place
+            if hierarchy.version == 1 and any(hierarchy.offers(item) for item in wanted):
+                own = f"{directory}/{self.name}"
+                _make(hierarchy, directory, own)
+                _gather(own, members)
+                self._inherited.remove(place)
+                self._paths.append((hierarchy, f"{path}/{self.name}", own))
+        for hierarchy, _, directory in above._paths:
+            if hierarchy.version == 2:
+                _enable(directory, wanted, hierarchy.mount_point)
+
     def open_child(self, name: str) -> Group:
         """The group of an app as it was made before; hierarchies without a directory of its own are the parent's."""
         group = Group(name, [], [])
@@ -371,6 +412,39 @@ class Group:
             raise OSError(errno.ENOTSUP, "this kernel has no io weights", directory)
         for name, value in there.items():
             _write(f"{directory}/{name}", b"%d" % value)
+
+    def limits(self, controllers: Iterable[str]) -> list[tuple[str, str]]:
+        """The files in which these controllers keep the group's limits, with what is in them."""
+        found = []
+        for controller in controllers:
+            place = self._find(controller)
+            for name in _LIMIT_FILES[place[0]].get(controller, ()) if place is not None else ():
+                path = f"{place[1]}/{name}"  # type: ignore[index]
+                if os.path.exists(path):
+                    found.append((path, _read(path).strip()))
+        return found
+
+    @staticmethod
+    def restore_limits(found: list[tuple[str, str]]) -> None:
+        """Put back what ``limits`` said."""
+        # Of memory, and memory and swap, either may have to come first.
+        for path, text in (*found, *reversed(found)):
+            try:
+                _write(path, text.encode())
+            except OSError:
+                continue
+
+    def memory_in_use(self) -> int:
+        """Memory that the kernel cannot take back by forgetting files, in bytes; 0 where it is not counted."""
+        found = self._find("memory")
+        if found is None:
+            return 0
+        version, directory = found
+        lines = _read(f"{directory}/memory.stat").splitlines()
+        counts = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+        if version == 1:
+            return counts.get("total_rss", 0) + counts.get("total_shmem", 0)
+        return sum(counts.get(name, 0) for name in ("anon", "shmem", "kernel_stack", "pagetables"))
 
     def memory_limit(self) -> int:
         """The ceiling of memory that was set on this group itself; 0 for none."""
@@ -684,6 +758,43 @@ class Cgroups:
                 group.warnings.append(f"cgroup controller {item} is not available on this host")
         return group
 
+    def extend_pod(
+        self,
+        group: Group,
+        children: Iterable[Group],
+        controllers: Iterable[str],
+        record: Callable[[], None],
+    ) -> None:
+        """Give a running pod a directory in version 1 hierarchies that nobody had asked for when it was made.
+
+        Args:
+            group: the pod's.
+            children: the groups below it, which inherit the new ones.
+            controllers: those that are wanted.
+            record: called when the group's record has changed, before there is a directory.
+        Raises:
+            OSError: as for ``Group.extend``.
+        """
+        wanted = tuple(controllers)
+        have = {hierarchy.key for hierarchy, _, _ in group._paths}  # noqa: SLF001 - same module
+        for hierarchy in self.hierarchies:
+            if hierarchy.version != 1 or hierarchy.key in have:
+                continue
+            parent = hierarchy.directory(hierarchy.own_path)
+            if parent is None or not any(hierarchy.offers(item) for item in wanted):
+                continue
+            place = (
+                hierarchy,
+                f"{hierarchy.own_path.rstrip('/')}/{group.name}",
+                f"{parent}/{group.name}",
+            )
+            group._paths.append(place)  # noqa: SLF001 - same module
+            record()
+            _make(hierarchy, parent, place[2])
+            _gather(place[2], group.pids)
+            for child in children:
+                child._inherited.append(place)  # noqa: SLF001 - same module
+
     def open_pod(self, record: str, name: str) -> Group:
         """Find a pod's group from its record, in any later process.
 
@@ -807,6 +918,22 @@ def _make(hierarchy: Hierarchy, parent: str, directory: str) -> None:
         # Empty at birth, and no process may join before both are set.
         for item in ("cpuset.cpus", "cpuset.mems"):
             _write(f"{directory}/{item}", _read(f"{parent}/{item}").strip().encode())
+
+
+def _gather(directory: str, members: Callable[[], set[int]]) -> None:
+    """Move processes into a version 1 cgroup until all are there, also those born meanwhile."""
+    path = f"{directory}/cgroup.procs"
+    gone: set[int] = set()
+    for _ in range(_GATHER_ATTEMPTS):
+        missing = members() - {int(item) for item in _read(path).split()} - gone
+        if not missing:
+            return
+        for pid in missing:
+            try:
+                _write(path, b"%d" % pid)
+            except ProcessLookupError:
+                gone.add(pid)
+    raise OSError(errno.EAGAIN, "its processes are born faster than they can be moved", directory)
 
 
 def _count(path: str) -> int:

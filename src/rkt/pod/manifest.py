@@ -115,6 +115,30 @@ def build_pod_manifest(
     return pod
 
 
+def updated_app(app: RuntimeApp, image: ImageManifest, flags: AppRequest) -> RuntimeApp:
+    """An app of a pod manifest with other limits.
+
+    Args:
+        app: the app as it is.
+        image: its image, whose app section counts where the pod manifest has none.
+        flags: those of limits.
+    Raises:
+        UsageError: a value is malformed.
+        InvalidManifest: the app has no section at all.
+    """
+    section = app.app or (image.app and appc.tightened_app(image.app, _narrow_syscalls)[0])
+    if section is None:
+        raise InvalidManifest(
+            f"app {quoted(app.name)} has no app section in the pod manifest or in its image"
+        )
+    _, added = _flag_isolators(flags)
+    changed = {each.name for each in added}
+    kept = [each for each in section.isolators if each.name not in changed]
+    section = section.replace(isolators=[*kept, *added])
+    isolators.check_amounts(section.isolators)
+    return app.replace(app=section)
+
+
 def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> None:
     """The checks of a pod manifest, ours or the user's, that need its images.
 

@@ -18,6 +18,7 @@ ANNOTATION_APP_ADD = ANNOTATION_PREFIX + "app/add"
 ANNOTATION_APP_START = ANNOTATION_PREFIX + "app/start"
 ANNOTATION_APP_STOP = ANNOTATION_PREFIX + "app/stop"
 ANNOTATION_APP_RM = ANNOTATION_PREFIX + "app/rm"
+ANNOTATION_APP_UPDATE = ANNOTATION_PREFIX + "app/update"
 ANNOTATION_ATTACH = ANNOTATION_PREFIX + "attach"
 ANNOTATION_INTERFACE_VERSION = ANNOTATION_PREFIX + "interface-version"
 #: Pod manifest annotation that says whether apps may be added and removed while the pod lives.

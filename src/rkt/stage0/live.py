@@ -19,7 +19,7 @@ from rkt.errors import HostError, NotFound, PodError, RktError, Stage1Error, Usa
 from rkt.linux import files, libc
 from rkt.pod import lifecycle, status, summary
 from rkt.schema import jsontext
-from rkt.schema.appc import VOLUME_IMAGE, parse_pod_manifest
+from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
 from rkt.schema.mounts import belongs_to, named_volumes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
@@ -130,6 +130,30 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
         _forget(pod, name)
 
 
+def update(settings: Settings, pod: Pod, name: str, flags: AppRequest) -> None:
+    """Change the limits of an app of any running pod, in the kernel and in the pod manifest.
+
+    Raises:
+        RktError: they cannot be had; then the old ones hold.
+    """
+    from rkt.pod.manifest import updated_app
+
+    _check_running(pod)
+    if not read_program(pod).has(contract.ANNOTATION_APP_UPDATE):
+        raise Stage1Error("rkt update not implemented for pod's stage1")
+    with _lock(pod):
+        manifest = _any_manifest(pod)
+        _find(manifest, name)
+        image = parse_image_manifest(pod.read(f"appsinfo/{name}/manifest") or b"")
+        apps = [updated_app(app, image, flags) if app.name == name else app for app in manifest.apps]
+        _replace_manifest(pod, manifest.replace(apps=apps))
+        try:
+            _ask(settings, pod, contract.ANNOTATION_APP_UPDATE, name, "update")
+        except BaseException:
+            _replace_manifest(pod, manifest)
+            raise
+
+
 class _NotRunning(PodError):
     """The app does not run."""
 
@@ -207,11 +231,15 @@ def _check_not_paused(pod: Pod) -> None:
         raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
 
 
-def _manifest(pod: Pod) -> PodManifest:
+def _any_manifest(pod: Pod) -> PodManifest:
     data = pod.read(contract.POD_MANIFEST)
     if data is None:
         raise PodError(f'pod "{pod.uuid}" has no manifest')
-    manifest = parse_pod_manifest(data)
+    return parse_pod_manifest(data)
+
+
+def _manifest(pod: Pod) -> PodManifest:
+    manifest = _any_manifest(pod)
     if manifest.annotations.get(contract.ANNOTATION_MUTABLE) != "true":
         raise PodError("immutable pod", hint="rkt app sandbox makes pods whose apps can change")
     return manifest

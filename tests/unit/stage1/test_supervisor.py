@@ -86,6 +86,7 @@ class Pod:
             status_directory=str(path / "status"),
             report=self.said.append,
             thaw=lambda: None,
+            set_limits=lambda *_: None,
         )
 
     def run(self, *launches: Script) -> int:

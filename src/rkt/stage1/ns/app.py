@@ -9,7 +9,7 @@ from rkt.stage1.common import control
 
 
 def main(operation: str, argv: list[str]) -> int:
-    """Carry out ``app-add``, ``app-start``, ``app-stop`` or ``app-rm`` of ``--app=NAME``; returns the exit status.
+    """Carry out ``app-add``, ``app-start``, ``app-stop``, ``app-rm`` or ``app-update`` of ``--app=NAME``; returns the exit status.
 
     Raises:
         Stage1Error: the supervisor refused, or nobody supervises the pod.

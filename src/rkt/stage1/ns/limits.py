@@ -184,24 +184,37 @@ def create_app_group(
     Raises:
         Stage1Error: a limit that the operator asked for cannot be set here.
     """
-    wanted = app.app.isolators
-    controllers = {_CONTROLLERS[each.name] for each in wanted if each.name in _CONTROLLERS}
+    controllers = controllers_of(app)
     if devices is not None and groups.has("devices"):
         controllers.add("devices")
     group = groups.child(app.name, controllers)
     try:
         if devices is not None:
             _set_devices(group, devices)
-        bound = isolators.last(pod.manifest.isolators, isolators.CPU)
-        wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in wanted]
-        # In version 1 a group is not bound by the disk limits of the one above it.
-        wanted = [*(each for each in pod.manifest.isolators if each.name in _DISK_ISOLATORS), *wanted]
-        _set_all(group, wanted, _wishes(app), f"app {quoted(app.name)}", report)
+        set_app_limits(group, pod, app, report)
     except BaseException:
         # The pod may go on without this app.
         group.remove()
         raise
     return group
+
+
+def controllers_of(app: PodApp) -> set[str]:
+    """Those that the app's isolators need."""
+    return {_CONTROLLERS[each.name] for each in app.app.isolators if each.name in _CONTROLLERS}
+
+
+def set_app_limits(group: cgroup.Group, pod: LoadedPod, app: PodApp, report: Callable[[str], None]) -> None:
+    """What an app's isolators limit, on its own cgroups.
+
+    Raises:
+        Stage1Error: a limit that the operator asked for cannot be set here.
+    """
+    bound = isolators.last(pod.manifest.isolators, isolators.CPU)
+    wanted = [_within(each, bound) if each.name == isolators.CPU else each for each in app.app.isolators]
+    # In version 1 a group is not bound by the disk limits of the one above it.
+    wanted = [*(each for each in pod.manifest.isolators if each.name in _DISK_ISOLATORS), *wanted]
+    _set_all(group, wanted, _wishes(app), f"app {quoted(app.name)}", report)
 
 
 def _within(isolator: Isolator, bound: Resource | None) -> Isolator:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.launch import PlanMaker
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.probes import Prober
+    from rkt.stage1.ns.supervisor import App
 
 #: Root directory of pid 1, below the engine's own files. In a user namespace it enters as owner, without capabilities.
 EMPTY_ROOT = "empty-root"
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
             _say(warning)
     is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
     try:
-        return _supervise(pod, arguments, groups, volumes, server, is_unified=is_unified)
+        return _supervise(pod, arguments, host, groups, volumes, server, is_unified=is_unified)
     finally:
         groups.remove()
         server.close()
@@ -90,6 +91,7 @@ def main(argv: list[str]) -> int:
 def _supervise(
     pod: LoadedPod,
     arguments: RunArguments,
+    host: cgroup.Cgroups,
     groups: cgroup.Group,
     volumes: Volumes,
     server: _socket.socket,
@@ -117,11 +119,24 @@ def _supervise(
             groups.thaw()
 
     prober = _prober(pod, arguments, shared, users, status_directory)
+
+    def set_limits(app: App, apps: list[App]) -> None:
+        from rkt.stage1.ns.update import update
+
+        others = [each.launch.cgroup for each in apps if each is not app]
+        update(host, groups, app.launch.cgroup, others, pid=app.pid, report=_say)
+
     if arguments.mutable:
         from rkt.stage1.ns.live import LiveSupervisor
 
         supervisor: Supervisor = LiveSupervisor(
-            init, shared, server, status_directory=status_directory, report=_say, thaw=thaw
+            init,
+            shared,
+            server,
+            status_directory=status_directory,
+            report=_say,
+            thaw=thaw,
+            set_limits=set_limits,
         ).able_to_launch(
             lambda live, app: _launch_alone(
                 live, app, arguments, groups, users, prober, is_unified=is_unified
@@ -135,6 +150,7 @@ def _supervise(
             status_directory=status_directory,
             report=_say,
             thaw=thaw,
+            set_limits=set_limits,
             interactive=terminal,
             stdin_fd=stdin_fd,
         )

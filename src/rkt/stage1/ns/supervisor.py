@@ -215,6 +215,7 @@ class Supervisor:
         status_directory: str,
         report: Callable[[str], None],
         thaw: Callable[[], None],
+        set_limits: Callable[[App, list[App]], None],
         interactive: Interactive | None = None,
         stdin_fd: int = -1,
     ) -> None:
@@ -227,6 +228,7 @@ class Supervisor:
             status_directory: where exit statuses are written.
             report: says something to the operator.
             thaw: lets the pod's processes go on if they are frozen.
+            set_limits: gives an app of several its limits anew.
             interactive: the operator's terminal, for the only app.
             stdin_fd: standard input of the apps, -1 for nothing; their handlers have nothing.
         """
@@ -237,6 +239,7 @@ class Supervisor:
         self._status_directory = status_directory
         self._report = report
         self._thaw = thaw
+        self._set_limits = set_limits
         self._apps: list[App] = []
         #: Processes that were started when pid 1 could not be.
         self._forlorn: list[int] = []
@@ -621,9 +624,23 @@ class Supervisor:
         operation = str(message.get("op"))
         if operation.startswith("attach-"):
             return self._attached(client, message)
+        if operation == "app-update":
+            return self._update(message.get("app"))
         if operation.startswith("app-"):
             return {"ok": False, "error": "immutable pod"}
         return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
+
+    def _update(self, name: object) -> dict[str, Any]:
+        """Set an app's limits as the manifest has them now; one that does not run gets them when it starts."""
+        app = next((app for app in self._apps if app.name == name and app.is_running), None)
+        try:
+            if app is not None:
+                self._set_limits(app, self._apps)
+        except RktError as e:
+            return {"ok": False, "error": e.message, "hint": e.hint}
+        except OSError as e:
+            return {"ok": False, "error": f"app {name!r}: {e.strerror}"}
+        return {"ok": True}
 
     def _attached(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any]:
         """Answer to ``rkt attach``."""
