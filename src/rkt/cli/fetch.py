@@ -8,6 +8,7 @@ import os
 from rkt.cli.app_args import FETCH_APP_FLAGS
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.output import write
+from rkt.cli.pod_flags import PLATFORM_FLAG
 from rkt.errors import UsageError
 
 TYPE_CHECKING = False
@@ -101,6 +102,7 @@ COMMAND = Command(
             help="when to contact servers: new, update, never",
             metavar="WORD",
         ),
+        PLATFORM_FLAG,
         Flag(
             name="progress",
             default="auto",

@@ -66,7 +66,6 @@ COMMANDS = {
     "image fetch": "fetch",
     "image gc": "image_gc",
     "image list": "image_list",
-    "image push": "image_push",
     "image render": "image_render",
     "image rm": "image_rm",
     "image sign": "image_sign",
@@ -275,6 +274,7 @@ def _settings(parsed: Parsed, installation: Installation, prefix: str) -> Settin
         debug=values["debug"],
         authfile=os.path.abspath(values["authfile"]) if values["authfile"] else "",
         trust_keys_from_https=values["trust-keys-from-https"],
+        platform=_platform(values),
         command=prefix,
     )
     if "dir" in parsed.given:
@@ -284,6 +284,16 @@ def _settings(parsed: Parsed, installation: Installation, prefix: str) -> Settin
 
         data_dir = configured_data_dir(settings) or values["dir"]
     return settings.replace(data_dir=os.path.realpath(data_dir))
+
+
+def _platform(values: dict[str, Any]) -> str:
+    """``--platform`` of the commands that have it."""
+    text: str = values.get("platform") or ""
+    if text:
+        from rkt.schema.oci import Platform
+
+        text = str(Platform.parse(text))
+    return text
 
 
 def _absolute(values: dict[str, Any], name: str) -> str:

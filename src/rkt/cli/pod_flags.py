@@ -31,6 +31,12 @@ STAGE1_FLAGS = (
     Flag(name="stage1-path", kind=LIST, help="file of a stage1 image", metavar="PATH", completes="file"),
     Flag(name="stage1-url", kind=LIST, help="URL of a stage1 image", metavar="URL"),
 )
+PLATFORM_FLAG = Flag(
+    name="platform",
+    default="",
+    help="fetch Docker and OCI images for another platform than this host's",
+    metavar="OS/ARCH[/VARIANT]",
+)
 #: Of ``run`` and ``prepare``.
 PREPARE_FLAGS = (
     Flag(
@@ -55,6 +61,7 @@ PREPARE_FLAGS = (
         help="fetch images again, same as --pull-policy=update",
         hidden=True,
     ),
+    PLATFORM_FLAG,
     Flag(
         name="pod-manifest",
         default="",

@@ -135,6 +135,7 @@ class Settings(Record):
         debug: diagnostics and error trees.
         authfile: absolute path of a file with credentials for registries (``--authfile``); may be empty.
         trust_keys_from_https: accept keys discovered by https without asking.
+        platform: ``os/architecture[/variant]`` of the Docker and OCI images that are wanted; empty for this host's.
         command: name of the running command, the prefix of messages.
     """
 
@@ -148,6 +149,7 @@ class Settings(Record):
     debug: bool = False
     authfile: str = ""
     trust_keys_from_https: bool = False
+    platform: str = ""
     command: str = "rkt"
 
     @property

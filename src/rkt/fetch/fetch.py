@@ -109,21 +109,41 @@ def fetch_image(
         return _make(parsed, settings, store, report, signature).from_file()
     if parsed.kind == references.NAME:
         return _by_name(parsed, settings, store, report, pull_policy, signature)
-    if pull_policy != UPDATE and (record := _from_row(parsed.text, store)) is not None:
+    if parsed.kind in references.LOCAL_KINDS:
+        return _fetch_oci(parsed, settings, store, report, signature)
+    row_key = parsed.remote_key(settings.platform)
+    if pull_policy != UPDATE and (record := _from_row(row_key, store)) is not None:
         report.debug(f"using image from local store for url {reference}")
         store.touch(record.key)
         return record
-    if pull_policy != UPDATE and (record := _from_spool(parsed, settings, report, signature)) is not None:
+    is_docker = parsed.kind == references.DOCKER
+    if (
+        not is_docker
+        and pull_policy != UPDATE
+        and (record := _from_spool(parsed, settings, report, signature)) is not None
+    ):
         return record
     if pull_policy == NEVER:
-        kind = "docker image" if parsed.kind == references.DOCKER else "image"
+        kind = "docker image" if is_docker else "image"
         raise NotFound(f'unable to fetch {kind} from URL "{reference}": {_NOT_IN_STORE}')
-    if parsed.kind == references.DOCKER:
-        raise UsageError(
-            f'cannot fetch "{reference}": docker registries are not supported yet',
-            hint="fetch an image by its file or its URL: rkt fetch https://HOST/PATH/IMAGE.aci",
-        )
+    if is_docker:
+        return _fetch_oci(parsed, settings, store, report, signature)
     return _make(parsed, settings, store, report, signature).from_url(parsed.location)
+
+
+def _fetch_oci(
+    parsed: Reference, settings: Settings, store: Store, report: Reporter, signature: str | None
+) -> ImageRecord:
+    if signature is not None:
+        raise UsageError(
+            f'--signature is for ACIs: "{parsed.text}" is no ACI', hint=f"rkt fetch {parsed.text}"
+        )
+    from rkt.fetch.oci import fetch_oci
+    from rkt.fetch.oci_reference import parse_docker, parse_local
+
+    is_docker = parsed.kind == references.DOCKER
+    target = parse_docker(parsed.location) if is_docker else parse_local(parsed.kind, parsed.location)
+    return fetch_oci(target, parsed.text, settings, store, report)
 
 
 def _by_name(

@@ -7,7 +7,7 @@ import os
 
 from rkt.errors import InvalidManifest, UsageError, quoted
 from rkt.schema.record import Record
-from rkt.values import Digest
+from rkt.values import ACIdentifier, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class DockerReference(Record):
     def name(self) -> str:
         """``registry/repository``."""
         return f"{self.registry}/{self.repository}"
+
+    @property
+    def image_name(self) -> ACIdentifier:
+        """What the image is called in the store."""
+        return ACIdentifier.sanitize(self.name)
 
     def __str__(self) -> str:
         """``docker://`` and the whole reference, the same for all ways to write it."""
@@ -140,6 +145,22 @@ def parse_local(kind: str, text: str) -> LocalReference:
     if not path or "\0" in text:
         raise UsageError(f"invalid reference {quoted(f'{kind}:{text}')}", hint=f"use {kind}:PATH[:IMAGE]")
     return LocalReference(kind=kind, path=os.path.abspath(path), image=image)
+
+
+def row_url(reference: DockerReference, platform: str = "") -> str:
+    """By what the store remembers what came of a reference: the same text for all ways to write it.
+
+    Args:
+        reference: of a registry.
+        platform: as typed; empty for that of this host.
+    """
+    if platform:
+        from rkt.schema.oci import Platform
+
+        wanted = Platform.parse(platform)
+        if wanted != Platform.of_host():
+            return f"{reference}?platform={wanted}"
+    return str(reference)
 
 
 def _is_registry(text: str) -> bool:

@@ -18,6 +18,8 @@ FILE: Final = "file"
 URL: Final = "url"
 NAME: Final = "name"
 DOCKER: Final = "docker"
+#: Docker and OCI images of a directory or a file (``fetch.oci_reference``).
+LOCAL_KINDS = ("oci", "oci-archive", "docker-archive")
 
 _SCHEME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
 _EXTENSION = ".aci"
@@ -29,7 +31,7 @@ class Reference(Record):
     Attributes:
         kind: one of the words above.
         text: as typed.
-        location: absolute path of a file, the URL, or what follows ``docker:``; empty for a name.
+        location: absolute path of a file, the URL, or what follows ``docker:`` or another kind's colon; empty for a name.
         name: for a name.
     """
 
@@ -37,6 +39,20 @@ class Reference(Record):
     text: str
     location: str = ""
     name: AppcReference | None = None
+
+    def remote_key(self, platform: str) -> str:
+        """By what the store remembers what came of a URL or of a registry; empty for others.
+
+        Args:
+            platform: as typed, for images of registries; empty for that of this host.
+        Raises:
+            UsageError: a reference to a registry that breaks its grammar.
+        """
+        if self.kind == DOCKER:
+            from rkt.fetch.oci_reference import parse_docker, row_url
+
+            return row_url(parse_docker(self.location), platform)
+        return self.location if self.kind == URL else ""
 
 
 def parse_reference(text: str) -> Reference:
@@ -58,6 +74,8 @@ def parse_reference(text: str) -> Reference:
         return _file(text, _file_url_path(text, rest))
     if scheme == "docker":
         return Reference(kind=DOCKER, text=text, location=rest.removeprefix("//"))
+    if scheme in LOCAL_KINDS:
+        return Reference(kind=scheme, text=text, location=rest)
     if scheme == "cimd":
         return _internal(text, rest)
     if not scheme and _is_path(text):

@@ -12,6 +12,7 @@ from rkt.pod.confinement import check_confinement
 from rkt.schema import appc, isolators, jsontext
 from rkt.schema.appc import App, ImageManifest, Mount, PodManifest, RuntimeApp
 from rkt.schema.isolators import Isolator
+from rkt.schema.members import read_texts
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
 from rkt.stage0.contract import ANNOTATION_MUTABLE, ANNOTATION_RESTART, ANNOTATIONS_OF_PROBES
@@ -75,7 +76,7 @@ def build_pod_manifest(
         if name in names:
             raise UsageError(f"error: multiple apps with name {name}", hint="rkt run IMAGE --name=NAME …")
         names.add(name)
-        app, wishes = _apply_flags(flags, image, uid=uid, gid=gid)
+        app, wishes = _apply_flags(flags, image, uid=uid, gid=gid, image_id=stored.image_id)
         notices += [f"app {quoted(name)}: the image asks in vain for {wish}" for wish in wishes]
         environment = {**app.environment, **from_files, **request.set_env, **flags.environment}
         for variable, value in request.inherited_env.items():
@@ -303,7 +304,9 @@ def _app_name(flags: AppRequest, image: ImageManifest) -> ACName:
         raise UsageError(f"invalid value in --name flag: {e}") from e
 
 
-def _apply_flags(flags: AppRequest, image: ImageManifest, *, uid: int, gid: int) -> tuple[App, list[str]]:
+def _apply_flags(
+    flags: AppRequest, image: ImageManifest, *, uid: int, gid: int, image_id: str
+) -> tuple[App, list[str]]:
     """The app section after the per-app flags, in the order of spec runtime §1.3, but for the environment."""
     app = image.app
     if app is None:
@@ -314,6 +317,8 @@ def _apply_flags(flags: AppRequest, image: ImageManifest, *, uid: int, gid: int)
             )
         app = App(exec=[], user=str(uid), group=str(gid))
     command = [flags.exec] if flags.exec is not None else app.exec
+    if flags.args and flags.exec is None and image_id.startswith("sha256-"):
+        command = _before_arguments(image, flags.args)
     changes: dict[str, object] = {"exec": [*command, *(flags.args or ())]}
     if flags.working_dir is not None:
         _as_usage("--working-dir", appc.check_working_directory, flags.working_dir)
@@ -337,6 +342,20 @@ def _apply_flags(flags: AppRequest, image: ImageManifest, *, uid: int, gid: int)
     if flags.user_labels is not None:
         changes["user_labels"] = dict(flags.user_labels)
     return app.replace(**changes), wishes
+
+
+def _before_arguments(image: ImageManifest, args: Sequence[str]) -> list[str]:
+    """What arguments given for a Docker or OCI image are put behind: its entry point, as for ``docker run``.
+
+    They replace its command, which is there for when nobody gives any. Without an entry point the first of them is the
+    program; but an option is none, so that such arguments go behind the command, as rkt had it for all.
+    """
+    assert image.app is not None
+    text = image.annotations.get(appc.ANNOTATION_DOCKER_ENTRYPOINT, "")
+    if text:
+        entrypoint = jsontext.parse(text, what="entry point of the image")
+        return read_texts(entrypoint, "entry point of the image")
+    return image.app.exec if args[0].startswith("-") else []
 
 
 def _flag_isolators(flags: AppRequest) -> tuple[frozenset[str], list[Isolator]]:

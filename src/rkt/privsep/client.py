@@ -77,7 +77,7 @@ def run_worker(
     Returns:
         the worker's result, not checked.
     Raises:
-        FetchError, ImageError, InvalidManifest, HostError, PodError, StoreError: what the worker reports.
+        FetchError, ImageError, InvalidManifest, HostError, NotFound, PodError, StoreError: what the worker reports.
         RktError: it died, was killed at the deadline, or broke the protocol.
     """
     if not sys.executable:

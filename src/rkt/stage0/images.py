@@ -7,7 +7,7 @@ and URLs included, is ``rkt.fetch``'s, which is imported only then. Whether the 
 
 from __future__ import annotations
 
-from rkt.errors import NotFound
+from rkt.errors import NotFound, StoreError
 from rkt.fetch.reference import host_labels, parse_reference
 from rkt.schema.record import Record
 from rkt.stage0.messages import diagnose
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
     from rkt.fetch.dependencies import Fetcher
+    from rkt.fetch.reference import Reference
     from rkt.image.render import Part
     from rkt.schema.appc import ImageManifest
     from rkt.store.record import ImageRecord
@@ -54,12 +55,13 @@ def find_image(
         store = Store(settings.data_dir)
     if is_image_hash(reference):
         return find_by_hash(reference, settings, store)
-    name = parse_reference(reference).name
-    if name is not None and pull_policy != POLICY_UPDATE:
-        found = store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels}))
+    parsed = parse_reference(reference)
+    if pull_policy != POLICY_UPDATE:
+        found = _find(parsed, settings, store)
         if found is not None:
-            diagnose(settings, "image", f"using image from local store for image name {reference}")
-            return store.get(found)
+            what = "url" if parsed.name is None else "image name"
+            diagnose(settings, "image", f"using image from local store for {what} {reference}")
+            return found
     if fetcher is not None:
         return fetcher.image(reference, signature)
     from rkt.fetch.fetch import fetch_image
@@ -100,7 +102,7 @@ def expect(
     Returns:
         for ``find_image`` and ``compose``; None when not more than one image has to be fetched.
     """
-    missing = [pair for pair in references if not _in_store(pair[0], pull_policy, store)]
+    missing = [pair for pair in references if not _in_store(pair[0], pull_policy, settings, store)]
     if len(missing) < 2 or pull_policy == POLICY_NEVER:
         return None
     from rkt.fetch.dependencies import Fetcher
@@ -111,14 +113,26 @@ def expect(
     return fetcher
 
 
-def _in_store(reference: str, pull_policy: str, store: Store) -> bool:
+def _in_store(reference: str, pull_policy: str, settings: Settings, store: Store) -> bool:
     """Whether ``find_image`` fetches nothing."""
     if is_image_hash(reference):
         return True
-    name = parse_reference(reference).name
-    if name is None or pull_policy == POLICY_UPDATE:
-        return False
-    return store.find_by_name(AppcReference(name.name, {**host_labels(), **name.labels})) is not None
+    return pull_policy != POLICY_UPDATE and _find(parse_reference(reference), settings, store) is not None
+
+
+def _find(parsed: Reference, settings: Settings, store: Store) -> ImageRecord | None:
+    """What the store has of a name, or what came of a URL or of a registry's image before."""
+    if parsed.name is not None:
+        found = store.find_by_name(AppcReference(parsed.name.name, {**host_labels(), **parsed.name.labels}))
+        return None if found is None else store.get(found)
+    key = parsed.remote_key(settings.platform)
+    row = store.remote_row(key) if key else None
+    if row is None:
+        return None
+    try:
+        return store.get(row.key)
+    except (NotFound, StoreError):
+        return None  # removed or damaged: fetch it again
 
 
 class Composed(Record):

@@ -132,7 +132,9 @@ class Store:
         return None if best is None else best.key
 
     def resolve(self, text: str) -> ImageKey:
-        """A hash or an appc string to the key of an image in the store; nothing is fetched (spec cli §2.24).
+        """A hash, an appc string, or the reference by which an image came, to the key of an image in the store.
+
+        Nothing is fetched (spec cli §2.24).
 
         Raises:
             NotFound: no such image, or a text that is neither.
@@ -143,6 +145,8 @@ class Store:
                 return self.resolve_id(text)
             except NotFound as e:
                 raise self._pending(text) or e from None
+        if text.startswith("docker:"):
+            return self._resolve_reference(text)
         try:
             key = self.find_by_name(AppcReference.parse(text))
         except InvalidManifest as e:
@@ -150,6 +154,35 @@ class Store:
         if key is None:
             raise self._pending(text) or NotFound(f"no image {text!r} in the store", hint="rkt image list")
         return key
+
+    def _resolve_reference(self, text: str) -> ImageKey:
+        """What came of a reference to a registry, for this host's platform; else the only image with that name."""
+        from rkt.errors import UsageError
+        from rkt.fetch.oci_reference import parse_docker
+
+        try:
+            reference = parse_docker(text.removeprefix("docker:").removeprefix("//"))
+        except UsageError as e:
+            raise NotFound(e.message, hint=e.hint) from e
+        row = self.remote_row(str(reference))
+        if row is not None and self.contains(row.key):
+            return row.key
+        found = [
+            record.key
+            for record in self.records()
+            if record.oci is not None
+            and record.name == reference.image_name
+            and (
+                reference.digest in {record.key.digest, record.oci.index_digest}
+                if reference.digest
+                else record.labels.get("version") == reference.tag
+            )
+        ]
+        if len(found) > 1:
+            raise Ambiguous(f"{text!r} is there for several platforms", hint="rkt image list --full")
+        if not found:
+            raise NotFound(f"no image {text!r} in the store", hint="rkt image list")
+        return found[0]
 
     def _pending(self, text: str) -> NotFound | None:
         """The error for an image that only a member of the group ``rkt`` has; None when nobody has it."""
@@ -174,15 +207,19 @@ class Store:
         """
         record = self.get(key)
         path = f"{self._cas}/manifest/{key}"
-        data = self._read(path, MAX_MANIFEST_BYTES)
-        if data is None:
-            raise NotFound(f"image {key} is being removed", hint="rkt image list")
-        if record.manifest_digest != f"sha256:{sha256_hex(data)}":
-            raise DamagedRecord(
-                f"manifest {path} is not what was imported",
-                hint=f"rkt image rm {key.medium}, then fetch it again",
-            )
-        return data
+        for _ in range(3):
+            data = self._read(path, MAX_MANIFEST_BYTES)
+            if data is None:
+                raise NotFound(f"image {key} is being removed", hint="rkt image list")
+            if record.manifest_digest == f"sha256:{sha256_hex(data)}":
+                return data
+            # The view of a Docker image changes when it is fetched by another name, perhaps between these two readings.
+            self._records.pop(key, None)
+            record = self.get(key)
+        raise DamagedRecord(
+            f"manifest {path} is not what was imported",
+            hint=f"rkt image rm {key.medium}, then fetch it again",
+        )
 
     def layer_path(self, key: ImageKey | TreeID) -> str:
         """Absolute path of a layer directory, or of a rendered tree.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,41 @@ def app_of(manifest: PodManifest) -> App:
 def flags(**fields: Any) -> AppRequest:
     """Flags of one image argument."""
     return AppRequest(reference="hello", **fields)
+
+
+class Kept:
+    """A Docker or OCI image of the store."""
+
+    image_id = f"sha256-{'ab' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "given", "expected"),
+    [
+        (["/e"], ["c"], None, ["/e", "c"]),
+        (["/e"], ["c"], (), ["/e", "c"]),
+        (["/e"], ["c"], ("x", ""), ["/e", "x", ""]),
+        (["/e"], ["c"], ("--opt",), ["/e", "--opt"]),
+        ([], ["sh"], ("echo", "hi"), ["echo", "hi"]),
+        ([], ["/etcd"], ("--name", "x"), ["/etcd", "--name", "x"]),
+        (["/e"], [], ("x",), ["/e", "x"]),
+    ],
+)
+def test_arguments_for_a_docker_image(
+    entrypoint: list[str], command: list[str], given: tuple[str, ...] | None, expected: list[str]
+) -> None:
+    """Arguments replace the image's command and keep its entry point (spec cli §11 row 25); an option is no program."""
+    texts = {"entrypoint": entrypoint, "cmd": command}
+    annotations = {f"appc.io/docker/{name}": json.dumps(text) for name, text in texts.items() if text}
+    manifest = image(app=APP.replace(exec=[*entrypoint, *command])).replace(annotations=annotations)
+    request = flags(args=given)
+    pod = build_pod_manifest(PodRequest(), [(request, Kept(), manifest)])
+    assert app_of(pod).exec == expected
+    other = build_pod_manifest(PodRequest(), [(request.replace(exec="/x"), Kept(), manifest)])
+    assert app_of(other).exec == ["/x", *(given or ())]
+    # What somebody converted to an ACI is run as rkt did.
+    converted = build_pod_manifest(PodRequest(), [(request, Stored(), manifest)])
+    assert app_of(converted).exec == [*entrypoint, *command, *(given or ())]
 
 
 def test_without_flags() -> None:

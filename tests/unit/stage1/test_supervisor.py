@@ -51,6 +51,7 @@ class Script:
         self._scripts = {stage.replace("_", "-").replace("main", ""): text for stage, text in scripts.items()}
         self.first = "pre-start" if "pre-start" in self._scripts else ""
         self.has_post_stop = "post-stop" in self._scripts
+        self.stop_signal = 15
         self.restarts = Restarts(name, restart) if restart else None
         self.cgroup = SimpleNamespace(
             kill=lambda **_: True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import array
 import errno
 import fcntl
 import os
@@ -64,7 +65,7 @@ def take_terminal(slave: int, streams: tuple[int, ...] = (0, 1, 2)) -> None:
 
 def send_descriptor(channel: _socket.socket, fd: int) -> None:
     """Hand a descriptor to the other side."""
-    channel.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))])
+    channel.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
 
 
 def receive_descriptor(channel: _socket.socket) -> int | None:

@@ -8,6 +8,9 @@ one when its turn comes, because a plan holds the volumes' mounts.
 
 from __future__ import annotations
 
+import _signal
+
+from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL
 from rkt.stage0 import contract
 
 TYPE_CHECKING = False
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 PRE_START = "pre-start"
 MAIN = ""
 POST_STOP = "post-stop"
+_MAX_SIGNAL = 64
 
 
 class Launch:
@@ -40,6 +44,7 @@ class Launch:
         first: ``PRE_START`` or ``MAIN``.
         has_post_stop: whether something is due when the app has ended.
         restarts: of an app that may be started again, else ``None``.
+        stop_signal: what the app is asked to end by: SIGTERM, or what a Docker image wants instead.
     """
 
     __slots__ = (
@@ -52,6 +57,7 @@ class Launch:
         "has_post_stop",
         "name",
         "restarts",
+        "stop_signal",
     )
 
     def __init__(self, app: PodApp, cgroup: Group, make_plan: PlanMaker) -> None:
@@ -69,6 +75,7 @@ class Launch:
             self.restarts = Restarts(app.name, policy)
         #: Nothing of the app has run in its cgroup.
         self._is_fresh = True
+        self.stop_signal = _stop_signal(app)
         self._plans = {self.first: self._make(self.first)}
         if self.first != MAIN:
             try:
@@ -99,3 +106,9 @@ class Launch:
         return self._make_plan(
             self._app, self.cgroup, handler=stage, is_first=self._is_fresh and stage == self.first
         )
+
+
+def _stop_signal(app: PodApp) -> int:
+    text = app.image.annotations.get(ANNOTATION_DOCKER_STOP_SIGNAL, "")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
+    return number if 0 < number <= _MAX_SIGNAL else _signal.SIGTERM

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rkt.stage1.ns.restart import Restarts
     from rkt.stage1.ns.volumes import Volumes
 
-_TERMINATED = 128 + _signal.SIGTERM
-
 
 class LiveSupervisor(Supervisor):
     """Runs a pod until it is told to stop."""
@@ -145,7 +143,7 @@ class LiveSupervisor(Supervisor):
         if name not in self._told:
             self._told[name] = time.monotonic() + STOP_SECONDS
             if app.stage != POST_STOP:
-                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+                _signal.pidfd_send_signal(app.pidfd, app.launch.stop_signal)
         return None
 
     def _remove(self, _client: _socket.socket, name: str) -> dict[str, Any]:
@@ -180,16 +178,20 @@ class LiveSupervisor(Supervisor):
             super()._carry(app, fd)
 
     def _wait(self, app: App) -> int:
-        """As for the pod: who ends by the SIGTERM it was sent has done what it was told."""
+        """As for the pod: who ends by the signal it was sent has done what it was told."""
         status = super()._wait(app)
-        return 0 if status == _TERMINATED and app.name in self._told and app.stage == MAIN else status
+        return (
+            0
+            if status == 128 + app.launch.stop_signal and app.name in self._told and app.stage == MAIN
+            else status
+        )
 
     def _reap(self, app: App) -> None:
         was = app.stage
         super()._reap(app)
         if app.is_running:
             if was == PRE_START and app.stage == MAIN and app.name in self._told:
-                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+                _signal.pidfd_send_signal(app.pidfd, app.launch.stop_signal)
             return
         if not app.goes_on:
             self._settle(app)

@@ -3,7 +3,7 @@
 
 One poll(2) loop over the apps' pidfds and output pipes, the control socket and a signal pipe. An app that ends with a
 status other than 0 takes the pod down with it; the first such status is the pod's (spec runtime §3.4). SIGTERM, SIGINT,
-SIGHUP and SIGQUIT stop the pod: apps get SIGTERM, their stop time, then SIGKILL. When the supervisor itself is killed,
+SIGHUP and SIGQUIT stop the pod: apps get SIGTERM, or what their image wants instead, their stop time, then SIGKILL. When the supervisor itself is killed,
 the pod's pid 1 is killed by the kernel, and with it every process of the pod.
 
 An app may have a restart policy (``restart``): as long as it is to run again it has not ended.
@@ -332,8 +332,12 @@ class Supervisor:
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
         if starting.streams is not None:
             outputs = {"stdout": starting.stdout_fd, "stderr": starting.stderr_fd}
-            if problem := starting.streams.connect(app, outputs, self._outlets):
-                self._report(problem)
+            try:
+                starting.streams.connect(app, outputs, self._outlets)
+            except BaseException:
+                # Nobody could talk to it.
+                self._kill([app])
+                raise
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
@@ -530,7 +534,7 @@ class Supervisor:
         """Reap the process that has ended; its status."""
         _, raw = os.waitpid(app.pid, 0)
         os.close(app.pidfd)
-        return self._status(raw)
+        return self._status(raw, app.launch.stop_signal)
 
     def _record(self, app: App, status: int) -> None:
         """Write down how an app ended."""
@@ -555,11 +559,11 @@ class Supervisor:
         bound = f"limit {bytes_text(limit)}" if limit else "limit of the pod"
         self._report(f"app {app.name!r} {what}: out of memory ({bound})")
 
-    def _status(self, raw: int) -> int:
-        """Exit status as a shell would say it; an app that a stop ended by SIGTERM has done what it was told: 0."""
+    def _status(self, raw: int, stop_signal: int) -> int:
+        """Exit status as a shell would say it; an app that a stop ended by its signal has done what it was told: 0."""
         if os.WIFSIGNALED(raw):
             number = os.WTERMSIG(raw)
-            return 0 if self._is_stopping and number == _signal.SIGTERM else 128 + number
+            return 0 if self._is_stopping and number == stop_signal else 128 + number
         return os.WEXITSTATUS(raw)
 
     def _stop(self, besides: App | None = None) -> None:
@@ -575,7 +579,7 @@ class Supervisor:
         for app in self._apps:
             self._give_up(app)
             if app.is_running and app.stage != POST_STOP and app is not besides:
-                _signal.pidfd_send_signal(app.pidfd, _signal.SIGTERM)
+                _signal.pidfd_send_signal(app.pidfd, app.launch.stop_signal)
         # A paused pod meets its signals before it does anything else.
         self._thaw()
 
