@@ -11,6 +11,7 @@ import pytest
 
 from tests.lib.images import fetch
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app
+from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_an_app_whose_pre_start_handler_fails_does_not_start(rkt: Rkt, images: I
     ]
     started = time.monotonic()
     result = rkt.run("run", INSECURE, *words, check=7)
-    assert time.monotonic() - started < 9
+    assert time.monotonic() - started < 9 * SLOWNESS
     assert by_app(result.stdout)["failing"] == "no\ncleaned\n"
     assert (
         "app 'failing': the pre-start handler ended with status 7, so the app is not started" in result.stderr

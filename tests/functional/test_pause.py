@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.linux import cgroup
+from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def test_a_paused_pod_is_stopped(rkt: Rkt, process: Running, way: str) -> None:
         process.terminate()
     else:
         rkt.run("stop", *(["--force"] if way == "force" else []), uuid, check=0)
-    status = process.wait(20)
-    assert time.monotonic() - begun < 8
+    status = process.wait(20 * SLOWNESS)
+    assert time.monotonic() - begun < 8 * SLOWNESS
     if way != "force":
         assert status == 7
         assert "asked" in rkt.log(uuid, "count")

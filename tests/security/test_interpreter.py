@@ -50,7 +50,7 @@ def test_the_interpreter_cannot_be_written_from_a_pod(rkt: Rkt, images: Images) 
     assert os.path.samefile(f"/proc/{taken}/exe", ours)
     assert _read_only(f"/proc/{taken}/exe")
     wait_for(lambda: "Read-only file system" in process.stderr_text, "refusal")
-    assert process.stdout_text == "1\n"
+    wait_for(lambda: process.stdout_text == "1\n", "the status of chmod")
     entering = rkt.popen("enter", uuid, "/bin/sleep", "600")
     wait_for(lambda: "rootfs/enter\0" in _command_line(entering.pid), "entering process")
     assert _read_only(f"/proc/{entering.pid}/exe")
