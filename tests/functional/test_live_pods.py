@@ -91,27 +91,69 @@ def test_two_apps_of_one_image(rkt: Rkt, images: Images) -> None:
     pod.end()
 
 
+#: Takes the terminal that is its standard input as its session's, starts a command that ignores SIGHUP, and waits.
+_CREATOR = """
+import fcntl, os, signal, subprocess, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+subprocess.Popen(sys.argv[1:])
+signal.pause()
+"""
+
+
 def test_added_again_while_the_creator_is_gone(rkt: Rkt, images: Images) -> None:
-    """A sandbox whose creator is gone takes apps that are added, started, stopped, removed, and added again under the same name."""
-    image = stored(rkt, inspect_image(images))
-    command = rkt.command("app", "sandbox", INSECURE)
-    script = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
-    null = subprocess.DEVNULL
-    subprocess.run(
-        [sys.executable, "-c", script, *command], check=True, stdin=null, stdout=null, stderr=null, timeout=20
+    """A sandbox under nohup whose parent is dead and whose terminal is closed takes apps that are added, started, stopped, removed, and added again under the same name (issue 5, must show 2)."""
+    points = [{"name": "data", "path": "/data"}]
+    image = stored(
+        rkt, inspect_image(images, "points", name="example.com/points", app={"mountPoints": points})
     )
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", _CREATOR, *rkt.command("app", "sandbox", INSECURE)]
+    creator = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=rkt.environment())
+    os.close(slave)
     uuid = rkt.wait_for_pod()
+    (supervisor,) = _children(creator.pid)
+    assert os.readlink(f"/proc/{supervisor}/fd/1").startswith("/dev/pts/")
+    creator.kill()
+    creator.wait(20)
+    os.close(master)
     for turn in range(2):
         words = ("--name=app", "--exec=/bin/sh", "--", "-c", f"cat /left; echo {turn} > /left; sleep 100")
         rkt.run("app", "add", INSECURE, uuid, image, *words, check=0)
+        # A mount point without volume makes the supervisor say a word, which nobody reads.
         rkt.run("app", "start", uuid, "--app=app", check=0)
         wait_for(lambda: "sleep" in rkt.run("enter", uuid, "ps").stdout, "a start")
         assert rkt.run("enter", uuid, "cat", "/left", check=0).stdout == f"{turn}\n"
+        assert "No such file" in rkt.log(uuid, "app")
         rkt.run("app", "stop", uuid, "--app=app", check=0)
+        assert rkt.run("app", "list", "--no-legend", uuid, check=0).stdout == "app\texited\n"
+        rkt.run("app", "start", uuid, "--app=app", check=0)
         rkt.run("app", "rm", uuid, "--app=app", check=0)
         assert rkt.run("app", "list", "--no-legend", uuid, check=0).stdout == "\n"
+    with open(f"/proc/{supervisor}/stat", encoding="ascii") as stream:
+        assert stream.read().rpartition(")")[2].split()[1] != str(creator.pid)
     rkt.run("stop", uuid, check=0)
     assert "state=exited\n" in rkt.run("status", "--wait", uuid, check=0).stdout
+
+
+def test_a_closed_terminal_ends_a_sandbox(rkt: Rkt, images: Images) -> None:
+    """Without nohup a sandbox ends with the session that started it, as any other command does."""
+    stored(rkt, inspect_image(images))
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", _CREATOR.replace("SIG_IGN", "SIG_DFL"), *rkt.command("app", "sandbox")]
+    creator = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=rkt.environment())
+    os.close(slave)
+    uuid = rkt.wait_for_pod()
+    creator.kill()
+    creator.wait(20)
+    os.close(master)
+    assert "state=exited\n" in rkt.run("status", "--wait", uuid, check=0).stdout
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
+        return [int(word) for word in stream.read().split()]
 
 
 def test_annotations(rkt: Rkt, images: Images) -> None:

@@ -589,6 +589,7 @@ class Mixed:
 
         def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
             if result.status or result.stderr:
+                self.problems.append(f"list said {result.stderr}")
                 return None
             listed = {each["name"]: each["state"] for each in json.loads(result.stdout or "null") or []}
             self._unknown |= set(listed) - {pod.uuid for pod in pods}
@@ -597,9 +598,11 @@ class Mixed:
                 shown = listed.get(pod.uuid)
                 if shown is None:
                     if not states & {GONE, MAKING}:
+                        self.problems.append(self._tell(f"not listed, but {states}", [pod.subject]))
                         return None
                     proved.append({GONE, MAKING})
                 elif not states & _SHOWN.get(shown, set()):
+                    self.problems.append(self._tell(f"listed as {shown}, but {states}", [pod.subject]))
                     return None
                 else:
                     proved.append(_SHOWN[shown])

@@ -262,6 +262,13 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     return result
 
 
+def die_with(parent: int) -> None:
+    """Have the calling process, a child, killed when its parent dies, also by execve(2); end if it is dead already."""
+    prctl(PR_SET_PDEATHSIG, 9)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """openat2(2), always with ``O_CLOEXEC``; returns a descriptor that the caller owns."""
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)

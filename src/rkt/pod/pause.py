@@ -25,8 +25,11 @@ def pause(pod: Pod) -> bool:
         PodError: it does not run, or a process of it cannot be stopped now.
         HostError: the host has no freezer.
     """
+    processes.open_group(pod)
     # An app that is being started would be frozen half-way, and whoever starts it with it.
     with pod.lock_changes():
+        if not pod.refresh():
+            raise PodError(f'pod "{pod.uuid}" was removed by another process')
         return _pause(pod)
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
+from rkt.linux import libc
 from rkt.stage0.run import stage1_environment
 
 TYPE_CHECKING = False
@@ -45,8 +46,10 @@ def run_entrypoint(
     environment = stage1_environment()
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        libc.die_with(parent)
         _child(program, arguments, directory, environment, quiet_stdout, before)
     return _wait(child, program, timeout_seconds)
 

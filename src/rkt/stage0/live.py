@@ -418,7 +418,8 @@ def _remove_files(pod: Pod, name: str) -> None:
         files.remove_tree(f"{base}/{contract.APPS_DIR}/{name}", dir_fd=pod.fd)
         for mark in ("", "-created", "-started", "-health"):
             files.remove_tree(f"{base}/{contract.STATUS_DIR}/{name}{mark}", dir_fd=pod.fd)
-    if pod.has(f"appsinfo/{name}/treeStoreID") and pod.has(contract.OVERLAY_PREPARED):
+    # Empty where its writer was killed: then nothing was laid out yet.
+    if pod.read_text(f"appsinfo/{name}/treeStoreID") and pod.has(contract.OVERLAY_PREPARED):
         key = roots.tree_key(pod, name)
         files.remove_tree(roots.upper_path(key, name), dir_fd=pod.fd)
         files.remove_tree(roots.work_path(key, name), dir_fd=pod.fd)
@@ -450,8 +451,11 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
         try:
             if not pod.refresh() or not pod.is_running:
                 raise PodError(f'pod "{pod.uuid}" isn\'t currently running')
+            parent = os.getpid()
             child = os.fork()
             if child == 0:
+                # Until it is gone the pod stays locked, by the descriptor that it has inherited.
+                libc.die_with(parent)
                 _join_and_act(pidfd, root_fd, pod, act, errors_w)
         finally:
             os.close(root_fd)

@@ -8,7 +8,6 @@ files that stage0 waits for. Working directory is the pod directory; stage0's lo
 from __future__ import annotations
 
 import os
-import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, mount
@@ -17,6 +16,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import control, hosts
 from rkt.stage1.common.arguments import parse_run
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.common.say import say
 from rkt.stage1.ns import limits
 from rkt.stage1.ns.init import Init, seal_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
@@ -72,13 +72,13 @@ def main(argv: list[str]) -> int:
     mount.enter_own_namespace()
     _make_own_files(arguments)
     # Before anything is made: a source that is missing or not to be trusted ends the pod here.
-    volumes = Volumes(pod, _ids(arguments), _say)
+    volumes = Volumes(pod, _ids(arguments), say)
     server = control.listen()
     host = cgroup.Cgroups.detect()
-    groups = limits.create_groups(host, pod, arguments, _say, devices=volumes.devices())
+    groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices())
     if arguments.debug:
         for warning in groups.warnings:
-            _say(warning)
+            say(warning)
     is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
     try:
         return _supervise(pod, arguments, host, groups, volumes, server, is_unified=is_unified)
@@ -124,7 +124,7 @@ def _supervise(
         from rkt.stage1.ns.update import update
 
         others = [each.launch.cgroup for each in apps if each is not app]
-        update(host, groups, app.launch.cgroup, others, pid=app.pid, report=_say)
+        update(host, groups, app.launch.cgroup, others, pid=app.pid, report=say)
 
     if arguments.mutable:
         from rkt.stage1.ns.live import LiveSupervisor
@@ -134,7 +134,7 @@ def _supervise(
             shared,
             server,
             status_directory=status_directory,
-            report=_say,
+            report=say,
             thaw=thaw,
             set_limits=set_limits,
         ).able_to_launch(
@@ -148,7 +148,7 @@ def _supervise(
             shared,
             server,
             status_directory=status_directory,
-            report=_say,
+            report=say,
             thaw=thaw,
             set_limits=set_limits,
             interactive=terminal,
@@ -226,7 +226,7 @@ def _start_apps(
     def make_group(app: PodApp) -> cgroup.Group:
         # Where no app has devices of its own the pod's policy will do.
         own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
-        return limits.create_app_group(groups, pod, app, _say, devices=own)
+        return limits.create_app_group(groups, pod, app, say, devices=own)
 
     # Apps that a sandbox has from an earlier run are started when somebody says so.
     apps = [] if arguments.mutable else pod.apps
@@ -248,12 +248,12 @@ def _launch_alone(
     is_unified: bool,
 ) -> tuple[Launch, Volumes]:
     """What starts one app while the pod runs, and the volumes that it needs until it is over."""
-    volumes = Volumes(pod.replace(apps=[app]), _ids(arguments), _say)
+    volumes = Volumes(pod.replace(apps=[app]), _ids(arguments), say)
     group = None
     try:
         devices = None if arguments.disable_paths else volumes.devices()
         limits.make_room(groups, pod, devices or ())
-        group = limits.create_app_group(groups, pod, app, _say, devices=devices)
+        group = limits.create_app_group(groups, pod, app, say, devices=devices)
         return Launch(
             app, group, _plan_maker(pod, arguments, volumes, None, users, prober, is_unified=is_unified)
         ), volumes
@@ -302,7 +302,7 @@ def _plan_maker(
             prober.prepare(app, plan)
         if arguments.debug:
             for step in plan.steps:
-                _say(f"{app.name}: {step.describe()}")
+                say(f"{app.name}: {step.describe()}")
         return plan
 
     return make_plan
@@ -377,7 +377,7 @@ def _prober(
         return None
     from rkt.stage1.ns.probes import Prober
 
-    prober = Prober(arguments, shared, users, status_directory=status_directory, report=_say)
+    prober = Prober(arguments, shared, users, status_directory=status_directory, report=say)
     if not arguments.mutable:
         prober.expect(pod.apps)
     return prober
@@ -427,7 +427,3 @@ def _make_own_files(arguments: RunArguments) -> None:
         visible = [name for name in os.listdir(OWN_FILES) if name in {"hostname", "hosts", "resolv.conf"}]
         give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
     libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"stage1: {text}\n")

@@ -258,7 +258,9 @@ class Supervisor:
         os.set_blocking(self._wake_w, False)
         _signal.set_wakeup_fd(self._wake_w)
         for number in _STOP_SIGNALS:
-            _signal.signal(number, lambda _number, _frame: None)
+            # Who used nohup(1) wants the pod to outlive the terminal.
+            if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
+                _signal.signal(number, lambda _number, _frame: None)
 
     def start(self, launches: list[Launch]) -> None:
         """Start all apps; to be called in the pod's namespaces, which it leaves.

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import libc, userns
 from rkt.linux.userns import IdRange, UserNamespace
+from rkt.stage1.common.say import say
 from rkt.stage1.common.steps import Step
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def map_volume(tree_fd: int, users: UserNamespace, depth: int, what: str) -> Non
         except OSError as e:
             if e.errno not in _CANNOT_MAP:
                 raise
-    sys.stderr.write(f"stage1: {what}: {part} belong to nobody in the pod, the file system cannot map ids\n")
+    say(f"{what}: {part} belong to nobody in the pod, the file system cannot map ids")
 
 
 class OwnFiles(Step):
