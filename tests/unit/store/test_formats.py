@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.errors import DamagedRecord, RktError, StoreError
+from rkt.image.marks import Marks, parse_marks
 from rkt.schema.envelope import open_sealed, seal
-from rkt.store.record import ImageRecord, RemoteRow, parse_image_record, parse_remote_row
+from rkt.store.record import ImageRecord, OciFacts, RemoteRow, parse_image_record, parse_remote_row
 from rkt.store.trees import TreeRecord, parse_tree_record
 from rkt.trust.verdict import KIND_OPENPGP, Verdict
 from rkt.values import ACIdentifier, ImageID, ImageKey
@@ -42,6 +43,19 @@ RECORD = ImageRecord(
         signed_at=1699999999,
     ),
 )
+OCI_ID = ImageID.parse("sha256-" + "0123456789abcdef" * 4)
+OCI_RECORD = RECORD.replace(
+    key=OCI_ID.key,
+    image_id=OCI_ID,
+    origin="docker://registry.example/app:1.0",
+    layers=[OCI_ID.key, ImageKey.parse("sha256-" + "fe" * 32)],
+    oci=OciFacts(
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        config_digest="sha256:" + "cd" * 32,
+        index_digest="sha256:" + "ef" * 32,
+        platform="linux/arm64/v8",
+    ),
+)
 ROW = RemoteRow(
     url="https://example.com/app.aci?v=1",
     key=IMAGE_ID.key,
@@ -64,6 +78,26 @@ def test_image_records_of_version_1_are_read() -> None:
     assert parse_image_record(sample("image-record"), IMAGE_ID.key, "sample") == RECORD
 
 
+def test_image_records_of_oci_images_are_read() -> None:
+    """The first sample means what it meant; one without what only such images have is damaged."""
+    assert parse_image_record(sample("oci-record"), OCI_ID.key, "sample") == OCI_RECORD
+    with pytest.raises(DamagedRecord, match="member 'oci'"):
+        parse_image_record(OCI_RECORD.replace(oci=None).seal(), OCI_ID.key, "sample")
+
+
+def test_marks_of_version_1_are_read() -> None:
+    """The first sample means what it meant, and is what is written."""
+    marks = parse_marks(sample("layer-marks"), "sample")
+    assert marks == Marks(
+        size_bytes=7680,
+        tree_size_bytes=25,
+        implied=frozenset({(b"opt",), (b"opt", b"new"), (b"usr",), (b"usr", b"bin"), (b"dev",)}),
+        opaque=frozenset({(b"opt", b"new")}),
+        holders=frozenset({(b"etc",), (b"dev",)}),
+    )
+    assert marks.dump() == sample("layer-marks")
+
+
 def test_remote_rows_of_version_1_are_read() -> None:
     """The sample of the first release means what it meant."""
     assert parse_remote_row(sample("remote-row"), "sample") == ROW
@@ -82,6 +116,7 @@ def test_tree_records_of_version_1_are_read() -> None:
 def test_what_is_written_is_version_1() -> None:
     """As long as the version is 1, the bytes written are those of the samples."""
     assert RECORD.seal() == sample("image-record")
+    assert OCI_RECORD.seal() == sample("oci-record")
     assert ROW.seal() == sample("remote-row")
     assert TREE.seal() == sample("tree-record")
 
