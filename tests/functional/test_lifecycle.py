@@ -75,7 +75,7 @@ def test_two_run_prepared_at_once_give_one_pod(pods: StubPods) -> None:
 
 
 def test_prepared_pods_outlive_their_images(pods: StubPods) -> None:
-    """After image rm of app and stage1, run-prepared still runs the pod, and list still names the image (P4, R31)."""
+    """After image rm of app and stage1, run-prepared still runs the pod, and list still names the image (cli P4, R31)."""
     uuid = pods.prepared()
     for key in (pods.app.key, pods.stage1.key):
         pods.rkt.run("image", "rm", key, check=0)
@@ -88,7 +88,7 @@ def test_prepared_pods_outlive_their_images(pods: StubPods) -> None:
 
 
 def test_times_are_those_of_prepare_and_run(pods: StubPods) -> None:
-    """CREATED is when prepare ran and STARTED when run-prepared did, to the second (L11)."""
+    """CREATED is when prepare ran and STARTED when run-prepared did, to the second (runtime L11, cli P6)."""
     created = int(time.time())
     uuid = pods.prepared()
     prepared = time.time()
@@ -105,7 +105,7 @@ def test_times_are_those_of_prepare_and_run(pods: StubPods) -> None:
 
 
 def test_exit_statuses_are_shown_per_app(pods: StubPods) -> None:
-    """Status shows app-NAME=N of an exited pod, and JSON the same with times (R1, P21)."""
+    """Status shows app-NAME=N of an exited pod, and JSON the same with times (runtime R1, cli P21)."""
     for code in (0, 1, 2):
         uuid = pods.exited(status=code)
         shown = status(pods, uuid)
@@ -187,7 +187,7 @@ def test_an_opt_out_is_for_one_pod_only(pods: StubPods) -> None:
 
 @pytest.mark.parametrize("command", ["rm", "status", "stop", "cat-manifest", "logs", "wait"])
 def test_unknown_pods(rkt: Rkt, command: str) -> None:
-    """A pod that nobody knows is 'no matches found', by argument and by file; an empty one is refused (L6, L7, L14)."""
+    """A pod that nobody knows is 'no matches found', by argument and by file; an empty one is refused (runtime L6, L7, L14, cli P12, P13, P19)."""
     path = f"{rkt.base}/uuid"
     with open(path, "w", encoding="ascii") as stream:
         stream.write(f"{UNKNOWN}\n")
@@ -200,7 +200,7 @@ def test_unknown_pods(rkt: Rkt, command: str) -> None:
 
 
 def test_uuid_files(pods: StubPods) -> None:
-    """--uuid-file-save writes the bare UUID, and every command that takes a pod can read it (L8, L12, L13, P7, P18)."""
+    """--uuid-file-save writes the bare UUID, and every command that takes a pod can read it (runtime L8, L12, L13, cli P7, P10, P18)."""
     path = f"{pods.rkt.base}/uuid"
     process = pods.rkt.popen("run", *FLAGS, "--hostname=sleep", f"--uuid-file-save={path}", APP)
     uuid = pods.rkt.wait_for_pod()
@@ -228,7 +228,7 @@ def test_prefixes_name_pods(pods: StubPods) -> None:
 
 
 def test_rm_takes_every_state_but_the_living(pods: StubPods) -> None:
-    """Exited, prepared, aborted and marked pods go at once; what cannot be removed does not keep the rest (L5, P11)."""
+    """Exited, prepared, aborted and marked pods go at once; what cannot be removed does not keep the rest (runtime L5, cli P11)."""
     exited, prepared, aborted = pods.exited(), pods.prepared(), pods.prepared()
     marked = pods.exited()
     pods.rkt.run("gc", "--mark-only", check=0)
@@ -243,7 +243,7 @@ def test_rm_takes_every_state_but_the_living(pods: StubPods) -> None:
 
 
 def test_gc_marks_then_deletes(pods: StubPods) -> None:
-    """--mark-only keeps every directory; zero periods then leave nothing (L1, L2, P15, P16)."""
+    """--mark-only keeps every directory; zero periods then leave nothing (runtime L1, L2, cli P15, P16)."""
     exited, prepared, aborted = pods.exited(), pods.prepared(), pods.prepared()
     os.rename(f"{pods.rkt.data}/pods/prepared/{aborted}", f"{pods.rkt.data}/pods/prepare/{aborted}")
     zero = ("--expire-prepared=0", "--grace-period=0")
@@ -266,7 +266,7 @@ def test_gc_waits_for_the_grace_period(pods: StubPods) -> None:
 
 
 def test_gc_after_mounts_vanished(pods: StubPods) -> None:
-    """After a reboot, when nothing is mounted any more, gc deletes the pod without an error line (L3, P17)."""
+    """After a reboot, when nothing is mounted any more, gc deletes the pod without an error line (runtime L3, cli P17)."""
     uuid = pods.exited()
     result = pods.rkt.run("gc", "--debug", "--grace-period=0", check=0)
     assert all(uuid in line for line in result.stderr.splitlines()), result
@@ -420,7 +420,7 @@ def test_logs(pods: StubPods) -> None:
 
 
 def test_export(pods: StubPods) -> None:
-    """Export writes what the pod changed, with the image's manifest, from overlays and from copies (L15, P20)."""
+    """Export writes what the pod changed, with the image's manifest, from overlays and from copies (runtime L15, cli P20)."""
     for number, flags in enumerate(([], ["--no-overlay"])):
         uuid = pods.exited(*flags)
         output = f"{pods.rkt.base}/out-{number}.aci"

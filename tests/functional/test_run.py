@@ -37,7 +37,7 @@ def image(rkt: Rkt, images: Images) -> str:
 
 @pytest.mark.parametrize("status", [0, 1, 2, 7, 255])
 def test_the_apps_status_is_the_commands(rkt: Rkt, image: str, status: int) -> None:
-    """Run ends with the app's exit status, and status shows it (R1, P21)."""
+    """Run ends with the app's exit status, and status shows it (runtime R1, cli P21)."""
     sh(rkt, image, f"exit {status}", check=status)
     (uuid,) = rkt.pods("run")
     assert f"app-busybox={status}\n" in rkt.run("status", uuid, check=0).stdout
@@ -45,7 +45,7 @@ def test_the_apps_status_is_the_commands(rkt: Rkt, image: str, status: int) -> N
 
 
 def test_the_first_failure_ends_the_pod(rkt: Rkt, image: str) -> None:
-    """Of three apps ending 0, 5 and 6 the pod has 5, and the one that was still running was stopped (R2, P22)."""
+    """Of three apps ending 0, 5 and 6 the pod has 5, and the one that was still running was stopped (runtime R2, cli P22)."""
     words: list[str] = []
     for name, script in (("a", "sleep 0.2; exit 0"), ("b", "sleep 0.6; exit 5"), ("c", "sleep 30; exit 6")):
         words += [image, f"--name={name}", "--exec=/bin/sh", "--", "-c", script, "---"]
@@ -117,7 +117,7 @@ def test_sigterm_gives_the_app_its_stop_time(rkt: Rkt, image: str) -> None:
 
 
 def test_stop_and_stop_force(rkt: Rkt, image: str) -> None:
-    """Stop lets the app end within fifteen seconds; --force ends even one that ignores every signal (P8, P9)."""
+    """Stop lets the app end within fifteen seconds; --force ends even one that ignores every signal (cli P8, P9)."""
     polite = rkt.popen(
         "run",
         INSECURE,
@@ -213,7 +213,7 @@ def test_a_key_for_a_neighbour_does_not_count(rkt: Rkt, images: Images) -> None:
 
 
 def test_export_keeps_what_the_app_wrote(rkt: Rkt, image: str) -> None:
-    """An exported app, run as an image, has the file that the first run wrote (L15, P20)."""
+    """An exported app, run as an image, has the file that the first run wrote (runtime L15, cli P20)."""
     for number, flags in enumerate(((), ("--no-overlay",))):
         sh(rkt, image, "echo kept > /kept; rm /bin/wget", *flags)
         (uuid,) = rkt.pods("run")

@@ -97,7 +97,7 @@ def test_a_unit_is_up_when_its_apps_are(unit: Unit) -> None:
 
 
 def test_stop_gives_the_app_its_time(unit: Unit) -> None:
-    """``systemctl stop`` lets the app clean up; the unit ends as it did, with no cgroup and no process left."""
+    """``systemctl stop`` lets the app clean up; the unit ends as it did, with no cgroup and no process left (runtime L18)."""
     unit.start(CLEANS_UP, "SuccessExitStatus=7")
     wait_for(lambda: unit.read("start"), "app")
     (pod,) = unit.rkt.pods("run")
