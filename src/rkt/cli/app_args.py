@@ -95,6 +95,17 @@ APP_FLAGS = {
         Flag(name="exec", help="program to run instead of the image's", metavar="PROGRAM"),
         Flag(name="group", help="gid, group name, or path in the image whose group is used", metavar="GROUP"),
         Flag(name="io-weight", help="relative weight of the app on disks, 1 to 10000", metavar="N"),
+        Flag(
+            name="log-driver",
+            help="where output goes besides the log file: auto (the journal, where there is one), file (nowhere else), journald",
+            metavar="DRIVER",
+            choices=("auto", "file", "journald"),
+        ),
+        Flag(name="log-files", help="number of log files, the current one included; default: 2", metavar="N"),
+        Flag(name="log-rate", help="lines a second that the log takes; default: all", metavar="N"),
+        Flag(
+            name="log-size", help="size from which a log file is rotated; default: 16Mi", metavar="QUANTITY"
+        ),
         Flag(name="memory", help="memory limit, such as 64M or 1Gi", metavar="QUANTITY"),
         Flag(
             name="mnt-volume",
@@ -413,19 +424,30 @@ def _stream(app: dict[str, Any], field: str, text: str) -> None:
 
 
 def _probe(app: dict[str, Any], field: str, text: str) -> None:
+    from rkt.schema import probes
+
+    _annotate(app, field, text, probes.check_value)
+
+
+def _log_option(app: dict[str, Any], field: str, text: str) -> None:
+    from rkt.schema import log_options
+
+    _annotate(app, field, text, log_options.parse_value)
+
+
+def _annotate(app: dict[str, Any], field: str, text: str, check: Callable[[str, str], object]) -> None:
     """A flag that is an annotation of the same name in the pod manifest."""
     from rkt.errors import InvalidManifest
-    from rkt.schema import probes
 
     name = field.replace("_", "-")
     try:
-        probes.check_value(name, text)
+        check(name, text)
     except InvalidManifest as e:
         raise UsageError(f"invalid value in --{name} flag: {e.message}", hint=e.hint) from e
     annotations = app.setdefault("annotations", {})
-    if probes.PREFIX + name in annotations:
+    if f"coreos.com/rkt/{name}" in annotations:
         raise UsageError(f"--{name} specified multiple times for the same image")
-    annotations[probes.PREFIX + name] = text
+    annotations[f"coreos.com/rkt/{name}"] = text
 
 
 def _seccomp(app: dict[str, Any], field: str, text: str) -> None:
@@ -472,6 +494,7 @@ def _cpus(app: dict[str, Any], field: str, text: str) -> None:
 
 _SETTERS: dict[str, Callable[[dict[str, Any], str, str], None]] = {
     **{f"{kind}{name}": _probe for kind, flags in _PROBE_FLAGS.items() for name, _, _ in flags},
+    **dict.fromkeys(("log-driver", "log-files", "log-rate", "log-size"), _log_option),
     "annotation": _pair("annotations"),
     "caps-remove": _words,
     "caps-retain": _words,

@@ -5,7 +5,8 @@
 
     2026-01-02T03:04:05.678901234Z stdout F the text
 
-``F`` ends a line, ``P`` is a part of a longer one. ``logs/APP.log.1`` holds what came before a rotation. The directory is not reachable from the pod, but the text is the
+``F`` ends a line, ``P`` is a part of a longer one. ``logs/APP.log.1``, ``logs/APP.log.2`` and so on hold what came before
+rotations, the last one the oldest. The directory is not reachable from the pod, but the text is the
 app's: it is treated as hostile bytes (LG1, LG3).
 """
 
@@ -73,9 +74,9 @@ def parse_line(line: bytes) -> Entry | None:
 
 
 def open_logs(pod: Pod, app: str, *, hold: bool = False) -> list[int]:
-    """Descriptors of an app's log files, the older first; none when it wrote nothing.
+    """Descriptors of an app's log files, the oldest first; none when it wrote nothing.
 
-    The second follows directly on the first: a rotation between two looks is noticed.
+    Each follows directly on the one before: a rotation between two looks is noticed.
 
     Args:
         pod: an open pod.
@@ -87,14 +88,27 @@ def open_logs(pod: Pod, app: str, *, hold: bool = False) -> list[int]:
     while True:
         found: list[int] = []
         try:
-            older = _open_log(pod, f"{app}.log.1", found, hold=hold)
-            _open_log(pod, f"{app}.log", found, hold=hold)
-            if _identity(pod, f"{app}.log.1") == older:
+            names = file_names(pod, app)
+            opened = [_open_log(pod, name, found, hold=hold) for name in names]
+            if file_names(pod, app) == names and [_identity(pod, name) for name in names] == opened:
                 return found
         except BaseException:
             _close_all(found)
             raise
         _close_all(found)
+
+
+def file_names(pod: Pod, app: str) -> list[str]:
+    """Names of an app's log files, the oldest first."""
+    current = f"{app}.log"
+    older = []
+    present = []
+    for name in _names(pod):
+        if name == current:
+            present.append(name)
+        elif name.startswith(f"{current}.") and name[len(current) + 1 :].isdecimal():
+            older.append(name)
+    return sorted(older, key=lambda name: -int(name[len(current) + 1 :])) + present
 
 
 def _open_log(pod: Pod, name: str, found: list[int], *, hold: bool) -> tuple[int, int] | None:
@@ -419,6 +433,15 @@ class _Watch:
 
 def log_names(pod: Pod) -> list[str]:
     """Names of the apps that have a log, sorted; also those that were removed from the pod."""
+    found = set()
+    for name in _names(pod):
+        app, dot, rest = name.partition(".log")
+        if dot and (not rest or (rest[0] == "." and rest[1:].isdecimal())):
+            found.add(app)
+    return sorted(found)
+
+
+def _names(pod: Pod) -> list[str]:
     try:
         fd = os.open(
             contract.LOGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=pod.fd
@@ -426,12 +449,9 @@ def log_names(pod: Pod) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
-        names = os.listdir(fd)
+        return os.listdir(fd)
     finally:
         os.close(fd)
-    return sorted(
-        {name.removesuffix(".1").removesuffix(".log") for name in names if name.endswith((".log", ".log.1"))}
-    )
 
 
 def read_all(pod: Pod, apps: list[str], tail: int | None = None) -> Iterator[tuple[str, Entry]]:

@@ -15,7 +15,12 @@ from rkt.schema.isolators import Isolator
 from rkt.schema.members import read_texts
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
-from rkt.stage0.contract import ANNOTATION_MUTABLE, ANNOTATION_RESTART, ANNOTATIONS_OF_PROBES
+from rkt.stage0.contract import (
+    ANNOTATION_MUTABLE,
+    ANNOTATION_RESTART,
+    ANNOTATIONS_OF_LOGS,
+    ANNOTATIONS_OF_PROBES,
+)
 from rkt.values import ACName
 
 TYPE_CHECKING = False
@@ -182,6 +187,10 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
                 from rkt.schema.probes import parse_probes
 
                 parse_probes(runtime_app.annotations)
+            if any(name.startswith(ANNOTATIONS_OF_LOGS) for name in runtime_app.annotations):
+                from rkt.schema.log_options import parse_log_options
+
+                parse_log_options(runtime_app.annotations)
             # Of an image's own isolators only those count that confine; stage1 leaves the others out.
             own = app if runtime_app.app is not None else appc.tightened_app(app, _narrow_syscalls)[0]
             check_confinement(own.isolators)

@@ -33,6 +33,13 @@ ANNOTATION_PROBES = ANNOTATION_PREFIX + "probes"
 #: How annotations of apps begin that are to be probed.
 ANNOTATIONS_OF_PROBES = ("coreos.com/rkt/readiness", "coreos.com/rkt/liveness")
 
+#: The same for what ``schema/log_options.py`` has.
+ANNOTATION_LOGS = ANNOTATION_PREFIX + "log-options"
+ANNOTATIONS_OF_LOGS = ("coreos.com/rkt/log-",)
+ANNOTATION_LOG_DRIVER = "coreos.com/rkt/log-driver"
+#: Where journald listens.
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"
 #: Environment of the ``app/…`` entrypoints: the ``enter`` program, and the process to hand to it.

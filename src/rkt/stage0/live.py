@@ -423,7 +423,10 @@ def _remove_files(pod: Pod, name: str) -> None:
         key = roots.tree_key(pod, name)
         files.remove_tree(roots.upper_path(key, name), dir_fd=pod.fd)
         files.remove_tree(roots.work_path(key, name), dir_fd=pod.fd)
-    for path in (*volumes, f"{contract.LOGS}/{name}.log", f"{contract.LOGS}/{name}.log.1"):
+    from rkt.pod.log import file_names
+
+    logs = [f"{contract.LOGS}/{each}" for each in file_names(pod, name)]
+    for path in (*volumes, *logs):
         files.remove_tree(path, dir_fd=pod.fd)
     files.remove_tree(f"{contract.ENDPOINTS}/{name}", dir_fd=pod.fd)
     files.remove_tree(f"appsinfo/{name}", dir_fd=pod.fd)

@@ -237,6 +237,7 @@ def check_known(apps: Sequence[RuntimeApp], program: Program) -> None:
     wishes = (
         (contract.ANNOTATION_RESTARTS, "a restart policy", (contract.ANNOTATION_RESTART,)),
         (contract.ANNOTATION_PROBES, "a probe", contract.ANNOTATIONS_OF_PROBES),
+        (contract.ANNOTATION_LOGS, "options of its log", contract.ANNOTATIONS_OF_LOGS),
     )
     for known, what, begins in wishes:
         if program.has(known):

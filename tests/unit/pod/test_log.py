@@ -107,11 +107,12 @@ class Following:
         self.texts += [entry.text for entry in self.log.entries()]
 
 
+@pytest.mark.parametrize("files", [2, 3, 7])
 @pytest.mark.parametrize("every", [1, 7, 100, 1900])
-def test_following_over_rotations(pod: Pod, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often the log rotates between two looks, 10,000 lines come once each and in order."""
-    monkeypatch.setattr(stage1_log, "MAX_FILE_BYTES", 50_000)
+def test_following_over_rotations(pod: Pod, every: int, files: int) -> None:
+    """However often the log rotates between two looks, and into however many files, 10,000 lines come once each and in order."""
     file = stage1_log.LogFile(f"{pod.path}/logs/a.log")
+    file.limit(50_000, files, 0)
     following = Following(pod)
     largest = 0
     for number in range(10_000):
@@ -125,7 +126,14 @@ def test_following_over_rotations(pod: Pod, every: int, monkeypatch: pytest.Monk
     assert following.texts == [b"line %d" % number for number in range(10_000)]
     assert not following.log.missed
     assert largest <= 50_000 * stage1_log.PATIENCE
-    assert os.path.exists(f"{pod.path}/logs/a.log.1")
+    names = ["a.log", *(f"a.log.{number}" for number in range(1, files))]
+    assert sorted(os.listdir(f"{pod.path}/logs")) == names
+    assert log.file_names(pod, "a") == names[:0:-1] + names[:1]
+    assert log.log_names(pod) == ["a"]
+    with log.Reader(pod, None) as reader:
+        kept = [entry.text for turn in reader.turns() for _, entry in turn]
+    assert kept == [b"line %d" % number for number in range(10_000 - len(kept), 10_000)]
+    assert len(kept) > 1000 * (files - 1)
 
 
 def test_a_reader_that_sleeps_costs_a_bounded_log(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING
 
 from rkt.stage1.common import log
@@ -130,3 +131,30 @@ def test_a_disk_that_was_full_costs_no_later_line(tmp_path: Path, monkeypatch: p
     assert lines[0].endswith(b" stdout F one")
     assert lines[-1].endswith(b" stdout F four")
     assert len(lines[-1]) == 44
+
+
+def test_a_log_takes_so_many_lines_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond the rate is left out and counted, once for each second, by the log itself; the next second begins anew."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    file.limit(log.MAX_FILE_BYTES, 2, 3)
+    for number in range(5):
+        file.write(b"stdout", b"first %d\nagain %d\n" % (number, number))
+    now[0] += 1.5
+    file.write(b"stderr", b"second\n")
+    now[0] += 0.2
+    file.write(b"stdout", b"a\nb\nc\nd\ne\n" + b"x" * (log.MAX_LINE_BYTES + 1))
+    file.finish()
+    assert _texts(path) == [
+        ("stdout", "F", "first 0"),
+        ("stdout", "F", "again 0"),
+        ("stdout", "F", "first 1"),
+        ("stderr", "F:rkt", "rkt: 7 lines left out, the log takes 3 a second"),
+        ("stderr", "F", "second"),
+        ("stdout", "F", "a"),
+        ("stdout", "F", "b"),
+        ("stdout", "F", "x"),
+        ("stderr", "F:rkt", "rkt: 4 lines left out, the log takes 3 a second"),
+    ]

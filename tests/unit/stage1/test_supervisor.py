@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from rkt.stage1.common.log import LogFile
 from rkt.stage1.ns import restart
 from rkt.stage1.ns import supervisor as module
 from rkt.stage1.ns.restart import Restarts
@@ -63,6 +64,10 @@ class Script:
     def plan(self, stage: str) -> str:
         """The script of a stage."""
         return self._scripts[stage]
+
+    def open_log(self) -> LogFile:
+        """The usual one."""
+        return LogFile(f"logs/{self.name}.log")
 
 
 class Pod:

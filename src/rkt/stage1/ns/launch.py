@@ -12,12 +12,14 @@ import _signal
 
 from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL
 from rkt.stage0 import contract
+from rkt.stage1.common.log import find_driver, open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from rkt.linux.cgroup import Group
+    from rkt.stage1.common.log import LogFile
     from rkt.stage1.common.pod import PodApp
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.restart import Restarts
@@ -50,6 +52,7 @@ class Launch:
     __slots__ = (
         "_app",
         "_is_fresh",
+        "_log_driver",
         "_make_plan",
         "_plans",
         "cgroup",
@@ -65,6 +68,7 @@ class Launch:
         self.cgroup = cgroup
         self._app = app
         self._make_plan = make_plan
+        self._log_driver = find_driver(app)
         self.first = PRE_START if PRE_START in app.app.event_handlers else MAIN
         self.has_post_stop = POST_STOP in app.app.event_handlers
         self.restarts: Restarts | None = None
@@ -84,6 +88,10 @@ class Launch:
                 self.release()
                 raise
         self._is_fresh = False
+
+    def open_log(self) -> LogFile:
+        """Where what the app says goes."""
+        return open_log(self._app, self._log_driver)
 
     @property
     def has_more(self) -> bool:

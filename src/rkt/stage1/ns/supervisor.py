@@ -24,7 +24,6 @@ from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control, steps
-from rkt.stage1.common.log import LogFile
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
@@ -109,7 +108,7 @@ class App:
         self.status = 0
         self.is_running = True
         self.restarts: Restarts | None = launch.restarts
-        self.log = LogFile(f"{contract.LOGS}/{self.name}.log")
+        self.log = launch.open_log()
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
         self.streams: AppStreams | None = None
 
@@ -449,7 +448,8 @@ class Supervisor:
             del app.outlets[fd]
             return
         app.log.write(stream, data)
-        outlet.add(prefixer.mark(data))
+        if not app.log.covers(outlet.fd):
+            outlet.add(prefixer.mark(data))
 
     def _reap(self, app: App) -> None:
         """A stage of an app is over: go on with the next one."""
