@@ -208,14 +208,43 @@ def test_discovery_that_is_redirected_takes_nothing_along(rkt: Rkt, site: Site, 
 
 
 def test_config_shows_what_counts(rkt: Rkt, site: Site) -> None:
-    """``rkt config`` lists credentials without secrets, proxies and roots."""
+    """``rkt config`` lists credentials without secrets, proxies, certificates and registries."""
     configure(rkt, site, "oauth", RIGHT["oauth"])
+    client = {"certificate": "/c.pem", "key": "/c.key"}
+    write_config(rkt, "fetch.d/client.json", {"rktKind": "tls", "hosts": ["a.example"], **client})
+    rules: dict[str, dict[str, Any]] = {
+        "index.docker.io": {"mirrors": ["https://m.example/hub"]},
+        "q.example": {"tokenHosts": ["t.example"]},
+        "r.example:5000": {"http": True},
+    }
+    for number, (registry, rule) in enumerate(rules.items()):
+        content = {"rktKind": "registry", "registries": [registry], **rule}
+        write_config(rkt, f"fetch.d/registry{number}.json", content)
+    login = {"rktKind": "dockerAuth", "credentials": {"user": "me", "password": "secret-x"}}
+    write_config(rkt, "auth.d/docker.json", {**login, "registries": ["docker.io"]})
     write_config(rkt, "fetch.d/proxy.json", {"rktKind": "proxy", "hosts": ["*"], "url": "http://p.example:1"})
     result = rkt.run("config", check=0)
-    entries = {entry["rktKind"]: entry for entry in json.loads(result.stdout)["stage0"]}
+    stage0 = json.loads(result.stdout)["stage0"]
+    assert {entry["hosts"][0]: entry for entry in stage0 if entry["rktKind"] == "tls"} == {
+        site.host: {
+            "rktVersion": "v1",
+            "rktKind": "tls",
+            "hosts": [site.host],
+            "roots": site.authority.root,
+        },
+        "a.example": {"rktVersion": "v1", "rktKind": "tls", "hosts": ["a.example"], **client},
+    }
+    found = {entry["registries"][0]: entry for entry in stage0 if entry["rktKind"] == "registry"}
+    rules["registry-1.docker.io"] = rules.pop("index.docker.io")
+    assert found == {
+        name: {"rktVersion": "v1", "rktKind": "registry", "registries": [name], **rule}
+        for name, rule in rules.items()
+    }
+    entries = {entry["rktKind"]: entry for entry in stage0}
+    assert entries["dockerAuth"]["registries"] == ["registry-1.docker.io"]
+    assert "secret-x" not in result.stdout
     assert entries["auth"]["domains"] == [site.host]
     assert entries["proxy"]["url"] == "http://p.example:1"
-    assert entries["tls"]["roots"] == site.authority.root
     assert "sometoken" not in result.stdout
 
 
