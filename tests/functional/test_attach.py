@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +124,10 @@ class Pod:
     def logged(self) -> list[str]:
         """Lines of the app's log."""
         return self.rkt.run("logs", self.uuid, check=0).stdout.replace("\\x0d", "").splitlines()
+
+    def has_said(self, line: str, times: int) -> bool:
+        """Whether a line stands that often in the log."""
+        return self.logged().count(line) == times
 
     def stop(self) -> None:
         """It is still running, and stop ends it with status 0."""
@@ -441,6 +446,18 @@ def test_the_creator_is_gone(engine: Engine) -> None:
     operator.until("got-Saluton")
     engine.rkt.run("stop", uuid, check=0)
     assert operator.status() == 0
+
+
+def test_an_app_that_is_started_again(engine: Engine) -> None:
+    """When a restart policy starts an app again, attaching to the first one has ended, and the next can be attached to."""
+    pod = engine.run("echo ready; read word; echo got-$word; exit 3", *TTY, "--restart=on-failure:1")
+    for count, word in enumerate(("unu", "du"), 1):
+        wait_for(partial(pod.has_said, "ready", count), "start")
+        operator = pod.attach()
+        operator.type(f"{word}\r")
+        assert operator.status() == 0
+        assert f"got-{word}\r\n".encode() in operator.shown
+    assert pod.process.wait(20) == 3
 
 
 def test_clients_leave_nothing_behind(engine: Engine) -> None:

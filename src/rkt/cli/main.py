@@ -66,6 +66,7 @@ COMMANDS = {
     "image fetch": "fetch",
     "image gc": "image_gc",
     "image list": "image_list",
+    "image push": "image_push",
     "image render": "image_render",
     "image rm": "image_rm",
     "image sign": "image_sign",

@@ -54,7 +54,7 @@ _MAX_ANSWER_LENGTH = 512 << 10
 
 def prepare(request: dict[str, Any]) -> Work:
     """Take one of the requests above."""
-    jobs: dict[str, type[_Networked]] = {
+    jobs: dict[str, type[Networked]] = {
         "oci-resolve": Resolve,
         "oci-blobs": Blobs,
         "oci-referrers": Referrers,
@@ -63,7 +63,7 @@ def prepare(request: dict[str, Any]) -> Work:
     return jobs[request["op"]](request)
 
 
-class _Networked:
+class Networked:
     """Has a client and the endpoints; keeps the network and its descriptors."""
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _failed(tell: Emit, name: str, cause: str) -> None:
     tell({"kind": "mirror", "name": name, "cause": cause})
 
 
-class Resolve(_Networked):
+class Resolve(Networked):
     """``reference``, a tag or a digest; ``platform``; ``known``, a digest that is had, or empty.
 
     The descriptors ``manifest``, ``config`` and, when the reference led to one, ``index`` get the documents.
@@ -165,7 +165,7 @@ def _check_platform(found: Platform, wanted: Platform, *, chosen: bool) -> None:
         raise NotFound(f"the image is for {found}, not for {wanted}", hint=f"--platform={found}")
 
 
-class Blobs(_Networked):
+class Blobs(Networked):
     """``blobs``: digest and size of each; the descriptors ``blobN`` and ``validatorsN`` are for the one numbered N."""
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ class Blobs(_Networked):
         return {"size_bytes": os.fstat(fds[f"blob{index}"]).st_size, "kept_bytes": kept}
 
 
-class Referrers(_Networked):
+class Referrers(Networked):
     """``digest`` of a manifest, and ``artifact_type`` or an empty text."""
 
     def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class Referrers(_Networked):
         return {"referrers": listed}
 
 
-class FetchDocument(_Networked):
+class FetchDocument(Networked):
     """``digest``, ``media_type`` and ``size`` of a manifest that is no image's; the descriptor ``document`` gets it."""
 
     def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:

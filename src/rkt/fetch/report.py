@@ -5,6 +5,7 @@ For programs each line is one JSON object, whose ``event`` says what else is in 
 
     message    text
     download   url, done_bytes, total_bytes (null when the server did not say)
+    upload     likewise
     image      reference, name, id
 """
 
@@ -39,10 +40,11 @@ _LABEL_LENGTH = 48
 class Reporter:
     """Words and figures; replaced by tests, and by who tells another process (``fetch.crew``)."""
 
-    def __init__(self, settings: Settings, style: str = AUTO) -> None:
-        """``style`` is one of ``STYLES``."""
+    def __init__(self, settings: Settings, style: str = AUTO, *, upload: bool = False) -> None:
+        """``style`` is one of ``STYLES``; ``upload`` says which way transfers go."""
         self._settings = settings
         self._style = style
+        self._verb, self._event = ("Uploading", "upload") if upload else ("Downloading", "download")
         self._bars: _Bars | None = None
         self._meters: dict[str, _Lines | _Events] = {}
 
@@ -78,10 +80,12 @@ class Reporter:
             label = f"{label} {of if len(of) <= _LABEL_LENGTH else '…' + of[-_LABEL_LENGTH:]}"
         if of not in self._meters and self._make_bars():
             assert self._bars is not None
-            self._bars.update(of, label, done, total)
+            self._bars.update(of, f"{self._verb} {label}", done, total)
             return
         if of not in self._meters:
-            self._meters[of] = _Events(url) if self._style == JSON else _Lines(label)
+            self._meters[of] = (
+                _Events(self._event, url) if self._style == JSON else _Lines(f"{self._verb} {label}")
+            )
         self._meters[of].update(done, total)
 
     def end(self, *, of: str | None = None) -> None:
@@ -138,7 +142,7 @@ class _Bars:
     def update(self, of: str, label: str, done: int, total: int | None) -> None:
         if of not in self._tasks:
             # Only now is the size known, if ever: a bar that first swings to and fro would be unquiet.
-            self._tasks[of] = self._progress.add_task(f"Downloading {_printable(label)}", total=total)
+            self._tasks[of] = self._progress.add_task(_printable(label), total=total)
         self._open.add(of)
         self._progress.update(self._tasks[of], completed=done, total=total)
         if not self._is_shown:
@@ -172,7 +176,7 @@ class _Lines:
 
     def update(self, done: int, total: int | None) -> None:
         size = " of an unknown total size" if total is None else f"/{_figure(total)}"
-        self._pending = f"Downloading {self._label}: {_figure(done)}{size}\n"
+        self._pending = f"{self._label}: {_figure(done)}{size}\n"
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_SECONDS
             self.close()
@@ -186,7 +190,8 @@ class _Lines:
 class _Events:
     """For programs: a line of JSON ten times a second and at the end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, event: str, url: str) -> None:
+        self._event = event
         self._url = url
         self._next = 0.0
         self._pending: tuple[int, int | None] | None = None
@@ -200,7 +205,7 @@ class _Events:
     def close(self) -> None:
         if self._pending is not None:
             done, total = self._pending
-            _write_event({"event": "download", "url": self._url, "done_bytes": done, "total_bytes": total})
+            _write_event({"event": self._event, "url": self._url, "done_bytes": done, "total_bytes": total})
             self._pending = None
 
 

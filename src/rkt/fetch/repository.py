@@ -272,7 +272,7 @@ class Repository:
 
     def _refusal(self, answer: Answer, reference: str) -> FetchError | NotFound:
         """The error for a status that is none of success, with the registry's own words."""
-        words = _error_words(answer.body)
+        words = error_words(answer.body)
         if answer.status == _NOT_FOUND:
             return NotFound(f"registry {self._host} has no {reference} of {self._path}{words}")
         if answer.status in {401, 403}:
@@ -291,7 +291,7 @@ def _filtered(found: list[Descriptor], artifact_type: str) -> list[Descriptor]:
     return kept
 
 
-def _error_words(body: bytes) -> str:
+def error_words(body: bytes) -> str:
     """What a registry says in ``{"errors": [{"code", "message"}]}``, made safe to show."""
     try:
         members = jsontext.parse(body, what="answer", limit_bytes=1 << 16)

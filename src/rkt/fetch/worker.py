@@ -58,6 +58,14 @@ def prepare(request: dict[str, Any]) -> Work:
         from rkt.fetch import registry_worker
 
         return registry_worker.prepare(request)
+    if request["op"] == "push-check":
+        from rkt.fetch.push_worker import Check
+
+        return Check(request)
+    if request["op"] == "push-upload":
+        from rkt.fetch.push_worker import Upload
+
+        return Upload(request)
     if request["op"] == "discover":
         from rkt.fetch.discovery import Discover
 

@@ -94,7 +94,8 @@ def write_image(
         ImageError: a layer is not what it must be.
     """
     is_archive = kind == DOCKER_ARCHIVE
-    blobs = [_write_layer(sink, layer, compression, is_archive=is_archive) for layer in layers]
+    name = _layer_name if is_archive else blob_name
+    blobs = [write_layer(sink, layer, compression, name) for layer in layers]
     documents = finish([blob.diff_id for blob in blobs])
     if is_archive:
         config = BlobWriter(sink, NONE)
@@ -103,16 +104,21 @@ def write_image(
         names = [_layer_name(_hex(blob.digest)) for blob in blobs]
         sink.put("manifest.json", archive_index(_config_name(_hex(digest)), names, reference))
         return Written(digest=digest, is_same=False)
-    manifest, media_type = _manifest(documents, blobs, compression)
+    manifest, media_type = make_manifest(documents, blobs, compression)
     put_blob(sink, documents.config)
     digest = write_index(sink, manifest, media_type, reference)
     return Written(digest=digest, is_same=manifest == documents.manifest)
 
 
-def _write_layer(sink: Sink, layer: Layer, compression: str, *, is_archive: bool) -> Blob:
+def write_layer(sink: Sink, layer: Layer, compression: str, name: Callable[[str], str]) -> Blob:
+    """Write one layer; ``name`` makes its file's name of the hex digest.
+
+    Raises:
+        ImageError: it is not what it must be.
+    """
     writer = BlobWriter(sink, compression)
     layer.produce(writer.write)
-    blob = writer.finish(_layer_name if is_archive else blob_name)
+    blob = writer.finish(name)
     if layer.diff_id and blob.diff_id != layer.diff_id:
         raise ImageError(
             f"layer {layer.diff_id} is not in the store as it was fetched: it became {blob.diff_id}"
@@ -120,8 +126,14 @@ def _write_layer(sink: Sink, layer: Layer, compression: str, *, is_archive: bool
     return blob
 
 
-def _manifest(documents: Document, blobs: list[Blob], compression: str) -> tuple[bytes, str]:
-    """The manifest's bytes and media type."""
+def make_manifest(documents: Document, blobs: Sequence[Blob | None], compression: str) -> tuple[bytes, str]:
+    """The manifest's bytes and media type.
+
+    Args:
+        documents: of the image.
+        blobs: the layers as they were written, the bottom one first; None for one that stays what the manifest says.
+        compression: of what was written.
+    """
     if not documents.manifest:
         document: dict[str, Any] = {
             "schemaVersion": 2,
@@ -131,26 +143,28 @@ def _manifest(documents: Document, blobs: list[Blob], compression: str) -> tuple
                 "digest": oci_output.digest_of(documents.config),
                 "size": len(documents.config),
             },
-            "layers": [blob.descriptor(layer_type(oci.OCI_MANIFEST, compression)) for blob in blobs],
+            "layers": [
+                blob.descriptor(layer_type(oci.OCI_MANIFEST, compression))
+                for blob in blobs
+                if blob is not None
+            ],
         }
         if documents.annotations:
             document["annotations"] = documents.annotations
         return jsontext.dump(document).encode(), oci.OCI_MANIFEST
     old = oci.parse_manifest(documents.manifest)
-    if [layer.digest for layer in old.layers] == [blob.digest for blob in blobs]:
+    if all(
+        blob is None or blob.digest == layer.digest for layer, blob in zip(old.layers, blobs, strict=True)
+    ):
         return documents.manifest, old.media_type
-    return relayered(documents.manifest, blobs, compression), old.media_type
-
-
-def relayered(manifest: bytes, blobs: Sequence[Blob], compression: str) -> bytes:
-    """A manifest with other blobs for the same layers; annotations of layers stay theirs."""
-    document: dict[str, Any] = jsontext.parse(manifest, what="image manifest")
-    media_type = layer_type(oci.parse_manifest(manifest).media_type, compression)
+    document = jsontext.parse(documents.manifest, what="image manifest")
+    media_type = layer_type(old.media_type, compression)
+    # Annotations of layers stay theirs.
     document["layers"] = [
-        {**layer, **blob.descriptor(media_type)}
+        layer if blob is None else {**layer, **blob.descriptor(media_type)}
         for layer, blob in zip(document["layers"], blobs, strict=True)
     ]
-    return jsontext.dump(document).encode()
+    return jsontext.dump(document).encode(), old.media_type
 
 
 def layer_type(manifest_type: str, compression: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _signal
 import _socket
-import array
 import errno
 import fcntl
 import os
@@ -65,7 +64,7 @@ def take_terminal(slave: int, streams: tuple[int, ...] = (0, 1, 2)) -> None:
 
 def send_descriptor(channel: _socket.socket, fd: int) -> None:
     """Hand a descriptor to the other side."""
-    channel.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
+    channel.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))])
 
 
 def receive_descriptor(channel: _socket.socket) -> int | None:

@@ -142,6 +142,7 @@ class AppStreams:
         #: Descriptor that output of the app comes from -> where it goes, until that has ended.
         self._sinks: dict[int, Sink] = {}
         self._directory_fd = -1
+        self._problem = ""
         self._plain: PlainLog | None = None
         self._log_directory, self._log_name = self._find_log(pod, app)
         #: Who asked for which size, the last one last.
@@ -207,15 +208,17 @@ class AppStreams:
         if self._channel is not None:
             self._channel[1].close()
 
-    def connect(self, app: App, outputs: dict[str, int], console: tuple[Outlet, Outlet]) -> None:
+    def connect(self, app: App, outputs: dict[str, int], console: tuple[Outlet, Outlet]) -> str:
         """The app has started: listen, and lead its output where it belongs.
+
+        It runs, so it goes on where that fails: without anybody who can attach.
 
         Args:
             app: whose ``outlets`` are changed.
             outputs: ``stdout`` and ``stderr`` -> the pipe it comes from.
             console: of the supervisor.
-        Raises:
-            Stage1Error, OSError: it cannot be.
+        Returns:
+            What failed, empty for nothing.
         """
         if app.streams is not None:
             app.streams.finish(app)
@@ -224,13 +227,17 @@ class AppStreams:
         if self._stdin >= 0:
             self._inlet = Outlet(self._stdin)
         if self._streams.endpoints:
-            self._listen(self._streams.endpoints)
+            try:
+                self._listen(self._streams.endpoints)
+            except OSError as e:
+                self._problem = f"app {self._name!r} cannot be attached to: {e.strerror or e}"
         for number, (name, fd) in enumerate(outputs.items()):
             is_logged = self._streams.modes[number + 1] == LOG
             self._lead(app, fd, self._endpoints.get(name), console[number] if is_logged else None)
         if master >= 0:
             operator = console[0] if self._shared is not None else None
             self._lead(app, master, self._endpoints.get(TTY), operator)
+        return self._problem
 
     def _lead(self, app: App, fd: int, endpoint: Endpoint | None, console: Outlet | None) -> None:
         stream, prefixer, _ = app.outlets.get(fd, (b"stdout", Prefixer(b""), None))
@@ -247,7 +254,8 @@ class AppStreams:
             received = self._terminal.receive_descriptor(self._channel[0])
             self._channel[0].close()
             if received is None:
-                raise Stage1Error(f"app {self._name!r} has no terminal")
+                self._problem = f"app {self._name!r} has no terminal"
+                return -1
             master = received
             os.set_blocking(master, False)
             self._terminal.set_window_size(master, _ROWS, _COLUMNS)
@@ -375,6 +383,8 @@ class AppStreams:
 
     def answer(self, client: _socket.socket, message: dict[str, Any], app: App) -> dict[str, Any]:
         """Answer what ``rkt attach`` asks on the control socket."""
+        if self._problem:
+            return {"ok": False, "error": self._problem}
         if message.get("op") == "attach-state":
             return {"ok": True, "pid": app.pid, "targets": self._targets()}
         rows, columns = message.get("rows"), message.get("columns")

@@ -48,13 +48,13 @@ class TakeTerminal(Step):
 class Interactive:
     """The operator's terminal for the time of one pod."""
 
-    __slots__ = ("_channel", "_escapes", "_raw", "input", "master")
+    __slots__ = ("_channel", "_escapes", "_raw", "_terminal", "input", "master")
 
     def __init__(self) -> None:
         self._channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         self._escapes: list[float] = []
         self._raw = terminal.RawTerminal(0)
-        self.master = -1
+        self.master = self._terminal = -1
         self.input = Outlet(-1)
 
     def step(self, uid: int) -> Step:
@@ -74,14 +74,16 @@ class Interactive:
         self.master = master
         # An app that does not read must not stop the supervisor.
         os.set_blocking(master, False)
-        self.input = Outlet(master)
+        # Of our own: the supervisor closes the other one when the app has ended.
+        self._terminal = os.dup(master)
+        self.input = Outlet(self._terminal)
         self.resize()
         self._raw.__enter__()
         _signal.signal(_signal.SIGWINCH, lambda _number, _frame: None)
 
     def resize(self) -> None:
         """Give the app's terminal the operator's window size."""
-        terminal.copy_window_size(0, self.master)
+        terminal.copy_window_size(0, self._terminal)
 
     def type(self, stop: Callable[[], None]) -> None:
         """Take what the operator typed to the app; ``stop`` is called for three escapes."""
@@ -103,4 +105,5 @@ class Interactive:
         """Give the operator's terminal its modes back."""
         if self.master >= 0:
             self._raw.__exit__()
+            os.close(self._terminal)
             self.master = -1

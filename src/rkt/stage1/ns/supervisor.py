@@ -333,12 +333,8 @@ class Supervisor:
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
         if starting.streams is not None:
             outputs = {"stdout": starting.stdout_fd, "stderr": starting.stderr_fd}
-            try:
-                starting.streams.connect(app, outputs, self._outlets)
-            except BaseException:
-                # Nobody could talk to it.
-                self._kill([app])
-                raise
+            if problem := starting.streams.connect(app, outputs, self._outlets):
+                self._report(problem)
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
