@@ -123,7 +123,7 @@ class Pod:
 
     def logged(self) -> list[str]:
         """Lines of the app's log."""
-        return self.rkt.run("logs", self.uuid, check=0).stdout.replace("\\x0d", "").splitlines()
+        return self.rkt.run("logs", self.uuid, check=0).stdout.replace("\r", "").splitlines()
 
     def has_said(self, line: str, times: int) -> bool:
         """Whether a line stands that often in the log."""
@@ -446,6 +446,28 @@ def test_the_creator_is_gone(engine: Engine) -> None:
     operator.until("got-Saluton")
     engine.rkt.run("stop", uuid, check=0)
     assert operator.status() == 0
+
+
+def test_an_app_that_lets_go_of_its_terminal(engine: Engine) -> None:
+    """An app that closes its terminal goes on, and what it says when it opens it again is heard."""
+    pod = engine.run(
+        "exec < /dev/null > /dev/null 2>&1; sleep 0.3; echo again > /dev/tty; exec sleep 100", *TTY
+    )
+    operator = pod.attach()
+    wait_for(partial(pod.has_said, "again", 1), "the line")
+    pod.stop()
+    assert operator.status() == 0
+
+
+def test_the_log_of_a_terminal_at_a_terminal(engine: Engine) -> None:
+    """Rkt logs shows lines of an app's terminal as lines at the operator's, and their bytes as they were elsewhere."""
+    pod = engine.run("echo one; printf 'two\\033[1m\\r\\r\\n'; exec sleep 100", *TTY)
+    wait_for(lambda: "two" in pod.rkt.run("logs", pod.uuid).stdout, "two lines")
+    assert pod.rkt.run("logs", pod.uuid).stdout == "one\r\ntwo\x1b[1m\r\r\r\n"
+    operator = Operator(engine.rkt, "logs", pod.uuid)
+    assert operator.status() == 0
+    assert operator.shown == b"one\r\ntwo\\x1b[1m\\x0d\\x0d\r\n"
+    pod.stop()
 
 
 def test_an_app_that_is_started_again(engine: Engine) -> None:

@@ -110,7 +110,11 @@ class _Printer:
                 parts.append(entry.time + b" ")
             if self.names:
                 parts.append(f"[{app}] ".encode())
-        parts.append(log.escape_controls(entry.text) if self._terminals[entry.stream] else entry.text)
+        if self._terminals[entry.stream]:
+            # The lines of an app that has a terminal end so.
+            parts.append(log.escape_controls(entry.text.removesuffix(b"\r")))
+        else:
+            parts.append(entry.text)
         if entry.partial:
             self._open[fd] = (app, entry.stream)
         else:

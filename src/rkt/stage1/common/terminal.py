@@ -50,9 +50,14 @@ def open_pty(uid: int) -> tuple[int, int]:
     if status.st_rdev != os.makedev(5, 2) or libc.statfs_type(master) != DEVPTS_SUPER_MAGIC:
         raise OSError(errno.ENOTTY, "not the kernel's terminal multiplexer", "/dev/pts/ptmx")
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    slave = open_peer(master)
     os.fchown(slave, uid, -1)
     return master, slave
+
+
+def open_peer(master: int) -> int:
+    """The other side of a pseudo-terminal, wherever it is mounted, close-on-exec and owned by the caller."""
+    return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def take_terminal(slave: int, streams: tuple[int, ...] = (0, 1, 2)) -> None:

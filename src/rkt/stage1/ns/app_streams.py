@@ -135,7 +135,7 @@ class AppStreams:
         self._owner = owner
         self._shared = shared
         self._terminal: ModuleType | None = None
-        self._stdin = self._child_stdin = self.master = -1
+        self._stdin = self._child_stdin = self.master = self._peer = -1
         self._channel: tuple[_socket.socket, _socket.socket] | None = None
         self._inlet: Outlet | None = None
         self._endpoints: dict[str, Endpoint] = {}
@@ -259,6 +259,8 @@ class AppStreams:
             master = received
             os.set_blocking(master, False)
             self._terminal.set_window_size(master, _ROWS, _COLUMNS)
+            # An app that lets go of its terminal has not ended: without this it would be hung up on.
+            self._peer = self._terminal.open_peer(master)
         if master >= 0 and self._terminal is not None:
             # Of our own: who reads the other one closes it at the end.
             self.master = os.dup(master)
@@ -279,7 +281,7 @@ class AppStreams:
                     name,
                     self._directory_fd,
                     self._inlet if takes_input else None,
-                    self._redraw if name == TTY else None,
+                    self._set_size if name == TTY else None,
                 )
         finally:
             os.umask(old)
@@ -304,8 +306,10 @@ class AppStreams:
                     sink.endpoint.end()
                     if sink.endpoint.name == TTY:
                         self._close_inlet()
-        if self._stdin >= 0 and (app.stage != MAIN or not app.is_running):
-            self._close_inlet()
+        if app.stage != MAIN or not app.is_running:
+            self._close_peer()
+            if self._stdin >= 0:
+                self._close_inlet()
         self._forget_sizes()
         if self._inlet is not None:
             outlets.append(self._inlet)
@@ -317,6 +321,11 @@ class AppStreams:
             self._remove_files()
         if not busy and not self._sinks:
             self.finish(app)
+
+    def _close_peer(self) -> None:
+        if self._peer >= 0:
+            os.close(self._peer)
+            self._peer = -1
 
     def _close_inlet(self) -> None:
         """Nothing can be said to the app any more."""
@@ -366,6 +375,7 @@ class AppStreams:
 
     def close(self) -> None:
         """Let go of what is left; also of an app that was not started."""
+        self._close_peer()
         if self._plain is not None:
             self._plain.finish()
             self._plain = None
@@ -407,16 +417,16 @@ class AppStreams:
         elif was_last and self._shared is not None and self.master >= 0:
             self._shared.resize()
 
-    def _set_size(self, rows: int, columns: int) -> None:
-        if self.master >= 0 and self._terminal is not None:
-            try:
-                self._terminal.set_window_size(self.master, rows, columns)
-            except OSError:
-                return  # nobody holds it any more
-
-    def _redraw(self) -> None:
-        if self.master >= 0 and self._terminal is not None:
-            self._set_size(*self._terminal.window_size(self.master))
+    def _set_size(self, rows: int = 0, columns: int = 0) -> None:
+        """Give the terminal a size, or the one that it has once more."""
+        if self.master < 0 or self._terminal is None:
+            return
+        try:
+            if not rows:
+                rows, columns = self._terminal.window_size(self.master)
+            self._terminal.set_window_size(self.master, rows, columns)
+        except OSError:
+            return  # nobody holds it any more
 
 
 def _make_directories(path: str, mode: int) -> None:
