@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -86,8 +87,9 @@ def test_changes_killed(rkt: Rkt, images: Images, more: list[str]) -> None:
             process.kill()
             process.wait(20)
             rkt.run("list", "--format=json", check=0)
-            rkt.run("cat-manifest", pod.uuid, check=0)
+            manifest = json.loads(rkt.run("cat-manifest", pod.uuid, check=0).stdout)
             states = pod.states()
+            assert list(states) == [app["name"] for app in manifest.get("apps") or []], where
             if states:
                 assert rkt.run("app", "status", pod.uuid, "--app=app").status == 0, where
             removed = pod.app("rm", "--app=app", check=None)

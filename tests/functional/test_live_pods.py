@@ -63,6 +63,9 @@ def test_three_apps(rkt: Rkt, images: Images) -> None:
     sleeper = json.loads(pod.app("status", "--app=sleeper", "--format=json").stdout)
     assert sleeper["state"] == "running"
     assert "exit_code" not in sleeper
+    alone = json.loads(pod.app("list", "--format=json").stdout)
+    assert [app["name"] for app in alone] == ["winner", "loser", "sleeper"]
+    assert alone[2] == sleeper
     listed = json.loads(rkt.run("list", "--format=json", check=0).stdout)
     assert {app["name"]: app["state"] for app in listed[0]["apps"]} == pod.states()
     for name in ("winner", "loser", "sleeper"):

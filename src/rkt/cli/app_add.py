@@ -43,5 +43,15 @@ COMMAND = Command(
     app_flags=ADDED_APP_FLAGS,
     needs_root=True,
     completes="pod",
-    examples=(("rkt app add 5bc080ca example.com/web --name=web", "add an app, under a name"),),
+    examples=(
+        ("rkt app add 5bc080ca example.com/web --name=web", "add an app, under a name"),
+        (
+            "rkt app add web example.com/db --mount=volume=data,target=/var/lib/db",
+            "to the pod named web, with a volume that the pod was started with",
+        ),
+        (
+            "rkt app add web example.com/job --mnt-volume=name=in,kind=host,source=/srv/in,readOnly=true,target=/in",
+            "with a volume of its own, which goes with it",
+        ),
+    ),
 )

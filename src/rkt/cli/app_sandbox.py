@@ -66,8 +66,11 @@ COMMAND = Command(
     name="app sandbox",
     summary="run a pod without apps, to which apps can be added",
     description=(
-        "Makes a pod without apps and becomes it. Apps are added, started, stopped and removed while it lives; it goes on "
-        "when one of them fails, and ends with status 0 when rkt stop or SIGTERM ends it."
+        "Makes a pod without apps and becomes it: it stays in the foreground, and ends when its terminal is closed unless "
+        "nohup or a service manager runs it. Apps are added, started, stopped and removed while it lives; it goes on when "
+        "one of them fails, and ends with status 0 when rkt stop or SIGTERM ends it.\n\n"
+        "What its apps have in common is said here: names and addresses, user ids, and volumes, which rkt app add mounts "
+        "by name. Devices may come later."
     ),
     run=run,
     flags=(
@@ -102,5 +105,11 @@ COMMAND = Command(
         *(flag for flag in RUN_FLAGS if flag.name in _OF_RUN),
     ),
     needs_root=True,
-    examples=(("rkt app sandbox --uuid-file-save=/run/web.uuid", "a pod for apps to come"),),
+    examples=(
+        ("rkt app sandbox --uuid-file-save=/run/web.uuid", "a pod for apps to come"),
+        (
+            "nohup rkt app sandbox --name=web --volume=data,kind=empty &",
+            "one that has a name and a volume for its apps, and outlives the terminal",
+        ),
+    ),
 )

@@ -149,6 +149,18 @@ def summarize_app(pod: Pod, app: dict[str, Any]) -> summary.AppSummary:
     )
 
 
+def summarized(pod: Pod, glance: Summary, members: dict[Any, dict[str, Any]]) -> list[summary.AppSummary]:
+    """The apps of a pod whose apps change, as its manifest has them: a change that was killed may have missed the summary.
+
+    Args:
+        pod: the pod.
+        glance: its summary.
+        members: apps of its manifest by name.
+    """
+    known = {app.name: app for app in glance.apps}
+    return [known.get(name) or summarize_app(pod, app) for name, app in members.items()]
+
+
 def app_names(pod: Pod) -> list[str]:
     """Apps of a prepared pod, from its manifest, which is what stage1 goes by.
 
@@ -376,12 +388,13 @@ def examine(pod: Pod) -> PodDetails:
     glance = read_summary(pod)
     manifest = _manifest(pod) or {}
     start = started_ns(pod)
-    codes = exit_codes(pod, [app.name for app in glance.apps])
     mutable = any(
         annotation.get("name") == contract.ANNOTATION_MUTABLE and annotation.get("value") == "true"
         for annotation in manifest.get("annotations") or []
     )
     by_name = {app.get("name"): app for app in manifest.get("apps") or []}
+    apps = summarized(pod, glance, by_name) if mutable else glance.apps
+    codes = exit_codes(pod, [app.name for app in apps])
     volumes = {volume.get("name"): volume for volume in manifest.get("volumes") or []}
     return PodDetails(
         uuid=str(pod.uuid),
@@ -391,7 +404,7 @@ def examine(pod: Pod) -> PodDetails:
         networks=networks(pod),
         apps=[
             _app_details(pod, app, by_name.get(app.name) or {}, volumes, codes.get(app.name), start, mutable)
-            for app in glance.apps
+            for app in apps
         ],
         created_ns=glance.created_ns,
         started_ns=start,

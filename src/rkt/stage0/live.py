@@ -433,11 +433,15 @@ def _remove_files(pod: Pod, name: str) -> None:
 
 
 def _sweep(pod: Pod, manifest: PodManifest) -> None:
-    """Remove what a change that was killed left behind."""
+    """Remove what a change that was killed left behind, and show what it did not come to show."""
     for name in os.listdir(f"/proc/self/fd/{pod.fd}/appsinfo"):
         if manifest.app(name) is None:
             _remove_files(pod, name)
             _forget(pod, name)
+    glance = status.read_summary(pod)
+    if {app.name for app in glance.apps} != {str(app.name) for app in manifest.apps}:
+        members = {str(app.name): app.to_json() for app in manifest.apps}
+        summary.write(pod.fd, glance.replace(apps=status.summarized(pod, glance, members)))
 
 
 def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
