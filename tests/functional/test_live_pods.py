@@ -367,3 +367,20 @@ def test_a_paused_pod_does_not_change(rkt: Rkt, images: Images) -> None:
     pod.app("start", "--app=app")
     rkt.run("pause", pod.uuid, check=0)
     pod.end()
+
+
+def test_a_removed_image(rkt: Rkt, images: Images) -> None:
+    """An added app outlives its image in the store: it starts, and starts again, and only another one cannot be added."""
+    pod = Sandbox(rkt, images)
+    path = images.busybox("example.com/short-lived", ("/bin/sleep", "100"), file="short-lived")
+    image = stored(rkt, path)
+    rkt.run("app", "add", INSECURE, pod.uuid, image, "--name=app", check=0)
+    rkt.run("image", "rm", image, check=0)
+    for _ in range(2):
+        pod.app("start", "--app=app")
+        assert pod.states() == {"app": "running"}
+        pod.app("stop", "--app=app")
+    again = rkt.run("app", "add", INSECURE, pod.uuid, image, "--name=more", check=254)
+    assert image[:20] in again.stderr
+    pod.app("rm", "--app=app")
+    pod.end()
