@@ -56,7 +56,16 @@ from rkt.schema.oci import (
 from rkt.schema.record import Record
 from rkt.store.importer import hash_file
 from rkt.store.layout import setup_data_dir
-from rkt.store.oci import LayerBlob, NewImage, OciDocuments, empty, find_layer, put_oci, unpack_layers
+from rkt.store.oci import (
+    LayerBlob,
+    NewImage,
+    OciDocuments,
+    empty,
+    find_layer,
+    is_whole,
+    put_oci,
+    unpack_layers,
+)
 from rkt.store.record import RemoteRow
 from rkt.store.staging import Staging, sweep
 from rkt.trust.policy import RULE_INSECURE, check_verdict
@@ -274,7 +283,6 @@ class _OciFetch:
                 view=view,
                 documents=image.documents,
                 media_type=image.manifest.media_type,
-                index_digest=image.resolved.index_digest or "",
                 platform=str(image.config.platform),
                 diff_ids=[diff_id.hex for diff_id in image.config.diff_ids],
                 verdict=image.verdict,
@@ -296,13 +304,13 @@ class _OciFetch:
         ]
 
     def _unchanged(self, digest: Digest, name: str, labels: dict[str, str]) -> ImageRecord | None:
-        """The record, if a new one would say the same."""
+        """The record, if a new one would say the same, and nothing else of the image is missing either."""
         try:
             record = self._store.get(digest.key)
-            self._store.manifest_bytes(digest.key)
         except RktError:
             return None
-        return record if (record.name, record.labels) == (name, labels) else None
+        is_same = (record.name, record.labels) == (name, labels) and is_whole(self._store, record)
+        return record if is_same else None
 
     def _open_files(
         self, wanted: list[_Wanted], staging: Staging, layer_staging: Staging

@@ -235,6 +235,8 @@ class Store:
             os.stat(path)
         except FileNotFoundError:
             hint = "prepare the pod again" if is_tree else f"rkt image rm {key[:39]}, then fetch it again"
+            if key.startswith("sha256-"):
+                hint = "rkt image verify --repair IMAGE"
             raise StoreError(f"layer {path} is missing", hint=hint) from None
         except OSError as e:
             raise StoreError(f"cannot use layer {path}: {e.strerror}", hint="run the command as root") from e

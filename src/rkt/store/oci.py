@@ -54,7 +54,6 @@ _BATCH = 60
 #: Beyond the time that the unpacker allows itself: start of the interpreter, closing of files.
 _SPARE_SECONDS = 60.0
 _DOCUMENTS = ("manifest", "config", "index")
-_REPAIR = "rkt image verify --repair"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -105,7 +104,6 @@ class NewImage(Record):
         view: bytes of the appc view.
         documents: as transferred.
         media_type: of the manifest.
-        index_digest: ``sha256:…`` of the index it was chosen from; empty when there was none.
         platform: ``os/architecture[/variant]``.
         diff_ids: hex, of all its layers, the bottom one first, as the config lists them.
         verdict: about exactly this image.
@@ -122,7 +120,6 @@ class NewImage(Record):
     diff_ids: list[str]
     verdict: Verdict
     origin: str
-    index_digest: str = ""
     platform: str = ""
     latest: bool = False
 
@@ -152,7 +149,7 @@ def find_layer(store: Store, staging: Staging, digest: str, diff_id: str) -> boo
         if known != key:
             raise _other_tar(digest, diff_id, known.removeprefix("sha256-"))
         os.makedirs(f"{staging.path}/{PINS}", exist_ok=True)
-        write_new(f"{staging.path}/{PINS}/{key}", b"", 0o600)
+        os.close(os.open(f"{staging.path}/{PINS}/{key}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     return True
 
 
@@ -293,8 +290,8 @@ def put_oci(store: Store, staging: Staging, image: NewImage, layers: Sequence[Fi
         ImageError: its layers cannot be laid over each other.
         StoreError, OSError: the disk, or the file system, refused.
     """
-    documents = image.documents
     key = image.image_id.key
+    documents = _with_index(store, key, image.documents)
     if f"sha256-{sha256_hex(documents.manifest)}" != image.image_id:
         raise ImageError(f"the manifest of image {key.digest} is not the one that has this digest")
     if not 0 < len(image.diff_ids) <= MAX_LAYERS:
@@ -326,7 +323,7 @@ def put_oci(store: Store, staging: Staging, image: NewImage, layers: Sequence[Fi
         oci=OciFacts(
             media_type=image.media_type,
             config_digest=f"sha256:{sha256_hex(documents.config)}",
-            index_digest=image.index_digest,
+            index_digest=f"sha256:{sha256_hex(documents.index)}" if documents.index else "",
             platform=image.platform,
         ),
     )
@@ -342,6 +339,16 @@ def put_oci(store: Store, staging: Staging, image: NewImage, layers: Sequence[Fi
         _place_documents(store, staging, key, gid)
 
     return store.put(staging.path, staging.fd, record, place)
+
+
+def _with_index(store: Store, key: ImageKey, documents: OciDocuments) -> OciDocuments:
+    """Documents with the index by which the image was found earlier, if it was not found by one now."""
+    if documents.index:
+        return documents
+    try:
+        return documents.replace(index=read_oci(store, key).index)
+    except RktError:
+        return documents  # new, or damaged
 
 
 def _make_parents(staging: Staging, paths: Iterable[str]) -> tuple[list[Marks], bool]:
@@ -401,6 +408,18 @@ def _note_blob(store: Store, layer: FilledLayer) -> None:
         pass  # it says the same, or ``find_layer`` had refused the image
 
 
+def is_whole(store: Store, record: ImageRecord) -> bool:
+    """Whether all that an image consists of is there, its documents unchanged; its layers are not looked into."""
+    try:
+        store.manifest_bytes(record.key)
+        read_oci(store, record.key)
+        for layer in record.layers:
+            store.layer_path(layer)
+    except RktError:
+        return False
+    return True
+
+
 def read_oci(store: Store, key: ImageKey) -> OciDocuments:
     """The documents of an image.
 
@@ -438,13 +457,19 @@ def verify_oci(store: Store, record: ImageRecord) -> list[Difference]:
     Raises:
         StoreError: parts of the image are missing or damaged.
     """
-    read_oci(store, record.key)
     found: list[Difference] = []
-    for key in record.layers:
-        if key != record.key:
-            found += _verify_layer(store, key)
-    if not found and record.layers[0] == record.key:
-        found += _verify_parents(store, record)
+    try:
+        read_oci(store, record.key)
+        for key in record.layers:
+            if key != record.key:
+                found += _verify_layer(store, key)
+        if not found and record.layers[0] == record.key:
+            found += _verify_parents(store, record)
+    except StoreError as e:
+        raise StoreError(
+            f"image {record.key.medium} is damaged: {e.message}",
+            hint=f"rkt image verify --repair {record.key.medium}",
+        ) from e
     return found
 
 
@@ -480,9 +505,9 @@ def _verify_layer(store: Store, key: ImageKey) -> list[Difference]:
             f"layer {key.medium} can be read by root only", hint="run the command as root"
         ) from None
     except OSError as e:
-        raise StoreError(f"cannot read {e.filename or split_path}: {e.strerror}", hint=_REPAIR) from e
+        raise StoreError(f"cannot read {e.filename or split_path}: {e.strerror}") from e
     if diff_id != key.digest.removeprefix("sha256:"):
-        raise StoreError(f"{split_path} is of another layer", hint=_REPAIR)
+        raise StoreError(f"{split_path} is of another layer")
     return [difference.replace(layer=key.medium) for difference in differences]
 
 

@@ -16,7 +16,7 @@ from rkt.store.locks import prepare_lock
 from rkt.store.refs import LAYER_STATES, referenced_keys, running_keys
 from rkt.store.staging import Staging
 from rkt.trust.verdict import KIND_BUILTIN
-from rkt.values import TreeID
+from rkt.values import Digest, TreeID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _fetch_again(record: ImageRecord, settings: Settings) -> None:
             from rkt.store.builtin import import_builtin_stage1
 
             found = import_builtin_stage1(settings, origin, record.image_id)
+        elif record.oci:
+            found = _fetch_oci_again(record, settings)
         else:
             from rkt.fetch.fetch import UPDATE, fetch_image
 
@@ -84,6 +86,23 @@ def _fetch_again(record: ImageRecord, settings: Settings) -> None:
         raise StoreError(
             f"cannot repair image {key.medium}: {origin} is another image now ({found.key.medium})", hint=hint
         )
+
+
+def _fetch_oci_again(record: ImageRecord, settings: Settings) -> ImageRecord:
+    """From a registry by digest, since the tag may be another image's by now."""
+    from rkt.fetch import reference as references
+    from rkt.fetch.fetch import UPDATE, fetch_image
+    from rkt.fetch.oci import fetch_oci
+    from rkt.fetch.oci_reference import parse_docker
+    from rkt.fetch.report import Reporter
+
+    assert record.oci is not None
+    settings = settings.replace(platform=record.oci.platform)
+    parsed = references.parse_reference(record.origin)
+    if parsed.kind != references.DOCKER:
+        return fetch_image(record.origin, settings, pull_policy=UPDATE)
+    target = parse_docker(parsed.location).replace(digest=Digest.parse(record.key.digest))
+    return fetch_oci(target, record.origin, settings, Store(settings.data_dir), Reporter(settings))
 
 
 def repair_tree(store: Store, name: str) -> bool:
