@@ -194,6 +194,28 @@ def test_apps_of_a_sandbox(rkt: Rkt, images: Images) -> None:
     assert process.wait(20) == 0
 
 
+def test_an_app_that_waits_to_be_started_again(rkt: Rkt, images: Images) -> None:
+    """Limits that change while an app waits hold when it runs."""
+    image = stored(rkt, plain(images))
+    script = "n=$(cat /n 2>/dev/null || echo 0); [ $n = 4 ] && exec sleep 300; echo $((n+1)) > /n; exit 1"
+    words = ("--name=app", "--restart=always", "--pids-limit=30", "--exec=/bin/sh", "--", "-c", script)
+    process = rkt.popen("run", INSECURE, image, *words)
+    uuid = rkt.wait_for_pod()
+
+    def restarts() -> int:
+        found = json.loads(rkt.run("status", "--format=json", uuid, check=0).stdout)["apps"][0]
+        return int(found.get("restarts", 0))
+
+    wait_for(lambda: restarts() >= 3, "a longer pause")
+    rkt.run("update", "--pids-limit=33", "--memory=64M", uuid, check=0)
+    kernel = Kernel(rkt, uuid)
+    wait_for(lambda: restarts() == 4, "the last pause")
+    wait_for(lambda: json.loads(rkt.run("top", "--format=json", uuid, check=0).stdout)[1:], "the app")
+    assert (kernel.max_pids("app"), kernel.memory_limit("app")) == (33, 64_000_000 // 4096 * 4096)
+    rkt.run("stop", uuid, check=0)
+    process.wait(20)
+
+
 def inner(rkt: Rkt, uuid: str, pid: int) -> int:
     """The pod's number of a process of the host."""
     top = json.loads(rkt.run("top", "--format=json", uuid, check=0).stdout)

@@ -42,6 +42,7 @@ _OF_A_RUN = (
     contract.SUBCGROUP,
     contract.CONTROL_SOCKET,
     contract.PAUSED,
+    contract.ENDPOINTS,
     status.NET_INFO,
     "pgid",
     "netns",

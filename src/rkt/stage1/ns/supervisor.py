@@ -634,7 +634,7 @@ class Supervisor:
 
     def _update(self, name: object) -> dict[str, Any]:
         """Set an app's limits as the manifest has them now; one that does not run gets them when it starts."""
-        app = next((app for app in self._apps if app.name == name and app.is_running), None)
+        app = next((app for app in self._apps if app.name == name and app.goes_on), None)
         try:
             if app is not None:
                 self._set_limits(app, self._apps)

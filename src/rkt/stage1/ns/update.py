@@ -84,7 +84,10 @@ def _make_groups(
 
 def _in_mount_namespace(groups: cgroup.Group, pid: int) -> set[int]:
     """Processes of the app where it has no cgroup of its own at all."""
-    own = os.readlink(f"/proc/{pid}/ns/mnt")
+    try:
+        own = os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return set()  # it is about to be started again
     found = set()
     for each in groups.pids():
         try:
