@@ -18,7 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.bench import fetch, peers
+from tests.bench import fetch, peers, pull
 from tests.bench.rows import Row
 from tests.lib import host
 from tests.lib.rkt import ROOT, remove_tree
@@ -202,6 +202,7 @@ def main() -> int:
         assert isinstance(own, peers.RktPeer)
         rows += measure_list(own, options.rounds, options.pods)
         rows += fetch.measure(min(options.rounds, FETCH_ROUNDS), options.fetch_mib, options.fetch_files)
+        rows += pull.measure(min(options.rounds, FETCH_ROUNDS), options.fetch_mib, options.fetch_files)
     finally:
         for peer in usable:
             peer.close()

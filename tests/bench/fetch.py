@@ -145,6 +145,14 @@ def serving(*command: str, port: int) -> Iterator[None]:
         process.wait(20)
 
 
+def registry(base: str, port: int) -> contextlib.AbstractContextManager[None]:
+    """``docker-registry`` on loopback, with its files below a directory."""
+    configuration = f"{base}/registry.yml"
+    with open(configuration, "w", encoding="ascii") as text:
+        text.write(_REGISTRY.format(directory=f"{base}/registry", port=port))
+    return serving("docker-registry", "serve", configuration, port=port)
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -168,10 +176,7 @@ def _pullers(base: str, stack: contextlib.ExitStack) -> dict[str, tuple[list[str
     if not all(shutil.which(word) for word in ("docker-registry", "skopeo")):
         return found
     port = free_port()
-    configuration = f"{base}/registry.yml"
-    with open(configuration, "w", encoding="ascii") as text:
-        text.write(_REGISTRY.format(directory=f"{base}/registry", port=port))
-    stack.enter_context(serving("docker-registry", "serve", configuration, port=port))
+    stack.enter_context(registry(base, port))
     image = f"127.0.0.1:{port}/big:1"
     timed("skopeo", "copy", "--dest-tls-verify=false", f"oci:{base}/oci", f"docker://{image}")
     if shutil.which("podman"):
