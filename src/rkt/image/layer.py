@@ -153,7 +153,7 @@ class LayerStream(TarStream):
         Raises:
             ImageError: the archive breaks a rule or a limit.
         """
-        for member in tarformat.members(self.source, self.limits):
+        for member in tarformat.members(self.source, self.limits, may_end_early=True):
             yield self.layout.place(member), member
 
 

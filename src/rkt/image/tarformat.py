@@ -177,11 +177,17 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
-def members(source: Source, limits: Limits) -> Iterator[Member]:
+def members(source: Source, limits: Limits, *, may_end_early: bool = False) -> Iterator[Member]:
     """Parse a tar.
 
     Between two members the consumer takes exactly ``Member.size`` bytes of content from the source; padding is taken
     here. After the end-of-archive mark only zeros may follow.
+
+    Args:
+        source: of headers and padding.
+        limits: ceilings.
+        may_end_early: the mark, and the padding before it, may be missing. So are layers that umoci makes; that nothing
+            else is, their diff ID says.
 
     Raises:
         ImageError: truncated, ambiguous, beyond a limit, or not a tar.
@@ -196,6 +202,8 @@ def members(source: Source, limits: Limits) -> Iterator[Member]:
             if pax is not None or long_name is not None or long_link is not None:
                 raise ImageError("the tar ends behind an extension header")
             _drain(source)
+            return
+        if not block and may_end_early and count and (pax, long_name, long_link) == (None, None, None):
             return
         if not block:
             raise ImageError("the tar is truncated: the end-of-archive mark is missing")
@@ -235,7 +243,9 @@ def members(source: Source, limits: Limits) -> Iterator[Member]:
         pax = long_name = long_link = None
         yield member
         if member.size:
-            _take(source, padding(member.size), show(member.path))
+            length = padding(member.size)
+            if len(source.take(length)) != length and not (may_end_early and not source.take(1)):
+                raise ImageError(f"the tar is truncated: it ends inside {show(member.path)}")
 
 
 def _extension(source: Source, block: bytes, limits: Limits) -> bytes:

@@ -99,6 +99,8 @@ class _SplitSource:
 
 
 class _Verifier:
+    _may_end_early = False
+
     def __init__(
         self, split_fd: int, tree_fd: int, layout: Layout | LayerLayout, *, check_owner: bool
     ) -> None:
@@ -119,7 +121,7 @@ class _Verifier:
 
     def run(self) -> list[Difference]:
         try:
-            for member in tarformat.members(self._source, DEFAULT_LIMITS):
+            for member in tarformat.members(self._source, DEFAULT_LIMITS, may_end_early=self._may_end_early):
                 self._place(self._layout.place(member), member)
             self._finish()
             self._extras((), self._tree_fd)
@@ -286,6 +288,7 @@ class _LayerVerifier(_Verifier):
     """Of a layer of an OCI image: directories by their last entry, whiteouts, marks, and the diff ID."""
 
     _layout: LayerLayout
+    _may_end_early = True
 
     def __init__(self, split_fd: int, tree_fd: int, *, check_owner: bool) -> None:
         super().__init__(split_fd, tree_fd, LayerLayout(DEFAULT_LIMITS), check_owner=check_owner)

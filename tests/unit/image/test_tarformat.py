@@ -225,3 +225,33 @@ def test_headers_are_counted() -> None:
 def test_padding() -> None:
     """Padding completes a block."""
     assert [padding(n) for n in (0, 1, 511, 512, 513)] == [0, 511, 1, 0, 511]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (aci.header(b"a", size=700) + bytes(700), True),
+        (aci.header(b"a", size=512) + bytes(512), True),
+        (aci.header(b"a", size=700) + bytes(700 + 100), True),
+        (aci.header(b"a"), True),
+        (aci.header(b"a") + bytes(100), False),
+        (aci.header(b"a") + aci.gnu_long(b"b" * 200), False),
+        (b"", False),
+    ],
+    ids=["padding", "mark", "some padding", "empty file", "header", "long name", "nothing"],
+)
+def test_a_layer_that_ends_early(data: bytes, is_whole: bool) -> None:
+    """Where that is allowed, what follows the last content may be missing; a member or a header may not."""
+
+    def read_early() -> None:
+        source = Chunks(iter([data] if data else []))
+        for member in members(source, DEFAULT_LIMITS, may_end_early=True):
+            assert sum(map(len, source.content(member.size))) == member.size
+
+    if is_whole:
+        read_early()
+        with pytest.raises(ImageError, match="truncated"):
+            read(data)
+    else:
+        with pytest.raises(ImageError, match=r"truncated|ends behind"):
+            read_early()
