@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
 from rkt.fetch.resume import BlobFile
-from rkt.fetch.transport import causes
+from rkt.fetch.transport import NOT_TLS, causes
 from rkt.schema import jsontext
 from rkt.schema.oci import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, OCI_INDEX, Index, parse_index
 from rkt.schema.record import Record
@@ -37,6 +37,7 @@ _MAX_ERROR_LENGTH = 512
 _MAX_PAGES = 8
 _MAX_REFERRERS = 256
 _DIGEST_HEADER = "Docker-Content-Digest"
+_PLAIN = "--insecure-options=http allows plain http for one command; rkt help config says how it is for one registry"
 
 
 class Document(Record):
@@ -85,7 +86,8 @@ class Repository:
         """
         answer = self._ask(f"manifests/{reference}", MAX_DOCUMENT_BYTES)
         if answer.status != _OK:
-            raise self._refusal(answer, reference)
+            separator = "@" if reference.startswith("sha256:") else ":"
+            raise self._refusal(answer, f"{self._path}{separator}{reference}")
         digest = Digest(f"sha256:{hashlib.sha256(answer.body).hexdigest()}")
         what = f"manifest {reference} of {self.name}"
         if reference.startswith("sha256:") and digest != reference:
@@ -127,7 +129,7 @@ class Repository:
             if answer.status == _NOT_FOUND and not found:
                 return _filtered(self._tagged_referrers(digest), artifact_type)
             if answer.status != _OK:
-                raise self._refusal(answer, target)
+                raise self._refusal(answer, f"referrers of {self._path}@{digest}")
             found += self._referrers_of(answer.body, answer.headers.get("Content-Type", "")).manifests
             target = self._next_page(answer)
             if not target:
@@ -174,7 +176,7 @@ class Repository:
             )
         answer = self._ask(f"blobs/{descriptor.digest}", descriptor.size_bytes, accept="*/*")
         if answer.status != _OK:
-            raise self._refusal(answer, str(descriptor.digest))
+            raise self._refusal(answer, f"{what} {descriptor.digest} of {self._path}")
         if len(answer.body) != descriptor.size_bytes:
             raise FetchError(
                 f"the {what} of {self.name} has {len(answer.body)} bytes, "
@@ -226,14 +228,19 @@ class Repository:
     # Requests
 
     def _ask(self, target: str, limit_bytes: int, *, method: str = "GET", accept: str = _ACCEPT) -> Answer:
-        return self._client.exchange(
-            self._url(target),
-            method=method,
-            headers={"Accept": accept},
-            # Room to say in a few words why not.
-            limit_bytes=max(limit_bytes, 1 << 16),
-            authorizer=self._authorize(),
-        )
+        try:
+            return self._client.exchange(
+                self._url(target),
+                method=method,
+                headers={"Accept": accept},
+                # Room to say in a few words why not.
+                limit_bytes=max(limit_bytes, 1 << 16),
+                authorizer=self._authorize(),
+            )
+        except FetchError as e:
+            if not e.hint and any(getattr(cause, "reason", "") in NOT_TLS for cause in causes(e)):
+                e.hint = _PLAIN
+            raise
 
     def _url(self, target: str) -> str:
         return f"{self._origin()}/v2/{self._path}/{target}"
@@ -270,11 +277,11 @@ class Repository:
             return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(e))
         return True
 
-    def _refusal(self, answer: Answer, reference: str) -> FetchError | NotFound:
+    def _refusal(self, answer: Answer, what: str) -> FetchError | NotFound:
         """The error for a status that is none of success, with the registry's own words."""
         words = error_words(answer.body)
         if answer.status == _NOT_FOUND:
-            return NotFound(f"registry {self._host} has no {reference} of {self._path}{words}")
+            return NotFound(f"registry {self._host} has no {what}{words}")
         if answer.status in {401, 403}:
             return FetchError(
                 f"registry {self._host} gives no access to {self._path}: it is private, or there is none{words}",

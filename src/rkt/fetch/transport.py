@@ -74,6 +74,8 @@ _CONNECTIONS = 4
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Methods whose redirects are followed.
 _FOLLOWING = ("GET", "HEAD")
+#: What OpenSSL, by its version, says of a server that answers in plain text.
+NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _PORTS = {"https": 443, "http": 80}
 _OK = 200
 _ACCEPTED = 202
@@ -683,6 +685,8 @@ def _reason(error: Exception) -> str:
     for cause in reversed(chain):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the server's certificate is not valid: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError) and cause.reason in NOT_TLS:
+            return "the server does not speak TLS"
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or cause}"
         if isinstance(cause, ConnectTimeoutError):
