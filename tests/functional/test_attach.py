@@ -274,6 +274,8 @@ def test_two_clients_and_a_resize(engine: Engine, way: str) -> None:
     one = pod.attach()
     one.until("30 100\r\n")
     two = pod.attach()
+    # Told of the new size the app stops reading for a moment.
+    two.until("30 100\r\n")
     one.type("Saluton\r")
     for operator in (one, two):
         operator.until("got-Saluton\r\n")
@@ -517,7 +519,7 @@ def test_keys_are_not_lost(engine: Engine) -> None:
 
 
 def test_a_supervisor_that_was_killed(engine: Engine) -> None:
-    """With SIGKILL of the supervisor attaching ends, there is nothing to attach to, and gc leaves nothing."""
+    """With SIGKILL of the supervisor attaching ends and there is nothing to attach to, until the pod is started once more."""
     pod = engine.run(ASK, *STREAMS)
     client = pod.pipe()
     pod.process.kill()
@@ -525,6 +527,14 @@ def test_a_supervisor_that_was_killed(engine: Engine) -> None:
     pod.process.wait(10)
     assert f'pod "{pod.uuid}" isn\'t currently running' in pod.rkt.run("attach", pod.uuid, check=254).stderr
     assert os.path.exists(f"{pod.directory}/sock-stdin")
+    refused = engine.rkt.run("start", "--interactive", pod.uuid, check=254)
+    assert "--interactive gives an app the caller's terminal" in refused.stderr
+    pod.process = engine.rkt.popen("start", pod.uuid)
+    wait_for(lambda: os.path.exists(f"{engine.rkt.pod_path(pod.uuid)}/pid"), "a running pod")
+    client = pod.pipe(text="Saluton\n")
+    pod.wait_said(client, "got-Saluton\n")
+    pod.process.kill()
+    pod.process.wait(10)
     engine.rkt.run("rm", pod.uuid, check=0)
     assert pod.uuid not in engine.rkt.pods()
 
@@ -723,10 +733,12 @@ def test_interactive_and_streams_exclude_each_other(engine: Engine) -> None:
     assert "--interactive gives an app the caller's terminal" in refused.stderr
     refused = engine.rkt.run(*words, *TTY, check=254)
     assert "is to have the caller's terminal, and standard input is none" in refused.stderr
-    uuid = engine.rkt.run("prepare", INSECURE, engine.image, *STREAMS, check=0).stdout.strip()
-    engine.rkt.run("run-prepared", "--interactive", uuid, check=254)
-    assert engine.rkt.pods()[uuid] == "prepared"
-    engine.rkt.run("rm", uuid, check=0)
+    for flags in (STREAMS, ("--restart=always",)):
+        uuid = engine.rkt.run("prepare", INSECURE, engine.image, *flags, check=0).stdout.strip()
+        refused = engine.rkt.run("run-prepared", "--interactive", uuid, check=254)
+        assert "--interactive" in refused.stderr
+        assert engine.rkt.pods()[uuid] == "prepared"
+        engine.rkt.run("rm", uuid, check=0)
     assert set(engine.rkt.pods()) == before
 
 

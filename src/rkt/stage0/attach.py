@@ -65,7 +65,7 @@ def parse_mode(mode: str) -> list[str]:
 
 
 def check_interactive(manifest: bytes) -> None:
-    """``--interactive`` and the modes of the app's streams agree.
+    """``--interactive`` agrees with the modes of the app's streams, and the app is not to be started again by itself.
 
     Args:
         manifest: of the pod.
@@ -76,6 +76,8 @@ def check_interactive(manifest: bytes) -> None:
     from rkt.schema.streams import TTY, parse_streams
 
     for app in parse_pod_manifest(manifest).apps:
+        if app.annotations.get(contract.ANNOTATION_RESTART, "no") != "no":
+            raise UsageError("--interactive and --restart exclude each other")
         modes = set(parse_streams(app.annotations).modes)
         if not any(name.startswith(ANNOTATION_STREAMS) for name in app.annotations):
             continue

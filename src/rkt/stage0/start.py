@@ -87,6 +87,10 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
     apps = status.app_names(pod)
     if options.interactive and (options.mutable or len(apps) > 1):
         raise UsageError("interactive option only supports pods with one app")
+    if options.interactive:
+        from rkt.stage0.attach import check_interactive
+
+        check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
     if status.has_ports(pod):
