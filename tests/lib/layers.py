@@ -52,7 +52,7 @@ def whiteout(path: str) -> aci.Entry:
 
 def opaque(directory: str = "") -> aci.Entry:
     """Hides all that lower layers have in a directory."""
-    return aci.Entry(os.path.join(directory, ".wh..wh.opq"))
+    return aci.Entry(os.path.join(directory, ".wh..wh..opq"))
 
 
 def sha256(data: bytes) -> str:

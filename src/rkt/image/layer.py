@@ -7,7 +7,7 @@ and "Whiteouts"):
 - Everything is below ``rootfs``. Names may begin with ``/`` or ``./``, the layer's own root may have an entry, and a
   directory may have several, of which the last counts. A file that comes twice is refused: what readers make of it differs.
 - ``.wh.NAME`` hides what lower layers have as NAME: a character device 0:0 of that name, which the kernel lets anybody
-  make. ``.wh..wh.opq`` hides all that lower layers have in its directory. Neither hides anything of its own layer, wherever
+  make. ``.wh..wh..opq`` hides all that lower layers have in its directory. Neither hides anything of its own layer, wherever
   it stands: when the layer has NAME as well, a directory of that name hides those below it, and anything else does so
   anyhow. Names that begin with ``.wh.`` and are none of these are refused (invariant UN5).
 - A device node is not made, but hides what lower layers have there.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rkt.image.walk import Path
 
 _WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh.opq"
+_OPAQUE = b".wh..wh..opq"
 #: What overlayfs takes for "there is nothing".
 _WHITEOUT_MODE = stat.S_IFCHR
 
