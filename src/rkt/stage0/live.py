@@ -65,7 +65,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
     with _lock(pod):
         _check_running(pod)
         manifest = _manifest(pod)
-        _sweep(pod, manifest)
+        _sweep(pod, manifest, lives=True)
         if manifest.app(app.name) is not None:
             raise UsageError(f"error: multiple apps with name {app.name}", hint="--name=NAME")
         try:
@@ -76,7 +76,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
         except BaseException as e:
             try:
                 _replace_manifest(pod, manifest)
-                _remove_files(pod, app.name)
+                _remove_files(pod, app.name, lives=True)
                 _forget(pod, app.name)
             except (OSError, RktError) as also:
                 e.add_note(f"what was made for it could not be removed: {also}")
@@ -113,20 +113,22 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
     if not pod.is_running and not pod.is_exited:
         _check_running(pod)
     with _lock(pod):
-        if pod.is_running:
+        # Who starts a pod that is over locks it before it gets here: what is true now stays the truth.
+        lives = pod.is_running
+        if lives:
             _check_running(pod, "is running but its supervisor is not ready yet")
             _check_not_paused(pod)
         manifest = _manifest(pod)
-        _sweep(pod, manifest)
+        _sweep(pod, manifest, lives=lives)
         _find(manifest, name)
-        if pod.is_running:
+        if lives:
             try:
                 _ask(settings, pod, contract.ANNOTATION_APP_STOP, name, "stop")
             except _NotRunning:
                 pass  # over already, or never started
             _ask(settings, pod, contract.ANNOTATION_APP_RM, name, "remove")
         _replace_manifest(pod, manifest.replace(apps=[app for app in manifest.apps if app.name != name]))
-        _remove_files(pod, name)
+        _remove_files(pod, name, lives=lives)
         _forget(pod, name)
 
 
@@ -156,6 +158,13 @@ def update(settings: Settings, pod: Pod, name: str, flags: AppRequest) -> None:
 
 class _NotRunning(PodError):
     """The app does not run."""
+
+
+class _Over(PodError):
+    """The pod does not run, or not any more."""
+
+    def __init__(self, pod: Pod) -> None:
+        super().__init__(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
 
 
 class _Added(Record):
@@ -201,7 +210,7 @@ def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store) -> _A
 
 def _check_running(pod: Pod, unready: str = "") -> None:
     if not pod.is_running:
-        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+        raise _Over(pod)
     if not status.is_ready(pod) or status.container_pid(pod) is None:
         text = (
             f'pod "{pod.uuid}" {unready}' if unready else f'supervisor for pod "{pod.uuid}" is not yet ready'
@@ -305,7 +314,7 @@ def _ask(settings: Settings, pod: Pod, annotation: str, name: str, verb: str) ->
     if annotation == contract.ANNOTATION_APP_STOP and code == contract.EXIT_APP_NOT_RUNNING:
         raise _NotRunning(f'app "{name}" is not running', hint=f"rkt app start {pod.uuid.short} --app={name}")
     if code and not (pod.refresh() and pod.is_running):
-        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+        raise _Over(pod)
     if code:
         _find(_manifest(pod), name)  # it may have been removed meanwhile
         raise Stage1Error(f'stage1 failed to {verb} app "{name}": status {code}')
@@ -391,8 +400,8 @@ def _return_to(root_fd: int, directory: str) -> None:
     os.chdir(directory)
 
 
-def _remove_files(pod: Pod, name: str) -> None:
-    """Everything of an app that the manifest does not name any more."""
+def _remove_files(pod: Pod, name: str, *, lives: bool) -> None:
+    """Everything of an app that the manifest does not name any more; of a pod that ``lives`` with what it has mounted."""
     root = roots.app_root(name)
     volumes = [
         f"{directory}/{entry}"
@@ -411,9 +420,12 @@ def _remove_files(pod: Pod, name: str) -> None:
                     raise
         files.remove_tree(os.path.dirname(root))
 
-    if pod.refresh() and pod.is_running:
-        _beside_supervisor(pod, unmake_root)
-    else:
+    if lives:
+        try:
+            _beside_supervisor(pod, unmake_root)
+        except _Over:
+            lives = False
+    if not lives:
         base = status.stage1_writable_root(pod)
         files.remove_tree(f"{base}/{contract.APPS_DIR}/{name}", dir_fd=pod.fd)
         for mark in ("", "-created", "-started", "-health"):
@@ -432,11 +444,11 @@ def _remove_files(pod: Pod, name: str) -> None:
     files.remove_tree(f"appsinfo/{name}", dir_fd=pod.fd)
 
 
-def _sweep(pod: Pod, manifest: PodManifest) -> None:
+def _sweep(pod: Pod, manifest: PodManifest, *, lives: bool) -> None:
     """Remove what a change that was killed left behind, and show what it did not come to show."""
     for name in os.listdir(f"/proc/self/fd/{pod.fd}/appsinfo"):
         if manifest.app(name) is None:
-            _remove_files(pod, name)
+            _remove_files(pod, name, lives=lives)
             _forget(pod, name)
     glance = status.read_summary(pod)
     if {app.name for app in glance.apps} != {str(app.name) for app in manifest.apps}:
@@ -448,16 +460,23 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
     """Do something in the mount namespace of the pod's supervisor, with the pod directory as working directory.
 
     Raises:
+        _Over: the pod has ended.
         HostError: it could not be done.
     """
     supervisor = supervisor_of(pod)
-    pidfd = os.pidfd_open(supervisor)
+    try:
+        pidfd = os.pidfd_open(supervisor)
+    except ProcessLookupError as e:
+        raise _Over(pod) from e
     errors_r, errors_w = os.pipe()
     try:
-        root_fd = os.open(f"/proc/{supervisor}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            root_fd = os.open(f"/proc/{supervisor}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError) as e:
+            raise _Over(pod) from e
         try:
             if not pod.refresh() or not pod.is_running:
-                raise PodError(f'pod "{pod.uuid}" isn\'t currently running')
+                raise _Over(pod)
             parent = os.getpid()
             child = os.fork()
             if child == 0:
@@ -473,7 +492,20 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
         report = stream.read()
     _, code = os.waitpid(child, 0)
     if report or code:
+        if _has_ended(pod, supervisor):
+            raise _Over(pod)
         raise HostError(report.decode(errors="replace") or f"a child was ended by status {code}")
+
+
+def _has_ended(pod: Pod, supervisor: int) -> bool:
+    """Whether what went wrong did so because the supervisor is ending: it leaves its namespaces before its lock."""
+    try:
+        with open(f"/proc/{supervisor}/stat", "rb") as stream:
+            if stream.read().rpartition(b") ")[2][:1] not in b"ZX":
+                return not pod.refresh() or not pod.is_running
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return True
 
 
 def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], errors_w: int) -> None:
@@ -504,7 +536,7 @@ def supervisor_of(pod: Pod) -> int:
         raw = client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     except OSError as e:
         if status.wait_until(pod, lambda now: not now.is_running, _ENDING_SECONDS):
-            raise PodError(f'pod "{pod.uuid}" isn\'t currently running') from e
+            raise _Over(pod) from e
         raise Stage1Error("the pod's supervisor does not answer", hint=f"rkt stop --force {pod.uuid}") from e
     finally:
         client.close()

@@ -110,12 +110,14 @@ def program_root(pod: Pod, store: Store) -> str:
     """Directory in which a pod's stage1 programs are found on the host.
 
     The overlay of a running pod is mounted in the pod's own mount namespace only, so the programs are taken from the
-    layer, which nothing in the pod can write to (invariants RN1, EN2).
+    layer, which nothing in the pod can write to (invariants RN1, EN2), and which stays when the pod goes at this moment. A
+    pod with a copy can do without it.
     """
-    if pod.has(contract.OVERLAY_PREPARED):
-        from rkt.stage0.roots import layer_keys
+    from rkt.stage0.roots import layer_keys
 
-        return f"{store.layer_path(layer_keys(pod, None)[0])}/rootfs"
+    layer = f"{store.layer_path(layer_keys(pod, None)[0])}/rootfs"
+    if pod.has(contract.OVERLAY_PREPARED) or os.path.isdir(layer):
+        return layer
     return f"{pod.path}/{contract.STAGE1_ROOTFS}"
 
 
