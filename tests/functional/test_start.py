@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,6 +172,38 @@ def test_start_meets_gc_and_rm(rkt: Rkt) -> None:
         rkt.run("gc", "--grace-period=0", check=0)
         assert rkt.pods() == {}
     assert ran + removed == rounds(16)
+
+
+@pytest.mark.timeout(120)
+def test_start_killed(rkt: Rkt, images: Images) -> None:
+    """Start killed at any moment leaves a pod that is over, of which every command tells, and which starts again as if nothing had been."""
+    image = stored(rkt, inspect_image(images))
+    rkt.run(
+        "run", INSECURE, "--name=crash", *shell_app(image, "app", "echo run >> /count; sleep 0.1"), check=0
+    )
+    (uuid,) = rkt.pods("run")
+    begun = time.monotonic()
+    rkt.run("start", "crash", check=0)
+    whole = time.monotonic() - begun
+    for number in range(rounds(12)):
+        if number % 3 == 0:
+            rkt.run("gc", "--mark-only", check=0)
+        process = rkt.popen("start", "crash")
+        time.sleep(whole * (number + 0.5) / 12)
+        process.kill()
+        process.wait(20)
+        assert len(rkt.pods()) == 1
+        listed = rkt.run("list", "--full", check=0)
+        assert uuid in listed.stdout
+        assert listed.stderr == ""
+        rkt.run("status", "--format=json", "crash", check=0)
+        wait_for(lambda: "state=exited" in rkt.run("status", "crash").stdout, "its end")
+    before = rkt.run("logs", "crash", check=0).stdout
+    rkt.run("start", "crash", check=0)
+    assert rkt.run("logs", "crash", check=0).stdout == before
+    assert "app-app=0\n" in rkt.run("status", "crash", check=0).stdout
+    rkt.run("gc", "--grace-period=0", check=0)
+    assert rkt.leaks() == []
 
 
 def test_a_started_pod_is_always_in_the_list(rkt: Rkt) -> None:

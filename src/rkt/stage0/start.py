@@ -8,7 +8,7 @@ stand already. A kill anywhere leaves a pod that is over.
 
 from __future__ import annotations
 
-from rkt.errors import HostError, NotFound, PodError, UsageError
+from rkt.errors import HostError, NotFound, PodError, RktError, UsageError
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names, status
 from rkt.schema import jsontext
@@ -62,8 +62,12 @@ def start(settings: Settings, pod: Pod, *, interactive: bool) -> NoReturn:
         RktError: it cannot be started; up to the moment at which its directory is changed it is as it was.
     """
     _refuse(pod)
-    options = kept_options(pod).replace(interactive=interactive, mutable=_is_mutable(pod))
-    _check(pod, settings, options)
+    try:
+        options = kept_options(pod).replace(interactive=interactive, mutable=_is_mutable(pod))
+        _check(pod, settings, options)
+    except (OSError, RktError):
+        _refuse_removed(pod)  # rather than to name a file that is gone already
+        raise
     take_exited(pod)
     # At once: without these two nobody believes that the pod which now seems to run is up, or enters it.
     for name in (contract.PID, f"{status.stage1_writable_root(pod)}/{contract.SUPERVISOR_STATUS}"):
@@ -113,6 +117,14 @@ def _refuse(pod: Pod) -> None:
         raise PodError(f'pod "{pod.uuid}" {reason}', hint=command.format(pod.uuid.short))
 
 
+def _refuse_removed(pod: Pod) -> None:
+    if not pod.refresh():
+        raise NotFound(f'pod "{pod.uuid}" was removed', hint="rkt list") from None
+    _refuse(pod)
+    if pod.state == "exited deleting":
+        raise PodError(f'pod "{pod.uuid}" is being deleted') from None
+
+
 def take_exited(pod: Pod) -> None:
     """Lock a pod that is over for running it again.
 
@@ -126,14 +138,11 @@ def take_exited(pod: Pod) -> None:
             if try_lock(pod):
                 return
         except PodError:
-            is_there = pod.refresh()  # marked or started a moment ago
+            _refuse_removed(pod)  # else it was marked or started a moment ago
         else:
-            is_there = pod.refresh()
-            if is_there and pod.is_exited:
-                reason = "is being deleted" if pod.state == "exited deleting" else "is in use"
-                raise PodError(f'pod "{pod.uuid}" {reason}', hint=f"rkt status {pod.uuid.short}")
-        if not is_there:
-            raise NotFound(f'pod "{pod.uuid}" was removed', hint="rkt list")
+            _refuse_removed(pod)
+            if pod.is_exited:
+                raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
 
 
 def _is_mutable(pod: Pod) -> bool:
