@@ -262,6 +262,21 @@ def test_text_of_an_image_does_not_reach_the_terminal(rkt: Rkt, images: Images) 
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_what_is_run_beside_the_app_is_told(module_rkt: Rkt, images: Images) -> None:
+    """Probes are named with what they run, and change no score: they may do what the app may."""
+    image = stored(module_rkt, modest(images))
+    flags = ("--readiness=exec:/bin/check now", "--liveness=http:8080/x", "--restart=always", "--log-rate=9")
+    explained = explain(module_rkt, INSECURE, image, *flags)
+    assert explained["apps"][0]["probes"] == [
+        {"kind": "readiness", "method": "exec", "exec": ["/bin/check", "now"], "port": None},
+        {"kind": "liveness", "method": "http", "exec": [], "port": 8080},
+    ]
+    assert explained["risk"] == explain(module_rkt, INSECURE, image)["risk"]
+    text = module_rkt.run("explain", INSECURE, image, *flags, check=0).stdout
+    assert "readiness: /bin/check now, confined as the app\n" in text
+    assert "liveness: http to its port 8080, confined as the app\n" in text
+
+
 def test_the_table_of_the_documents_is_the_one_that_counts() -> None:
     """docs/explain.md lists every finding with its points, and the levels."""
     text = read_text("docs/explain.md")

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
+import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -149,6 +153,23 @@ def test_list_of_nothing(rkt: Rkt) -> None:
     ]
     assert rkt.run("list", "--no-legend", check=0).stdout == ""
     assert rkt.run("list", "--format=json", check=0).stdout == "[]\n"
+
+
+def test_list_fits_a_terminal(pods: StubPods) -> None:
+    """On a terminal no line of the list is wider than it is, and what names contain moves no cursor."""
+    put_app(pods.rkt.data, "example.com/a/name/that/is/longer/than/half/of/a/terminal/other", version="2.0")
+    pods.run("--hostname=exit-0", "example.com/a/name/that/is/longer/than/half/of/a/terminal/other")
+    master, slave = pty.openpty()
+    with open(master, "rb") as reader:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        command = pods.rkt.command("list")
+        subprocess.run(command, env=pods.rkt.environment(), stdout=slave, check=True)
+        os.close(slave)
+        lines = reader.read1().decode().splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+    assert "\t" not in "".join(lines)
+    assert "terminal/other:2.0  exited" in lines[1]
 
 
 def test_list_has_a_line_for_each_app(pods: StubPods) -> None:

@@ -96,6 +96,7 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [
         ("handler", f"{kind}: {' '.join(words)}, as root") for kind, words in app["event_handlers"].items()
     ]
+    rows += [("probe", f"{probe['kind']}: {_how(probe)}, confined as the app") for probe in app["probes"]]
     capabilities, fixed = app["capabilities"], app["no_new_privileges"]
     short = [each.removeprefix("CAP_") for each in capabilities["bounding"]]
     if len(short) > _MOST_CAPABILITIES:
@@ -129,6 +130,14 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
     )
     rows += [("asks in vain", wish) for wish in app["cut_wishes"]]
     return rows
+
+
+def _how(probe: dict[str, Any]) -> str:
+    if probe["exec"]:
+        return " ".join(probe["exec"])
+    return (
+        f"{probe['method']} to its port {probe['port']}" if probe["port"] else "a socket on which it says so"
+    )
 
 
 def _system_calls(calls: dict[str, Any]) -> str:

@@ -97,9 +97,21 @@ def percent_text(value: float) -> str:
     return f"{value:g}%"
 
 
-def bytes_text(value: float, top: float) -> str:
-    """In the unit that fits the top of the scale, so that all labels of one scale have the same."""
-    power = min(int(math.log(max(top, 1.0), 1024)), len(_UNITS) - 1)
+def bytes_text(value: float) -> str:
+    """In the unit that fits."""
+    return _in_unit(value, min(int(math.log(max(value, 1.0), 1024)), len(_UNITS) - 1))
+
+
+def bytes_label(scale: Sequence[float]) -> Callable[[float], str]:
+    """What names the values of a scale: all in the largest unit in which each of them is round."""
+    largest = min(int(math.log(max(*scale, 1.0), 1024)), len(_UNITS) - 1)
+    for power in range(largest, -1, -1):
+        if all(round(value / 1024**power, 1) == value / 1024**power for value in scale):
+            return lambda value: _in_unit(value, power)
+    return lambda value: _in_unit(value, largest)
+
+
+def _in_unit(value: float, power: int) -> str:
     return f"{value / 1024**power:.4g} {_UNITS[power]}" if value else "0"
 
 
@@ -116,15 +128,14 @@ def text_of(history: History, width: int) -> str:
     # One scale for all, so that heights compare.
     cpu = ticks(max(value for series in history.series for _, value in series.cpu))
     memory = ticks(max(value for series in history.series for _, value in series.memory), binary=True)
+    in_bytes = bytes_label([*memory, memory[-1] / 2])
     lines: list[str] = []
     for series in history.series:
         lines += _panel(f"{series.label}  CPU", series.cpu, cpu[-1], percent_text, history.span, columns)
-        used = bytes_text(series.memory[-1][1], series.memory[-1][1])
-        limit = f" of {bytes_text(series.limit_bytes, series.limit_bytes)}" if series.limit_bytes else ""
+        used = bytes_text(series.memory[-1][1])
+        limit = f" of {bytes_text(series.limit_bytes)}" if series.limit_bytes else ""
         title = f"{series.label}  memory, now {used}{limit}"
-        lines += _panel(
-            title, series.memory, memory[-1], lambda v: bytes_text(v, memory[-1]), history.span, columns
-        )
+        lines += _panel(title, series.memory, memory[-1], in_bytes, history.span, columns)
     return "\n".join(lines) + "\n"
 
 

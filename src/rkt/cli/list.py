@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 
@@ -42,7 +44,7 @@ def run(invocation: Invocation) -> int:
 def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
     import time
 
-    from rkt.cli.output import human_time, long_time, print_table
+    from rkt.cli.output import human_time, long_time, print_table, printable, write
 
     full = invocation.values["full"]
     now_ns = time.time_ns()
@@ -89,6 +91,17 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
                 [column, app, image, key[:_SHORT_KEY], *cells] if full else [column, app, image, *cells]
             )
             column, cells = "", [""] * len(cells)
+    if os.isatty(1) and not full and not invocation.values["no-legend"]:
+        from rkt.cli.fit import fit, terminal_columns
+
+        columns = terminal_columns()
+        if columns:
+            clean = [
+                [printable(text).replace("\n", "\\n").replace("\t", "\\t") for text in row] for row in rows
+            ]
+            lines = fit(clean, columns, ("IMAGE NAME", "APP", "NAME", "NETWORKS"))
+            write("".join("".join(line).rstrip() + "\n" for line in lines))
+            return
     print_table(rows)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rkt.cli.graph import bytes_text, percent_text, ticks
+from rkt.cli.graph import bytes_label, percent_text, ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,19 +20,23 @@ _LEGEND_COLUMNS = 3
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 #: Seventh and later series take the colours again, dashed.
 _DASHES = ("", "7 4", "2 4")
+#: Plain colours first and no variables: many programs that draw SVG know neither those nor ``@media``.
 _STYLE = """
-svg { --ground: #ffffff; --ink: #1c2024; --soft: #5b6570; --line: #dfe3e8; }
+.ground { fill: #ffffff; }
+text { font: 13px system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #1c2024; }
+.title { font-size: 15px; font-weight: 600; }
+.tick { font-size: 12px; fill: #5b6570; }
+.grid { stroke: #dfe3e8; stroke-width: 1; }
+.axis { stroke: #5b6570; stroke-width: 1; }
+.series { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 @media (prefers-color-scheme: dark) {
-svg { --ground: #15181c; --ink: #e8ebee; --soft: #a0aab4; --line: #343a41; }
+.ground { fill: #15181c; }
+text { fill: #e8ebee; }
+.tick { fill: #a0aab4; }
+.grid { stroke: #343a41; }
+.axis { stroke: #a0aab4; }
 .series { filter: brightness(1.35); }
 }
-.ground { fill: #ffffff; fill: var(--ground); }
-text { font: 13px system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #1c2024; fill: var(--ink); }
-.title { font-size: 15px; font-weight: 600; }
-.tick { font-size: 12px; fill: #5b6570; fill: var(--soft); }
-.grid { stroke: #dfe3e8; stroke: var(--line); stroke-width: 1; }
-.axis { stroke: #5b6570; stroke: var(--soft); stroke-width: 1; }
-.series { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 """
 
 
@@ -67,7 +71,7 @@ def svg_of(history: History) -> str:
         "Memory, without idle file cache",
         [(each, each.memory) for each in series],
         memory,
-        lambda value: bytes_text(value, memory[-1]),
+        bytes_label(memory),
         seconds,
         span,
     )

@@ -17,6 +17,7 @@ from rkt.pod.risk import Finding
 from rkt.schema import appc, isolators, jsontext
 from rkt.schema.appc import VOLUME_DEVICE, VOLUME_HOST, VOLUME_IMAGE
 from rkt.schema.mounts import pair_mounts
+from rkt.schema.probes import parse_probes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, prepare, roots
 from rkt.stage1.common import paths
@@ -395,6 +396,15 @@ def _explain_app(
         "verified": _verdict_json(subject, name),
         "exec": app.exec,
         "event_handlers": {handler: list(words) for handler, words in app.event_handlers.items()},
+        "probes": [
+            {
+                "kind": probe.kind,
+                "method": probe.method,
+                "exec": list(probe.words),
+                "port": probe.port or None,
+            }
+            for probe in parse_probes(runtime.annotations)
+        ],
         "user": {"name": app.user, "uid": uid, "group": app.group, "gid": gid, "source": user_source},
         "supplementary_gids": list(app.supplementary_gids),
         "capabilities": {
@@ -520,7 +530,9 @@ def _system_calls(
             name,
             source,
             f"{name} may make every system call",
-            "leave seccomp out of --insecure-options, choose calls by --seccomp=mode=retain,…",
+            "leave seccomp out of --insecure-options"
+            if "seccomp" in subject.insecure
+            else "no @appc.io/all in --seccomp=mode=retain,…",
         )
         return {"filter": "off", "allowed": None, "added": [], "removed": [], "source": source}
     usual = set(seccomp_profiles.default_names())

@@ -42,6 +42,31 @@ def test_scales_are_round(most: float, binary: bool, expected: list[float]) -> N
         assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("scale", "labels"),
+    [
+        ([0, 500 << 10, 1000 << 10, 1500 << 10], ["0", "500 KiB", "1000 KiB", "1500 KiB"]),
+        ([0, 1 << 20, 2 << 20], ["0", "1 MiB", "2 MiB"]),
+        ([0, 5 << 19, 5 << 20], ["0", "2.5 MiB", "5 MiB"]),
+        ([0, 200.0], ["0", "200 B"]),
+    ],
+)
+def test_labels_are_round(scale: list[float], labels: list[str]) -> None:
+    """All labels of a scale have one unit, in which they are round numbers."""
+    label = graph.bytes_label(scale)
+    assert [label(value) for value in scale] == labels
+
+
+def test_a_picture_needs_nothing_modern() -> None:
+    """Colours are written out, so that programs without variables and media queries draw it on white too."""
+    history = graph.History()
+    for second in range(3):
+        history.add([usage(second, cpu=second, memory=10 << 20)])
+    text = picture.svg_of(history)
+    assert "var(" not in text
+    assert text.index(".ground { fill: #ffffff; }") < text.index("@media")
+
+
 def test_a_graph_fits_its_width() -> None:
     """No line is wider than the terminal, and use of half a CPU is drawn at half the height of 100 %."""
     history = graph.History()
