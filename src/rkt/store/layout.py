@@ -17,7 +17,7 @@
     │   ├── partial/          0700, made on demand: downloads that did not become an image yet (fetch.partial)
     │   ├── imagelocks/KEY    flock: exclusive while an image is committed or removed
     │   ├── remote/SHA256     what was downloaded from the URL with that sha256
-    │   ├── oci/KEY/          the documents of an OCI or Docker image: manifest, config, index
+    │   ├── oci/KEY/          the documents of an OCI or Docker image: manifest, config, index-SHA256
     │   ├── blob/SHA256       link: the layer that the blob with that sha256 unpacks to; can be lost
     │   └── incoming/         3770: a small store for each member of the group rkt (store.pending)
     └── pods/                 (pod.lifecycle)

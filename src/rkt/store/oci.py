@@ -4,7 +4,8 @@
 ::
 
     cas/record/KEY, cas/manifest/KEY     as of ACIs; the manifest is appc's view of the image
-    cas/oci/KEY/{manifest,config,index}  the documents, their own bytes; index only where there was one
+    cas/oci/KEY/{manifest,config}        the documents, their own bytes
+    cas/oci/KEY/index-SHA256             the index that the manifest was chosen from, where there was one
     cas/layer/sha256-DIFFID/             a layer, cas/split/sha256-DIFFID what rebuilds its tar
     cas/layer/KEY/                       directories that layers only imply, as lower layers have them; often not there
     cas/blob/SHA256                      link whose text is the key of the layer that the blob with that sha256 unpacks to
@@ -53,7 +54,6 @@ MAX_LAYERS = 127
 _BATCH = 60
 #: Beyond the time that the unpacker allows itself: start of the interpreter, closing of files.
 _SPARE_SECONDS = 60.0
-_DOCUMENTS = ("manifest", "config", "index")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -380,24 +380,32 @@ def _open_lowers(stack: ExitStack, paths: Iterable[str]) -> list[Lower]:
 def _write_documents(staging: Staging, documents: OciDocuments) -> None:
     path = f"{staging.path}/oci"
     os.mkdir(path, 0o700)
-    for name in _DOCUMENTS:
-        if data := getattr(documents, name):
-            write_new(f"{path}/{name}", data, 0o640)
+    write_new(f"{path}/manifest", documents.manifest, 0o640)
+    write_new(f"{path}/config", documents.config, 0o640)
+    if documents.index:
+        write_new(f"{path}/{_index_name(sha256_hex(documents.index))}", documents.index, 0o640)
+
+
+def _index_name(digits: str) -> str:
+    """Of the file: with its digest, so that another index can be there before the record speaks of it."""
+    return f"index-{digits}"
 
 
 def _place_documents(store: Store, staging: Staging, key: ImageKey, gid: int) -> None:
-    from rkt.store.staging import discard
-
     path = f"{staging.path}/oci"
     for name in ("", *os.listdir(path)):
-        os.chmod(f"{path}/{name}", 0o640 if name else 0o2750)
         if gid != -1:
             os.chown(f"{path}/{name}", -1, gid)
+    # Changing the group takes the set-group-id bit.
     os.chmod(path, 0o2750)
     final_path = f"{store.data_dir}/cas/oci/{key}"
-    # The same bytes, unless they are damaged or an index is there now.
-    discard(store.data_dir, final_path)
-    os.rename(path, final_path)
+    try:
+        os.rename(path, final_path)
+    except OSError:
+        # There already: with the same bytes, but for those that are damaged and an index that is new.
+        for name in os.listdir(path):
+            os.rename(f"{path}/{name}", f"{final_path}/{name}")
+        sync_directory(final_path)
     sync_directory(f"{store.data_dir}/cas/oci")
 
 
@@ -430,21 +438,30 @@ def read_oci(store: Store, key: ImageKey) -> OciDocuments:
     facts = store.get(key).oci
     if facts is None:
         raise NotFound(f"image {key.medium} is an App Container Image, no OCI or Docker image")
-    wanted = {"manifest": key.digest, "config": facts.config_digest, "index": facts.index_digest}
-    found = {}
-    for name, digest in wanted.items():
-        path = f"{store.data_dir}/cas/oci/{key}/{name}"
-        try:
-            found[name] = read_bounded(path, MAX_MANIFEST_BYTES)
-        except FileNotFoundError:
-            if name == "index":
-                continue
-            raise _damaged(key, f"{path} is missing") from None
-        except OSError as e:
-            raise _damaged(key, f"cannot read {path}: {e.strerror}") from e
-        if digest != f"sha256:{sha256_hex(found[name])}":
-            raise _damaged(key, f"{path} is not what was fetched")
-    return OciDocuments(**found)
+    return OciDocuments(
+        manifest=_read_document(store, key, "manifest", key.digest),
+        config=_read_document(store, key, "config", facts.config_digest),
+        index=_read_document(
+            store, key, _index_name(facts.index_digest[len("sha256:") :]), facts.index_digest
+        )
+        if facts.index_digest
+        else b"",
+    )
+
+
+def _read_document(store: Store, key: ImageKey, name: str, digest: str) -> bytes:
+    path = f"{store.data_dir}/cas/oci/{key}/{name}"
+    try:
+        data = read_bounded(path, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise _damaged(key, f"{path} is missing") from None
+    except PermissionError as e:
+        raise HostError(f"cannot read {path}: {e.strerror}", hint="run the command as root") from e
+    except OSError as e:
+        raise _damaged(key, f"cannot read {path}: {e.strerror}") from e
+    if digest != f"sha256:{sha256_hex(data)}":
+        raise _damaged(key, f"{path} is not what was fetched")
+    return data
 
 
 def _damaged(key: ImageKey, message: str) -> DamagedRecord:

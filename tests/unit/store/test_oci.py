@@ -217,6 +217,24 @@ def test_fetching_again_mends_documents(data: str) -> None:
     assert os.stat(f"{data}/cas/layer/{layer_key(BASE)}").st_ino == inode
 
 
+def test_an_index_that_comes_later(data: str) -> None:
+    """An image found by an index, after it was found without, has it; found without one again, it keeps it."""
+    put_layers(data, [BASE])
+    store = Store(data)
+    image, _ = oci_image([BASE])
+    for index in (b'{"manifests":[1]}', b"", b'{"manifests":[2]}'):
+        with Staging(data) as staging:
+            put_oci(store, staging, image.replace(documents=image.documents.replace(index=index)), [])
+        wanted = index or b'{"manifests":[1]}'
+        assert read_oci(Store(data), image.image_id.key).index == wanted
+        facts = Store(data).get(image.image_id.key).oci
+        assert facts is not None
+        assert facts.index_digest == f"sha256:{sha256(wanted)}"
+    assert verify_image(store, image.image_id.key) == []
+    gc.remove_image(store, image.image_id.key)
+    assert os.listdir(f"{data}/cas/oci") == []
+
+
 def test_layers_that_pods_need_stay(data: str) -> None:
     """A layer that a pod refers to outlives its image, until the pod is gone."""
     record = put_layers(data, [BASE, TOP])
