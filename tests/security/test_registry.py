@@ -490,6 +490,58 @@ def test_basic_credentials(client: Client, registry: LyingRegistry, image: Image
     assert "Authorization" not in registry.requests[0].headers
 
 
+def test_identity_tokens(client: Client, registry: LyingRegistry, other: LyingRegistry, image: Image) -> None:
+    """RG1: an identity token is exchanged for tokens by the body of a request to the issuer, and goes nowhere else."""
+    path = f"{client.base}/auth.json"
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+        json.dump({"auths": {registry.name: {"auth": "bWU6cHc=", "identitytoken": "long-lived"}}}, file)
+    client.settings = client.settings.replace(authfile=path)
+    registry.put("/token", ISSUED)
+    reference = registry.image(image, authorization=BEARER, challenge=challenge(f"{registry.base}/token"))
+    assert client.pull(reference) == layers(image)
+    asked = [request for request in registry.requests if request.path == "/token"]
+    assert {request.method for request in asked} == {"POST"}
+    for request in asked:
+        assert "Authorization" not in request.headers
+        assert set(request.body.split(b"&")) == {
+            b"service=here",
+            b"scope=repository%3Aapp%3Apull",
+            b"grant_type=refresh_token",
+            b"client_id=rkt",
+            b"refresh_token=long-lived",
+        }
+    others = [request for request in registry.requests if request.path != "/token"]
+    assert not any("long-lived" in str(request) for request in others)
+    registry.image(image, authorization=BEARER, challenge=challenge(f"{other.base}/token"))
+    with pytest.raises(FetchError, match="another host that no configuration allows"):
+        client.resolve(reference)
+    # Nor does it follow a redirect.
+    registry.image(image, authorization=BEARER, challenge=challenge(f"{registry.base}/token"))
+    registry.put("/token", Page(redirect=f"{other.base}/token"))
+    with pytest.raises(FetchError, match="302"):
+        client.resolve(reference)
+    assert other.requests == []
+
+
+def test_keys_in_urls_are_not_shown(
+    client: Client, registry: LyingRegistry, other: LyingRegistry, image: Image
+) -> None:
+    """RG6: the query of what a registry redirects to, which is a key to its storage, is in no message and no event."""
+    reference = registry.image(image)
+    name = digest(bottom(image))
+    registry.put(f"/v2/app/blobs/{name}", Page(redirect=f"{other.base}/{name}?Signature=secret-x"))
+    other.put(f"/{name}?Signature=secret-x", bottom(image))
+    assert client.pull(reference) == layers(image)
+    other.put(f"/{name}?Signature=secret-x", Page(status=403))
+    with pytest.raises(FetchError, match="403") as raised:
+        client.pull(reference)
+    other.put(f"/{name}?Signature=secret-x", Page(redirect="http://x.example/?Signature=secret-x"))
+    with pytest.raises(FetchError, match="redirects from https") as insecure:
+        client.pull(reference)
+    said = f"{raised.value.message}{insecure.value.message}{client.events}{client.messages}"
+    assert "secret-x" not in said
+
+
 def test_no_secret_in_messages(client: Client, registry: LyingRegistry, image: Image) -> None:
     """RG6: neither errors nor messages nor events of a refused login have a password or a token in them."""
     client.login(registry.name, password="hunter2-hunter2")

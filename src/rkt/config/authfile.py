@@ -20,7 +20,7 @@ import binascii
 import os
 
 from rkt.config.auth import registry_key
-from rkt.errors import ConfigError, InvalidManifest
+from rkt.errors import ConfigError, InvalidManifest, quoted
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
@@ -181,7 +181,7 @@ def parse_auth_file(members: Any, path: str, uid: int) -> AuthFile:
     entries: dict[str, Secret] = {}
     for key, value in _object(fields.get("auths") or {}, path, "auths").items():
         name = _name(key)
-        secret = _secret(_object(value, path, f'auths of "{key}"'), path, key)
+        secret = _secret(_object(value, path, f"auths of {quoted(key)}"), path, key)
         # Docker writes an empty entry where a helper knows the credentials.
         if name and secret is not None:
             entries[name] = secret
@@ -209,7 +209,7 @@ def _secret(entry: dict[str, Any], path: str, key: str) -> Secret | None:
         value = entry.get(name) or ""
         # Nothing of the value itself may reach a message.
         if not isinstance(value, str) or not value.isprintable():
-            raise ConfigError(f'{name} of "{key}" is not text (in "{path}")')
+            raise ConfigError(f'{name} of {quoted(key)} is not text (in "{path}")')
         texts[name] = value
     user, password = texts["username"], texts["password"]
     if texts["auth"]:
@@ -217,7 +217,7 @@ def _secret(entry: dict[str, Any], path: str, key: str) -> Secret | None:
             user, _, password = base64.b64decode(texts["auth"], validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise ConfigError(
-                f'auth of "{key}" is not a user and a password in base64 (in "{path}")'
+                f'auth of {quoted(key)} is not a user and a password in base64 (in "{path}")'
             ) from None
         password = password.rstrip("\0")
     if not any((user, texts["identitytoken"], texts["registrytoken"])):

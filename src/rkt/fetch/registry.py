@@ -217,6 +217,13 @@ def describe_endpoints(
     Each has ``host``, ``schemes`` in the order in which they are tried, ``repository``, ``credentials`` and
     ``token_hosts``. Credentials are those for the mirror itself, never those for the registry.
     """
+    said: set[str] = set()
+
+    def warn_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            warn(text)
+
     registries = load_registries(settings)
     config = registries.get(reference.registry, RegistryConfig())
     found = []
@@ -224,9 +231,11 @@ def describe_endpoints(
         scheme, _, rest = url.partition("://")
         host, _, prefix = rest.strip("/").partition("/")
         repository = f"{prefix}/{reference.repository}" if prefix else reference.repository
-        found.append(_describe(host, [scheme], repository, registries, settings, warn))
+        found.append(_describe(host, [scheme], repository, registries, settings, warn_once))
     schemes = ["http"] if config.http else ["https", "http"] if settings.insecure.http else ["https"]
-    found.append(_describe(reference.registry, schemes, reference.repository, registries, settings, warn))
+    found.append(
+        _describe(reference.registry, schemes, reference.repository, registries, settings, warn_once)
+    )
     return found
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
 from rkt.fetch.resume import BlobFile
-from rkt.fetch.transport import NOT_TLS, causes
+from rkt.fetch.transport import NOT_TLS, causes, without_query
 from rkt.schema import jsontext
 from rkt.schema.oci import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, OCI_INDEX, Index, parse_index
 from rkt.schema.record import Record
@@ -37,6 +37,7 @@ _MAX_ERROR_LENGTH = 512
 _MAX_PAGES = 8
 _MAX_REFERRERS = 256
 _DIGEST_HEADER = "Docker-Content-Digest"
+_LIMIT = "registries allow more to who has logged in: rkt help config says how credentials are given"
 _PLAIN = "--insecure-options=http allows plain http for one command; rkt help config says how it is for one registry"
 
 
@@ -209,14 +210,18 @@ class Repository:
             if file.is_complete:
                 started(kept, size_bytes)
             else:
-                self._client.download_file(
-                    self._url(f"blobs/{digest}"),
-                    file,
-                    limit_bytes=size_bytes,
-                    started=started,
-                    progress=progress,
-                    authorizer=self._authorize(),
-                )
+                try:
+                    self._client.download_file(
+                        self._url(f"blobs/{digest}"),
+                        file,
+                        limit_bytes=size_bytes,
+                        started=started,
+                        progress=progress,
+                        authorizer=self._authorize(),
+                    )
+                except FetchError as e:
+                    e.hint = e.hint or _hint(e)
+                    raise
             found = file.digest()
             if found == digest:
                 return kept
@@ -238,8 +243,7 @@ class Repository:
                 authorizer=self._authorize(),
             )
         except FetchError as e:
-            if not e.hint and any(getattr(cause, "reason", "") in NOT_TLS for cause in causes(e)):
-                e.hint = _PLAIN
+            e.hint = e.hint or _hint(e)
             raise
 
     def _url(self, target: str) -> str:
@@ -287,7 +291,16 @@ class Repository:
                 f"registry {self._host} gives no access to {self._path}: it is private, or there is none{words}",
                 hint="rkt help config says how credentials for a registry are given",
             )
-        return FetchError(f'cannot fetch "{answer.url}": bad HTTP status code: {answer.status}{words}')
+        return FetchError(
+            f'cannot fetch "{without_query(answer.url)}": bad HTTP status code: {answer.status}{words}'
+        )
+
+
+def _hint(error: FetchError) -> str:
+    """What may help."""
+    if any(getattr(cause, "reason", "") in NOT_TLS for cause in causes(error)):
+        return _PLAIN
+    return _LIMIT if "HTTP status code: 429" in error.message else ""
 
 
 def _filtered(found: list[Descriptor], artifact_type: str) -> list[Descriptor]:

@@ -442,14 +442,16 @@ class Client:
         current = check_url(url)
         home = origin(current)
         is_home = True
-        for _ in range(self._limits.redirects + 1):
-            self.requests(current)
+        for hop in range(self._limits.redirects + 1):
+            # What a server redirects to may have a key in its query that is good for a while.
+            shown = without_query(current) if hop else current
+            self.requests(shown)
             self._check_deadline(url)
             # Nor does whoever was led elsewhere and back: who led there is not who was asked.
             is_home = is_home and origin(current) == home
             secret = {**self._access.headers(current, url), **((own or {}) if is_home else {})}
             try:
-                with self._header_deadline(current):
+                with self._header_deadline(shown):
                     response = self._access.pool(current).request(
                         method,
                         current,
@@ -459,7 +461,7 @@ class Client:
                         headers={**self._headers, **headers, **secret},
                     )
             except (HTTPError, ValueError) as e:
-                raise _failure(current, e) from e
+                raise _failure(shown, e) from e
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location or method not in _FOLLOWING:
                 return response, current
@@ -467,11 +469,15 @@ class Client:
             try:
                 target = check_url(urljoin(current, location))
             except ValueError as e:
-                raise FetchError(f'"{current}" redirects to {location[:256]!r}, which is no URL') from e
+                raise FetchError(f'"{shown}" redirects to {location[:256]!r}, which is no URL') from e
             if current.startswith("https:") and not target.startswith("https:"):
-                raise FetchError(f'"{current}" redirects from https to "{target}", which is refused')
+                raise FetchError(
+                    f'"{shown}" redirects from https to "{without_query(target)}", which is refused'
+                )
             if same_origin and origin(target) != home:
-                raise FetchError(f'"{current}" redirects to "{target}" on another host, which is refused')
+                raise FetchError(
+                    f'"{shown}" redirects to "{without_query(target)}" on another host, which is refused'
+                )
             current = target
         raise FetchError(f'cannot fetch "{url}": too many redirects')
 
@@ -602,6 +608,12 @@ def _conditions(file: ResumableFile, known_etag: str) -> dict[str, str]:
         if file.validators.if_range:
             headers["If-Range"] = file.validators.if_range
     return headers
+
+
+def without_query(url: str) -> str:
+    """A URL for people, without what only its server understands."""
+    base, mark, _ = url.partition("?")
+    return f"{base}?…" if mark else base
 
 
 def origin(url: str) -> tuple[str, str, int]:

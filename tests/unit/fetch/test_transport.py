@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import pytest
 from rkt.errors import FetchError
 from rkt.fetch.limits import TransferLimits
 from rkt.fetch.transport import Client, Downloaded, check_url, make_tls_context, parse_max_age
+from tests.lib.pace import SLOWNESS
 from tests.lib.server import Certificate, Page, Server
 
 if TYPE_CHECKING:
@@ -267,3 +270,32 @@ def test_odd_urls_are_refused(url: str) -> None:
 def test_max_age(header: str, seconds: int) -> None:
     """Cache-Control is read as the specification says: the last word wins, odd numbers are ignored."""
     assert parse_max_age(header) == seconds
+
+
+def test_a_thread_that_waits_for_a_header_is_noticed(server: Server) -> None:
+    """RG8: signals do not reach threads, so the main thread asks who has waited too long for the header of an answer."""
+    url = server.put("/endless", Page(endless_header=True))
+    client = Client(make_tls_context(insecure=False), user_agent="rkt/test", limits=IMPATIENT)
+    with tempfile.TemporaryFile() as file:
+
+        def download() -> None:
+            with contextlib.suppress(FetchError):
+                client.download(url, file.fileno(), limit_bytes=100)
+
+        client.check_waiting()
+        thread = threading.Thread(target=download)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20 * SLOWNESS
+            noticed = ""
+            while not noticed and time.monotonic() < deadline:
+                try:
+                    client.check_waiting()
+                    time.sleep(0.01)
+                except FetchError as e:
+                    noticed = e.message
+            assert "does not answer within" in noticed
+        finally:
+            server.close()
+            thread.join()
+    client.check_waiting()
