@@ -74,20 +74,25 @@ COMMAND = Command(
     summary="fetch images into the store and verify them",
     usage="IMAGE [--signature=FILE] [IMAGE…]",
     description=(
-        "IMAGE is a file that ends by .aci, an http or https URL that does, or a name with labels: "
-        "NAME[:VERSION][,LABEL=VALUE…]. The detached OpenPGP signature of a file or URL is looked for beside it, as "
+        "IMAGE is a file that ends by .aci, an http or https URL that does, a name with labels: "
+        "NAME[:VERSION][,LABEL=VALUE…], or a Docker or OCI image: docker://[HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST] of a "
+        "registry, oci:DIR[:IMAGE] of an image layout, oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE].\n\n"
+        "The detached OpenPGP signature of a file or URL is looked for beside it, as "
         "IMAGE.aci.asc; it must be by a key that is trusted for the image's name (rkt trust).\n\n"
         "Where the image of a name is, and its signature, is asked of https://NAME?ac-discovery=1 and of the pages above "
         "it, whose meta elements ac-discovery say so; without such a page https://NAME-VERSION-OS-ARCH.aci is tried. "
         "What came must have the name and the labels that were asked for. When no key is trusted for the name, the keys "
         "that its pages speak of are offered first.\n\n"
+        "Docker and OCI images are kept as they are, and everything in them that has a digest is held against it. There is "
+        "no trust policy for them yet: they need --insecure-options=image. Of several platforms this host's is taken, or "
+        "--platform's; layers that the store has are not fetched again.\n\n"
         "With the policy update servers are asked again, unless they said for how long that is not needed (max-age); "
         "new looks into the store first, never looks nowhere else. Credentials, proxies and private root certificates "
         "are configured, see rkt help config; proxy variables and SSL_CERT_FILE are not read.\n\n"
         "Members of the group rkt fetch into a small store of their own, where the image stays as it came, verified by the same keys, and pending: the next "
         "command of root that names it, by name, hash or URL, verifies it again and takes it, unless verification is switched "
         "off. A hash stands for an image that is there, or pending.\n\n"
-        "Prints one hash per image. A download that broke off is gone on with by the next fetch of the same URL.\n\n"
+        "Prints one hash per image. A download that broke off is gone on with by the next fetch of the same URL, or of the same layer.\n\n"
         "--progress=auto draws a bar on a terminal and prints a line per second elsewhere, as --progress=plain always "
         'does. With --progress=json each line on standard error is one JSON object: {"event": "download", "url", '
         '"done_bytes", "total_bytes"}, {"event": "message", "text"} or {"event": "image", '
@@ -119,6 +124,10 @@ COMMAND = Command(
     completes="file",
     examples=(
         ("rkt fetch example.com/app:1.0", "find the image of a name, verify and import it"),
+        (
+            "rkt fetch --insecure-options=image docker://busybox",
+            "an image of Docker Hub, by its digest and without a signature",
+        ),
         ("rkt fetch ./app.aci", "verify a local image by ./app.aci.asc and import it"),
         (
             "rkt fetch https://example.com/app.aci --signature=app.asc",

@@ -162,7 +162,7 @@ COMMAND = Command(
     summary="remove images from the store",
     usage="IMAGE…",
     description=(
-        "IMAGE is a hash, the beginning of one, or a name. Pods that use the image keep working: its files stay until "
+        "IMAGE is a hash, the beginning of one, a name, or the docker:// reference by which it came. Pods that use the image keep working: its files stay until "
         "no pod refers to them.\n\n"
         "A member of the group rkt removes images of their own at once. One that root fetched vanishes from the lists, and its "
         "files go with the next rkt image gc, image rm or fetch by root, unless a pod needs them or it was used or fetched again by then. "

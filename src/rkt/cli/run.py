@@ -45,9 +45,12 @@ COMMAND = Command(
     description=(
         "Finds or fetches the images, verifies them, makes a pod of them, and becomes that pod: the process that was "
         "started as rkt supervises it, and ends with the status of the first app that failed.\n\n"
-        "An image is a name, a hash, a file or a URL. What follows it, up to the next image, is about it: options of the "
+        "An image is a name, a hash, a file, a URL, or a Docker or OCI image as in docker://busybox (see rkt help fetch). What follows it, up to the next image, is about it: options of the "
         "app, and after -- the arguments of its program, up to --- or the end. Options of the pod may stand anywhere but "
         "there.\n\n"
+        "The arguments of an ACI's program go behind its own. Those for a Docker or OCI image replace its command and keep its "
+        "entry point, as for docker run; where it has no entry point they are program and arguments, unless they begin by an "
+        "option.\n\n"
         "Of a variable that is set several times --environment counts before --set-env, that before --set-env-file, that "
         "before the image, and that before the caller's, which only --inherit-env passes on."
     ),
@@ -68,6 +71,7 @@ COMMAND = Command(
     completes="image",
     examples=(
         ("rkt run example.com/web:1.0", "run an image by name"),
+        ("rkt run --insecure-options=image docker://busybox -- echo hello", "an image of Docker Hub"),
         (
             "rkt run --name=shop example.com/web -- --port 80 --- example.com/db",
             "two apps, one with arguments",

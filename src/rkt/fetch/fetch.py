@@ -274,10 +274,10 @@ class Fetch:
             page = FetchError(f"meta tag 'ac-discovery' not found on {tried.page}: {tried.cause}")
             page.__cause__ = last
             last = page
-        raise FetchError(
-            f'discovery failed for "{wanted.name}"',
-            hint=f"rkt fetch --debug {self._reference.text} says what was tried; a file or a URL needs no discovery",
-        ) from last
+        hint = f"rkt fetch --debug {self._reference.text} says what was tried; a file or a URL needs no discovery"
+        if "." not in wanted.name.partition("/")[0] and set(wanted.labels) <= {"version"}:
+            hint = f"docker://{self._reference.text} if the image of a registry is meant"
+        raise FetchError(f'discovery failed for "{wanted.name}"', hint=hint) from last
 
     def from_url(self, url: str, signature_url: str = "") -> ImageRecord:
         """Download and import, unless what came of this URL before is good still (spec cli §5.5).
