@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib import layouts
 from tests.lib.layouts import ARCHITECTURE, digest
 from tests.lib.sources import bring
 
@@ -57,7 +58,7 @@ def create(rkt: Rkt, output: str, *words: str, **more: Any) -> Result:
     )
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 @pytest.mark.parametrize("output", ["layout", "layout.tar"])
 def test_an_oci_image(rkt: Rkt, tmp_path: Path, output: str, compression: str) -> None:
     """A directory becomes an image layout, or a tar of one: a layer, a configuration with all that the flags say, a name."""
@@ -176,3 +177,89 @@ def test_others_read_it(rkt: Rkt, reader: str) -> None:
         assert "example.com/app:1.5" in done.stdout
     else:
         assert json.loads(done.stdout)["Labels"] == {"team": "x"}
+
+
+BASE = layouts.make_image(
+    layouts.layer({"bin/app": (b"#!/bin/sh\n", 0o755), "etc/old": b"old"}),
+    config={"Entrypoint": ["/bin/app"], "Env": ["A=1", "B=2"], "Labels": {"keep": "x"}},
+)
+
+
+def on_top(rkt: Rkt, output: str, *words: str, check: int = 0) -> Result:
+    """An image on top of one of a layout: one file more, and one that it has hidden."""
+    files = f"{rkt.base}/files"
+    if not os.path.isdir(files):
+        os.makedirs(f"{files}/etc")
+        for name in ("new", ".wh.old"):
+            with open(f"{files}/etc/{name}", "wb"):
+                pass
+    layouts.write_layout(f"{rkt.base}/base", BASE)
+    flags = ["--insecure-options=image", "image", "create", f"--from=oci:{rkt.base}/base", *words]
+    return rkt.run(*flags, "--name=example.com/top:1", f"{rkt.base}/{output}", check=check)
+
+
+def test_on_top_of_an_oci_image(rkt: Rkt, tmp_path: Path) -> None:
+    """--from adds a layer to those of the image, keeps what the flags do not change, and is the same each time."""
+    digests = {
+        on_top(
+            rkt, "top", "--format=oci", f"--rootfs={rkt.base}/files", "--environment=B=3", "--overwrite"
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(digests) == 1
+    fetched = bring(tmp_path, f"oci:{rkt.base}/top:example.com/top:1")
+    config = json.loads(fetched.config)
+    assert fetched.blobs[0] == BASE.tars[0]
+    assert config["rootfs"]["diff_ids"] == [digest(blob) for blob in fetched.blobs]
+    assert config["config"] == {"Entrypoint": ["/bin/app"], "Env": ["A=1", "B=3"], "Labels": {"keep": "x"}}
+    with tarfile.open(fileobj=io.BytesIO(fetched.blobs[1])) as tar:
+        assert tar.getnames() == ["etc", "etc/.wh.old", "etc/new"]
+    rkt.run("--insecure-options=image", "fetch", f"oci:{rkt.base}/top", check=0)
+    rkt.run("image", "render", digests.pop().strip(), f"{rkt.base}/rendered", check=0)
+    assert os.listdir(f"{rkt.base}/rendered/rootfs/etc") == ["new"]
+
+
+def test_settings_alone(rkt: Rkt, tmp_path: Path) -> None:
+    """--from without files changes the settings and leaves the layers."""
+    on_top(rkt, "top.tar", "--format=docker-archive", "--environment=B=3")
+    fetched = bring(tmp_path, f"docker-archive:{rkt.base}/top.tar")
+    assert fetched.blobs == BASE.tars
+    assert json.loads(fetched.config)["config"]["Env"] == ["A=1", "B=3"]
+
+
+def test_no_aci_on_top_of_an_oci_image(rkt: Rkt) -> None:
+    """An ACI cannot depend on a Docker or OCI image."""
+    result = on_top(rkt, "top.aci", f"--rootfs={rkt.base}/files", check=254)
+    assert "is a Docker or OCI image as well\nhint: --format=oci" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["aci", "oci"])
+def test_on_top_of_an_aci(rkt: Rkt, tmp_path: Path, kind: str) -> None:
+    """An ACI on top of an ACI depends on exactly that one and runs as it does; another format holds the files of both."""
+    make_tree(rkt.base)
+    base = f"{rkt.base}/base.aci"
+    words = ["image", "create", f"--rootfs={rkt.base}/tree"]
+    made = rkt.run(*words, "--name=example.com/base:1", "--user=7", base, "--", "/bin/app", check=0)
+    os.makedirs(f"{rkt.base}/files/etc")
+    output = f"{rkt.base}/top{'.aci' if kind == 'aci' else ''}"
+    words = ["--insecure-options=image", "image", "create", f"--from={base}", f"--format={kind}"]
+    rkt.run(*words, f"--rootfs={rkt.base}/files", "--name=example.com/top:2", output, check=0)
+    if kind == "oci":
+        fetched = bring(tmp_path, f"oci:{output}")
+        assert [_names(blob) for blob in fetched.blobs] == [
+            ["a", "bin", "bin/app", "bin/sh", "same"],
+            ["etc"],
+        ]
+        assert json.loads(fetched.config)["config"]["Entrypoint"] == ["/bin/app"]
+        return
+    rkt.run("--insecure-options=image", "fetch", "--pull-policy=new", output, check=0)
+    manifest = json.loads(rkt.run("image", "cat-manifest", "example.com/top:2", check=0).stdout)
+    (dependency,) = manifest["dependencies"]
+    assert (dependency["imageName"], dependency["imageID"]) == ("example.com/base", made.stdout.strip())
+    assert manifest["app"]["exec"] == ["/bin/app"]
+    assert manifest["app"]["user"] == "7"
+
+
+def _names(blob: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(blob)) as tar:
+        return tar.getnames()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib import aci
+from tests.lib import aci, layouts
 from tests.lib.sources import bring
 
 if TYPE_CHECKING:
@@ -119,3 +119,75 @@ def test_an_output_that_exists(rkt: Rkt) -> None:
     assert "output exists (try --overwrite)" in result.stderr
     assert os.listdir(f"{rkt.base}/out") == ["mine"]
     assert sorted(os.listdir(rkt.base)) == sorted([*before, "out"])
+
+
+def stored(rkt: Rkt, compression: str) -> layouts.Image:
+    """An OCI image of two layers, the second of which hides a file of the first, in the store."""
+    image = layouts.make_image(
+        layouts.layer({"bin/app": (b"#!/bin/sh\n", 0o4755), "etc/old": b"old"}),
+        layouts.layer({"etc/.wh.old": b"", "etc/new": b"new"}),
+        compression=compression,
+        config={"Entrypoint": ["/bin/app"]},
+    )
+    layouts.write_layout(f"{rkt.base}/layout", image)
+    rkt.run(INSECURE, "fetch", f"oci:{rkt.base}/layout", check=0)
+    return image
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_an_oci_image(rkt: Rkt, tmp_path: Path, compression: str) -> None:
+    """Layers and configuration are those that were fetched; the manifest too, if its layers came without compression."""
+    image = stored(rkt, compression)
+    result = rkt.run("image", "export", "--format=oci", image.digest, f"{rkt.base}/out", check=0)
+    fetched = bring(tmp_path, f"oci:{rkt.base}/out")
+    assert (fetched.config, fetched.blobs) == (image.config, image.tars)
+    assert result.stdout == f"{fetched.resolved.digest}\n"
+    assert (fetched.manifest == image.manifest) == (compression == "none")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compressed_layers(rkt: Rkt, compression: str) -> None:
+    """Layers that are compressed anew are the same layers: fetched again, the image has the same configuration."""
+    image = stored(rkt, "gzip")
+    words = ["image", "export", "--format=oci", f"--compression={compression}", image.digest]
+    result = rkt.run(*words, f"{rkt.base}/out.tar", check=0)
+    rkt.run(INSECURE, "fetch", f"oci-archive:{rkt.base}/out.tar", check=0)
+    rkt.run("image", "export", "--format=docker-archive", result.stdout.strip(), f"{rkt.base}/d.tar", check=0)
+    assert layouts.digest(image.config).removeprefix("sha256:") in _members(f"{rkt.base}/d.tar")[-2]
+
+
+def _members(path: str) -> list[str]:
+    with tarfile.open(path) as tar:
+        return tar.getnames()
+
+
+def test_an_oci_image_as_an_aci(rkt: Rkt) -> None:
+    """An ACI of it has the files as they lie over each other, and appc's view as manifest; it can be fetched and run."""
+    image = stored(rkt, "gzip")
+    result = rkt.run("image", "export", image.digest, f"{rkt.base}/out.aci", check=0)
+    with tarfile.open(f"{rkt.base}/out.aci") as tar:
+        assert [name for name in tar.getnames() if tar.getmember(name).isreg()] == [
+            "manifest",
+            "rootfs/bin/app",
+            "rootfs/etc/new",
+        ]
+        assert tar.getmember("rootfs/bin/app").mode == 0o4755
+    fetched = rkt.run(INSECURE, "fetch", "--full", f"{rkt.base}/out.aci", check=0)
+    assert result.stdout.strip().startswith(fetched.stdout.strip())
+    view = rkt.run("image", "cat-manifest", image.digest, check=0).stdout
+    assert rkt.run("image", "cat-manifest", fetched.stdout.strip(), check=0).stdout == view
+
+
+def test_a_layer_that_has_changed(rkt: Rkt) -> None:
+    """A file that is not as it was fetched is named, and nothing is written."""
+    image = stored(rkt, "gzip")
+    directory = f"{rkt.data}/cas/layer"
+    (path,) = (
+        name for key in os.listdir(directory) if os.path.exists(name := f"{directory}/{key}/rootfs/bin/app")
+    )
+    with open(path, "r+b") as stream:
+        stream.write(b"?")
+    for kind in ("oci", "docker-archive"):
+        result = rkt.run("image", "export", f"--format={kind}", image.digest, f"{rkt.base}/out", check=254)
+        assert "rootfs/bin/app" in result.stderr
+        assert not os.path.exists(f"{rkt.base}/out")

@@ -204,3 +204,26 @@ def test_skopeo_reads_it(rkt: Rkt, registries: dict[str, Registry]) -> None:
     assert done.returncode == 0, done.stderr
     with open(f"{rkt.base}/copy/index.json", encoding="utf-8") as stream:
         assert json.load(stream)["manifests"][0]["digest"] == IMAGE.digest
+
+
+@pytest.mark.parametrize("compression", ["", "zstd"])
+def test_push_of_a_fetched_image(rkt: Rkt, registries: dict[str, Registry], compression: str) -> None:
+    """To the registry that it came from, an image is pushed by its digest alone; elsewhere its layers are compressed anew."""
+    source, other = registries[PLAIN], registries[TOKEN]
+    repository = f"origin/{compression or 'own'}"
+    reference = source.push(repository, IMAGE, "1")
+    ready(rkt, source)
+    rkt.run("--insecure-options=image", "fetch", reference, check=0)
+    if not compression:
+        result = push(rkt, IMAGE.digest, f"{source.name}/copy:1")
+        assert result.stdout == f"{IMAGE.digest}\n"
+        assert "1 of 3 blobs" in result.stderr
+        return
+    client = ready(rkt, other)
+    result = push(rkt, IMAGE.digest, f"{other.name}/copy:2", f"--compression={compression}")
+    assert "the manifest is a new one" in result.stderr
+    client.pull(f"{other.name}/copy:2")
+    assert client.documents["config"] == IMAGE.config
+    manifest = json.loads(client.documents["manifest"])
+    assert {item["mediaType"] for item in manifest["layers"]} == {f"{layouts.OCI}.layer.v1.tar+zstd"}
+    assert layouts.digest(client.documents["manifest"]) == result.stdout.strip()

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.image.create import Options
+    from rkt.image.oci_write import Layer
+    from rkt.store.record import ImageRecord
 
 #: ``rkt.image.compression.KINDS`` and ``rkt.image.oci_write.COMPRESSIONS``, which completion and help should not import.
 _ACI_COMPRESSIONS = ("none", "gzip", "bzip2", "xz")
-_OCI_COMPRESSIONS = ("none", "gzip")
-_COMPRESSIONS = ("none", "gzip", "bzip2", "xz")
+_OCI_COMPRESSIONS = ("none", "gzip", "zstd")
+_COMPRESSIONS = ("none", "gzip", "bzip2", "xz", "zstd")
 _FORMATS = ("aci", "oci", "docker-archive")
 _OWNERS = ("auto", "keep", "root")
 _MAX_MANIFEST_BYTES = 4 << 20
@@ -33,8 +35,14 @@ def _run(invocation: Invocation) -> int:
     if not invocation.words:
         raise FlagError("an output file is expected")
     output_path, *exec_words = invocation.words
-    if bool(values["rootfs"]) == bool(values["tar"]):
+    if values["rootfs"] and values["tar"]:
+        raise UsageError("only one of --rootfs=DIR and --tar=FILE is expected")
+    if not (values["rootfs"] or values["tar"] or (values["from"] and values["format"] != "aci")):
         raise UsageError("one of --rootfs=DIR and --tar=FILE is expected")
+    if values["format"] != "aci":
+        from rkt.privsep import libraries
+
+        libraries.enable(invocation.settings.installation)
     make = _make_aci if values["format"] == "aci" else _make_oci
     image_id, notices = make(invocation, output_path, exec_words)
     for notice in notices[:10]:
@@ -56,6 +64,8 @@ def _make_aci(invocation: Invocation, output_path: str, exec_words: list[str]) -
     if values["compression"] not in _ACI_COMPRESSIONS:
         raise UsageError(f"an ACI cannot be compressed by {values['compression']}")
     base = _read_manifest(values["manifest"]) if values["manifest"] else None
+    if values["from"]:
+        base = _above(invocation)
     manifest = compose_manifest(values, exec_words, base)
     options = _options(invocation)
     with NewFile(output_path, overwrite=values["overwrite"]) as output, _source(values) as source:
@@ -77,23 +87,68 @@ def _make_oci(invocation: Invocation, output_path: str, exec_words: list[str]) -
             f"a layer cannot be compressed by {values['compression']}", hint="--compression=gzip"
         )
     oci_compose.check_flags(values)
-    image = NewOci(
-        config=oci_compose.compose_config(values, exec_words),
-        annotations=parse_pairs(values, "annotation"),
-        reference=oci_compose.reference_of(values),
-    )
     options = _options(invocation)
-    with _source(values) as source:
+    with _base_parts(invocation) as (layers, config), _source(values) as source:
+        image = NewOci(
+            config=oci_compose.compose_config(values, exec_words, config),
+            annotations=parse_pairs(values, "annotation"),
+            reference=oci_compose.reference_of(values),
+            base=layers,
+        )
         created = create_oci(
             output_path, values["format"], image, options, overwrite=values["overwrite"], **source
         )
     return created.digest, created.notices
 
 
+def _fetch_base(invocation: Invocation) -> ImageRecord:
+    """The image of ``--from``, which is fetched if it is not there."""
+    from rkt.fetch.dependencies import Fetcher
+
+    with Fetcher(invocation.settings, pull_policy="new") as fetcher:
+        record = fetcher.image(invocation.values["from"])
+        fetcher.dependencies(record)
+    return record
+
+
+def _above(invocation: Invocation) -> bytes:
+    """A manifest that depends on the image of ``--from``."""
+    from rkt.image.compose import compose_above
+    from rkt.store.cas import Store
+
+    if invocation.values["manifest"]:
+        raise UsageError("cannot use both --from and --manifest")
+    record = _fetch_base(invocation)
+    if record.key.is_oci:
+        raise UsageError(
+            f"an image on top of {invocation.values['from']} is a Docker or OCI image as well",
+            hint="--format=oci",
+        )
+    manifest = Store(invocation.settings.data_dir).manifest_bytes(record.key)
+    return compose_above(invocation.values, manifest, record.image_id)
+
+
+@contextlib.contextmanager
+def _base_parts(invocation: Invocation) -> Iterator[tuple[list[Layer], dict[str, Any] | None]]:
+    """Layers and configuration of the image of ``--from``; none without."""
+    if not invocation.values["from"]:
+        yield [], None
+        return
+    from rkt.image.oci_export import base_parts
+    from rkt.store.cas import Store
+
+    record = _fetch_base(invocation)
+    with base_parts(Store(invocation.settings.data_dir), record.key) as parts:
+        yield parts
+
+
 @contextlib.contextmanager
 def _source(values: dict[str, Any]) -> Iterator[dict[str, int]]:
     """What the root file system is made of."""
     rootfs_path, tar_path = values["rootfs"], values["tar"]
+    if not rootfs_path and not tar_path:
+        yield {}
+        return
     if tar_path == "-":
         yield {"tar_fd": sys.stdin.fileno()}
         return
@@ -139,7 +194,7 @@ def _options(invocation: Invocation) -> Options:
 COMMAND = Command(
     name="image create",
     summary="make an image from a directory or a tar",
-    usage="--rootfs=DIR|--tar=FILE|- --name=NAME[:VERSION] [FLAGS] OUTPUT [-- COMMAND [ARG…]]",
+    usage="[--from=IMAGE] --rootfs=DIR|--tar=FILE|- --name=NAME[:VERSION] [FLAGS] OUTPUT [-- COMMAND [ARG…]]",
     description=(
         "Writes an App Container Image, or an OCI image, whose root file system is a directory, or the content of a tar "
         "(gzip, bzip2 and xz are understood), and prints its image ID. The manifest is made from the flags, or read from a "
@@ -149,6 +204,11 @@ COMMAND = Command(
         "a tar of one if the name ends in .tar. With --format=docker-archive it is a tar for `docker load`, and what is "
         "printed is Docker's image ID. The command becomes the entrypoint. What only an ACI can say (isolators, event "
         "handlers, dependencies…) is refused.\n"
+        "\n"
+        "With --from the files go on top of another image, whose settings the flags change. An ACI on top of an ACI depends "
+        "on it, by its image ID, and has the files alone. With another format the image has the layers of the other one, of "
+        "an ACI one layer with all its files, and one more; then --rootfs and --tar may be left out, to change settings "
+        "alone. A file .wh.NAME hides NAME of the layers below.\n"
         "\n"
         "The same input gives the same bytes: members are sorted, and times later than --timestamp become that, which "
         "is 1970 unless the environment variable SOURCE_DATE_EPOCH says otherwise. Sockets and device nodes are left "
@@ -169,6 +229,13 @@ COMMAND = Command(
             help="tar of the root file system, - for standard input",
             metavar="FILE",
             completes="file",
+        ),
+        Flag(
+            name="from",
+            default="",
+            help="image to put the files on top of: in the store, or fetched",
+            metavar="IMAGE",
+            completes="image",
         ),
         Flag(
             name="format",
@@ -241,7 +308,7 @@ COMMAND = Command(
         Flag(
             name="compression",
             default="none",
-            help="none, gzip, bzip2 or xz for ACIs; none or gzip for layers",
+            help="none, gzip, bzip2 or xz for ACIs; none, gzip or zstd for layers",
             metavar="KIND",
             choices=_COMPRESSIONS,
         ),
@@ -273,6 +340,10 @@ COMMAND = Command(
         (
             "rkt image create --format=oci --rootfs=hello --name=example.com/hello:1.0.0 hello.tar -- /bin/hello",
             "an OCI image, for other programs",
+        ),
+        (
+            "rkt image create --from=docker://debian:12 --format=oci --rootfs=files --name=example.com/web:1 web -- /srv/web",
+            "files on top of an image of a registry",
         ),
     ),
 )

@@ -9,7 +9,7 @@ from rkt.cli.parse import FlagError
 from rkt.errors import UsageError
 
 #: ``rkt.image.oci_write.COMPRESSIONS`` and ``rkt.image.oci_output``, which completion and help should not import.
-_COMPRESSIONS = ("none", "gzip")
+_COMPRESSIONS = ("none", "gzip", "zstd")
 _FORMATS = ("aci", "oci", "docker-archive")
 
 
@@ -35,6 +35,9 @@ def _run(invocation: Invocation) -> int:
 
         exported = export_squashed(store, key, output_path, overwrite=values["overwrite"])
     else:
+        from rkt.privsep import libraries
+
+        libraries.enable(invocation.settings.installation)
         from rkt.image.oci_export import export_oci
 
         exported = export_oci(
@@ -79,7 +82,7 @@ COMMAND = Command(
         Flag(
             name="compression",
             default="none",
-            help="none or gzip, for layers",
+            help="none, gzip or zstd, for layers",
             metavar="KIND",
             choices=_COMPRESSIONS,
         ),

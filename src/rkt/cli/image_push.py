@@ -8,15 +8,18 @@ from rkt.cli.output import message, write
 from rkt.errors import UsageError
 
 #: ``rkt.image.oci_write.COMPRESSIONS``, which completion and help should not import.
-_COMPRESSIONS = ("none", "gzip")
+_COMPRESSIONS = ("none", "gzip", "zstd")
 _STYLES = ("auto", "plain", "json", "none")
 
 
 def _run(invocation: Invocation) -> int:
+    from rkt.privsep import libraries
+
+    # zstd is looked for when what compresses is imported.
+    libraries.enable(invocation.settings.installation)
     from rkt.fetch.oci_reference import parse_docker
     from rkt.fetch.push import Push, parse_source
     from rkt.fetch.report import Reporter
-    from rkt.privsep import libraries
     from rkt.schema.oci import Platform
     from rkt.store.cas import Store
 
@@ -31,7 +34,6 @@ def _run(invocation: Invocation) -> int:
             hint="docker://HOST[:PORT]/NAME:TAG; rkt image export writes files",
         )
     reference = parse_docker(rest.removeprefix("//"))
-    libraries.enable(settings.installation)
     report = Reporter(settings, values["progress"], upload=True)
     push = Push(
         settings,
@@ -76,7 +78,7 @@ COMMAND = Command(
         Flag(
             name="compression",
             default="",
-            help="of layers of the store, which are then all written anew: none or gzip",
+            help="of layers of the store, which are then all written anew: none, gzip or zstd",
             metavar="KIND",
             choices=_COMPRESSIONS,
         ),

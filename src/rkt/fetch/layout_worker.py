@@ -26,7 +26,7 @@ import socket
 from rkt.errors import FetchError, ImageError, InvalidManifest, RktError
 from rkt.fetch import opener
 from rkt.image import tarformat
-from rkt.image.compression import NONE, Decompressor, detect
+from rkt.image.compression import LAYER_KINDS, NONE, Decompressor, detect
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.image.tarformat import show
 from rkt.linux.files import write_all
@@ -483,7 +483,7 @@ def _describe(extent: Extent, diff_id: str) -> dict[str, Any]:
 
 
 def _is_compressed(fd: int) -> bool:
-    return detect(os.pread(fd, tarformat.BLOCK, 0)) != NONE
+    return detect(os.pread(fd, tarformat.BLOCK, 0), LAYER_KINDS) != NONE
 
 
 def _decompress(source: int, target: int, limit_bytes: int) -> int:
@@ -491,7 +491,7 @@ def _decompress(source: int, target: int, limit_bytes: int) -> int:
     os.lseek(source, 0, os.SEEK_SET)
     limits = DEFAULT_LIMITS.replace(tar_bytes=limit_bytes)
     total = 0
-    for chunk in Decompressor(lambda count: os.read(source, count), limits):
+    for chunk in Decompressor(lambda count: os.read(source, count), limits, kinds=LAYER_KINDS):
         write_all(target, chunk)
         total += len(chunk)
     return total

@@ -63,6 +63,36 @@ def compose_manifest(values: dict[str, Any], exec_words: list[str], base: bytes 
     return jsontext.dump(canonical).encode()
 
 
+def compose_above(values: dict[str, Any], base: bytes, image_id: str) -> bytes:
+    """A manifest to start from for an image that depends on another one and runs as that one does.
+
+    Args:
+        values: as for ``compose_manifest``; must give the new image a name.
+        base: the other one's manifest.
+        image_id: its full ID.
+    Raises:
+        UsageError: there is no name.
+    """
+    if not values.get("name"):
+        raise UsageError(
+            "an image on top of another one needs a name of its own", hint="--name=example.com/app"
+        )
+    below = parse_image_manifest(base)
+    labels = {name: value for name, value in below.labels.items() if name in {"os", "arch"}}
+    dependency: dict[str, Any] = {"imageName": below.name, "imageID": image_id}
+    _set(dependency, "labels", below.labels)
+    document: dict[str, Any] = {
+        "acKind": "ImageManifest",
+        "acVersion": AC_VERSION,
+        "name": AppcReference.parse(values["name"]).name,
+    }
+    _set(document, "labels", labels)
+    if below.app is not None:
+        document["app"] = below.app.to_json()
+    document["dependencies"] = [dependency]
+    return jsontext.dump(document).encode()
+
+
 def _image_fields(document: dict[str, Any], values: dict[str, Any]) -> None:
     if values.get("name"):
         reference = AppcReference.parse(values["name"])

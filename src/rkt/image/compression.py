@@ -343,12 +343,12 @@ class _Plain:
         return b""
 
 
-def encoder(kind: str) -> _Encoder:
+def encoder(kind: str, *, gzip_level: int = 9) -> _Encoder:
     """A compressor whose output depends on its input only: no name, no time in the gzip header."""
     if kind == NONE:
         return _Plain()
     if kind == GZIP:
-        return zlib.compressobj(9, zlib.DEFLATED, 31)
+        return zlib.compressobj(gzip_level, zlib.DEFLATED, 31)
     if kind == BZIP2:
         return bz2.BZ2Compressor(9)
     if kind == ZSTD:

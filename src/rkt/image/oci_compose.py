@@ -192,8 +192,8 @@ def with_layers(
     told = sum(not item.get("empty_layer") for item in history if isinstance(item, dict))
     # A history that does not tell of every layer is taken for damage by some.
     if told == len(diff_ids) - added:
-        new = {**({"created": created} if created else {}), "created_by": created_by}
-        whole["history"] = [*history, *([new] * added)]
+        new: dict[str, Any] = {**({"created": created} if created else {}), "created_by": created_by}
+        whole["history"] = [*history, *([new] * added or [{**new, "empty_layer": True}])]
     return jsontext.dump(whole).encode()
 
 

@@ -66,7 +66,7 @@ def create_oci(
         options: how the layer is written.
         overwrite: whether what exists is replaced.
         rootfs_fd: directory that becomes the new layer; or
-        tar_fd: tar of it.
+        tar_fd: tar of it. With neither the image has the layers of its base alone.
     Raises:
         ImageError: a file cannot be read, or the tar breaks a rule.
         UsageError: the output exists.
@@ -82,11 +82,13 @@ def create_oci(
             notices.extend(write_members(writer, tar_fd))
         writer.finish()
 
+    new = [] if rootfs_fd is None and tar_fd is None else [Layer(produce=produce)]
+
     def finish(diff_ids: list[str]) -> Document:
         config = with_layers(
             image.config,
             diff_ids,
-            added=1,
+            added=len(new),
             created=created_text(options.timestamp_seconds),
             created_by="rkt image create",
         )
@@ -96,7 +98,7 @@ def create_oci(
         written = write_image(
             sink,
             kind,
-            [*image.base, Layer(produce=produce)],
+            [*image.base, *new],
             finish,
             compression=options.compression,
             reference=image.reference,

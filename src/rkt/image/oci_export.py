@@ -20,6 +20,7 @@ from rkt.image.oci_output import open_sink
 from rkt.image.oci_write import Document, Layer, write_image
 from rkt.image.output import NewFile
 from rkt.image.tarsplit import rebuild_into
+from rkt.schema import jsontext
 from rkt.schema.appc import parse_image_manifest
 from rkt.schema.oci import parse_config
 from rkt.schema.record import Record
@@ -31,6 +32,7 @@ from rkt.store.staging import Staging
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from rkt.schema.appc import ImageManifest
     from rkt.store.cas import Store
@@ -143,6 +145,18 @@ def squashed_parts(
 
     with merged_root(store, key) as root_fd:
         yield [Layer(produce=lambda write: _write_tree(write, root_fd))], finish
+
+
+@contextlib.contextmanager
+def base_parts(store: Store, key: ImageKey) -> Iterator[tuple[list[Layer], dict[str, Any]]]:
+    """Layers and configuration of an image that another one is made on; the image stays while this lasts."""
+    parts = stored_parts if key.is_oci else squashed_parts
+    with image_lock(store.data_dir, key, exclusive=False), parts(store, key) as (layers, finish):
+        if key.is_oci:
+            config: dict[str, Any] = jsontext.parse(finish([]).config, what="image configuration")
+        else:
+            config = oci_compose.config_of_appc(parse_image_manifest(store.manifest_bytes(key)))
+        yield layers, config
 
 
 def _write_tree(write: Callable[[bytes], object], root_fd: int) -> None:

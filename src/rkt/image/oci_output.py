@@ -57,6 +57,8 @@ FULL_NAME = "io.containerd.image.name"
 OCI = "oci"
 DOCKER_ARCHIVE = "docker-archive"
 _BLOBS = "blobs/sha256"
+#: As others compress layers: a tenth larger than at most, in a third of the time.
+_GZIP_LEVEL = 6
 _HEADER = bytes(tarformat.BLOCK)
 _EXISTS = "output exists (try --overwrite)"
 #: <linux/fs.h>
@@ -88,7 +90,7 @@ class BlobWriter:
     def __init__(self, sink: Sink, compression: str) -> None:
         self._sink = sink
         self._fd = sink.begin()
-        self._encoder = encoder(compression)
+        self._encoder = encoder(compression, gzip_level=_GZIP_LEVEL)
         self._plain = compression == NONE
         self._diff = hashlib.sha256()
         self._stored = hashlib.sha256()
