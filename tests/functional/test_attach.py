@@ -99,6 +99,14 @@ class Pod:
         """Of the app's endpoints."""
         return f"{self.rkt.pod_path(self.uuid)}/iottymux/app"
 
+    def first_process(self) -> str:
+        """Of the pod, as its directory says; empty while it does not."""
+        try:
+            with open(f"{self.rkt.pod_path(self.uuid)}/pid", encoding="ascii") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ""
+
     def attach(self, *flags: str) -> Operator:
         """Somebody at a terminal of 30 lines and 100 columns who has attached."""
         operator = Operator(self.rkt, "attach", *flags, self.uuid, size=(30, 100))
@@ -421,6 +429,24 @@ def test_a_client_that_dies(engine: Engine) -> None:
     pod.stop()
 
 
+def test_a_client_whose_terminal_takes_nothing(engine: Engine) -> None:
+    """A signal ends a client also while it waits for its own terminal."""
+    pod = engine.run("read go; yes 0123456789", *TTY)
+    operator = pod.attach()
+    operator.type("go\r")
+    wait_for(lambda: _is_asleep_writing(operator.pid), "full terminal")
+    os.kill(operator.pid, signal.SIGTERM)
+    wait_for(lambda: not operator.is_raw(), "modes")
+    assert operator.status() == 143
+    pod.stop()
+
+
+def _is_asleep_writing(pid: int) -> bool:
+    """Whether a process waits in write(2)."""
+    with open(f"/proc/{pid}/syscall", encoding="ascii") as stream:
+        return stream.read().startswith("1 ")
+
+
 def test_an_app_that_does_not_read(engine: Engine) -> None:
     """What is typed into an app that reads nothing waits, within bounds, and disturbs nobody."""
     pod = engine.run("exec sleep 100", *STREAMS)
@@ -529,8 +555,10 @@ def test_a_supervisor_that_was_killed(engine: Engine) -> None:
     assert os.path.exists(f"{pod.directory}/sock-stdin")
     refused = engine.rkt.run("start", "--interactive", pod.uuid, check=254)
     assert "--interactive gives an app the caller's terminal" in refused.stderr
+    old = pod.first_process()
+    assert old
     pod.process = engine.rkt.popen("start", pod.uuid)
-    wait_for(lambda: os.path.exists(f"{engine.rkt.pod_path(pod.uuid)}/pid"), "a running pod")
+    wait_for(lambda: pod.first_process() not in {"", old}, "a running pod")
     client = pod.pipe(text="Saluton\n")
     pod.wait_said(client, "got-Saluton\n")
     pod.process.kill()
@@ -583,6 +611,8 @@ def test_endpoints_for_other_programs(engine: Engine) -> None:
                 other.settimeout(10)
                 other.connect(addresses["stdout"])
             assert others[-1].recv(4096) == b"", "a client too many was not hung up on"
+            refused = engine.rkt.run("attach", "--mode=stdout", pod.uuid, check=254)
+            assert "app 'app' has too many clients already" in refused.stderr
         pod.stop()
         assert stdout.recv(4096) == b""
 

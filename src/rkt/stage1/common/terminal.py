@@ -141,7 +141,8 @@ class RawTerminal:
 
     def __exit__(self, *_: object) -> None:
         try:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+            # At once: a terminal that takes no output would be waited for.
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
         except termios.error:
             pass  # the terminal is gone
 

@@ -108,6 +108,20 @@ class Keys:
         return bytes(passed), False
 
 
+class _Ended(BaseException):
+    """A signal wants this to end, whatever it waits for."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end(number: int, _frame: object) -> None:
+    for each in _ENDING:
+        _signal.signal(each, _signal.SIG_IGN)
+    raise _Ended(number)
+
+
 class _Attachment:
     """One client of one app."""
 
@@ -123,8 +137,7 @@ class _Attachment:
         self._sockets = {each: _dial(name, each) for each in names}
         #: Of ``tty-in`` alone the output is not shown, but read.
         self._shown = {"tty" if word == "tty-out" else word for word in words}
-        self._ended_by = 0
-        self._has_left = self._was_left_behind = False
+        self._has_left = self._has_read = self._was_left_behind = False
 
     def run(self) -> int:
         """Carry until the outputs end, or the caller leaves."""
@@ -132,30 +145,33 @@ class _Attachment:
         for fd in (wake_r, wake_w):
             os.set_blocking(fd, False)
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        for number in (*_ENDING, _signal.SIGWINCH):
-            _signal.signal(number, lambda _number, _frame: None)
+        _signal.signal(_signal.SIGWINCH, lambda _number, _frame: None)
         try:
+            for number in _ENDING:
+                _signal.signal(number, _end)
             if not self._has_terminal:
                 self._carry(wake_r)
             else:
                 with terminal.RawTerminal(0):
                     self._tell_size()
                     self._carry(wake_r)
+        except _Ended as e:
+            return 128 + e.number
         except BrokenPipeError:
             return int(128 + _signal.SIGPIPE)
         return self._farewell()
 
     def _farewell(self) -> int:
-        if self._ended_by:
-            return 128 + self._ended_by
         if self._has_left:
             self._say(f"detached from app {self._name!r}, which goes on")
             return 0
-        if self._was_left_behind:
+        if self._was_left_behind and self._has_read:
             raise Stage1Error(
                 f"app {self._name!r} wrote faster than this was read, so it was detached",
                 hint="rkt logs UUID",
             )
+        if self._was_left_behind:
+            raise Stage1Error(f"app {self._name!r} has too many clients already")
         return 0
 
     def _say(self, text: str) -> None:
@@ -177,8 +193,9 @@ class _Attachment:
                 poll.register(connection.fileno(), select.POLLIN | out)
             for fd, event in poll.poll():
                 if fd == wake_r:
-                    if self._signals(wake_r):
-                        return
+                    os.read(wake_r, 64)
+                    if self._has_terminal:
+                        self._tell_size()
                 elif fd == 0:
                     data = _read(0)
                     if not data:
@@ -202,15 +219,6 @@ class _Attachment:
         if self._shown.isdisjoint(_DESCRIPTORS):
             return not self._sockets or not (reads_input or self._pending)
         return self._shown.isdisjoint(self._sockets)
-
-    def _signals(self, wake_r: int) -> bool:
-        for number in os.read(wake_r, 64):
-            if number in _ENDING:
-                self._ended_by = number
-                return True
-        if self._has_terminal:
-            self._tell_size()
-        return False
 
     def _tell_size(self) -> None:
         try:
@@ -244,6 +252,7 @@ class _Attachment:
             return
         except OSError:
             data = b""
+        self._has_read = self._has_read or bool(data)
         if not data:
             self._sockets.pop(each).close()
             self._was_left_behind = self._was_left_behind or self._is_offered(each)
