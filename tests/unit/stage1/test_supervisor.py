@@ -220,7 +220,8 @@ def test_a_failure_that_is_mended_takes_nobody_down(pod: Pod) -> None:
     assert pod.run(*scripts) == 6
     assert (pod.path / "all").exists()
     assert (pod.status("a"), pod.status("b")) == (6, 0)
-    assert pod.said == ["app 'a' exited with status 6, stopping the pod"]
+    again = "app 'a' exited with status 6, starting it again in 0.0 s"
+    assert pod.said == [again, again, "app 'a' exited with status 6, stopping the pod"]
 
 
 @pytest.mark.usefixtures("quick")

@@ -48,22 +48,23 @@ class Restarts:
         except FileNotFoundError:
             pass
 
-    def plan(self, status: int) -> bool:
-        """The app has ended: whether it is to run again, which is then recorded."""
+    def plan(self, status: int) -> float:
+        """The app has ended: in how many seconds it is to run again, which is then recorded; 0 for never."""
         policy = self._policy
         if policy.kind == restart.NO or (policy.kind == restart.ON_FAILURE and not status):
-            return False
+            return 0.0
         if policy.limit is not None and self.count >= policy.limit:
-            return False
+            return 0.0
         now = time.monotonic()
         if now - self._started >= WELL_AFTER:
             self._delay = FIRST_DELAY
         self.count += 1
-        self.at = now + self._delay
-        self._delay = min(self._delay * 2, LONGEST_DELAY)
+        pause = self._delay
+        self.at = now + pause
+        self._delay = min(pause * 2, LONGEST_DELAY)
         data = b"%d %d\n" % (self.count, status)
         files.replace_file(self._path, data, 0o640, sync=False)
-        return True
+        return pause
 
     def begin(self) -> None:
         """The app is about to start again."""

@@ -476,8 +476,10 @@ class Supervisor:
 
     def _ended(self, app: App, status: int) -> None:
         """The app's program is over, or could not be started: it is to run again, or has ended."""
-        again = app.restarts is not None and self._may_restart(app) and app.restarts.plan(status)
+        pause = app.restarts.plan(status) if app.restarts is not None and self._may_restart(app) else 0.0
+        again = pause > 0
         if again:
+            self._report(f"app {app.name!r} exited with status {status}, starting it again in {pause:.1f} s")
             app.status = status
             if status:
                 self._look_for_memory(app)
