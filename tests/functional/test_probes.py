@@ -183,6 +183,14 @@ def test_an_app_that_speaks_for_itself(rkt: Rkt, image: str, manager: Manager) -
         assert app_of(rkt, uuid)["readiness"] == "ready"
         app.send(b"STOPPING=1")
         wait_for(lambda: app_of(rkt, uuid)["readiness"] == "unready", "unready")
+        # One that cannot make up its mind is heard once a second.
+        for _ in range(300):
+            app.send(b"READY=1")
+            app.send(b"STOPPING=1\nSTATUS=so and so")
+        app.send(b"READY=1\nSTATUS=at last")
+        wait_for(lambda: app_of(rkt, uuid).get("health_message") == "at last", "the last word")
+        assert app_of(rkt, uuid)["readiness"] == "ready"
+    assert process.stderr_text.count("is not ready any more") < 10 * SLOWNESS
     assert not manager.heard()
     rkt.run("stop", "--force", uuid, check=0)
 
@@ -332,6 +340,13 @@ def test_apps_of_live_pods(rkt: Rkt, image: str) -> None:
     rkt.run("app", "start", uuid, "--app=app", check=0)
     wait_for(lambda: app_of(rkt, uuid).get("readiness") == "ready", "the app to be ready again")
     rkt.run("app", "rm", uuid, "--app=app", check=0)
+    words = ("--name=speaks", "--readiness=notify", "--exec=/bin/sleep", "--", "1000")
+    rkt.run("app", "add", INSECURE, uuid, key, *words, check=0)
+    rkt.run("app", "start", uuid, "--app=speaks", check=0)
+    assert app_of(rkt, uuid)["readiness"] == "unready"
+    rkt.run("app", "rm", uuid, "--app=speaks", check=0)
+    for parent, directories, files in os.walk(rkt.pod_path(uuid)):
+        assert not [name for name in (*directories, *files) if "speaks" in name], parent
     rkt.run("stop", uuid, check=0)
 
 

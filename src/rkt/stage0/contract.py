@@ -85,6 +85,8 @@ EXIT_APP_NOT_RUNNING = 5
 APPS_DIR = "opt/stage2"
 STATUS_DIR = "rkt/status"
 ENV_DIR = "rkt/env"
+#: A socket for each app with ``--readiness=notify``.
+NOTIFY_DIR = "rkt/notify"
 SUPERVISOR_STATUS = "rkt/supervisor-status"
 
 #: What an app gets when neither image nor operator says otherwise (spec runtime §1.6).

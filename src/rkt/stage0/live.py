@@ -419,6 +419,7 @@ def _remove_files(pod: Pod, name: str, *, lives: bool) -> None:
                 if e.errno not in {errno.EINVAL, errno.ENOENT}:
                     raise
         files.remove_tree(os.path.dirname(root))
+        files.remove_tree(f"{contract.STAGE1_ROOTFS}/{contract.NOTIFY_DIR}/{name}")
 
     if lives:
         try:
@@ -428,6 +429,7 @@ def _remove_files(pod: Pod, name: str, *, lives: bool) -> None:
     if not lives:
         base = status.stage1_writable_root(pod)
         files.remove_tree(f"{base}/{contract.APPS_DIR}/{name}", dir_fd=pod.fd)
+        files.remove_tree(f"{base}/{contract.NOTIFY_DIR}/{name}", dir_fd=pod.fd)
         for mark in ("", "-created", "-started", "-health"):
             files.remove_tree(f"{base}/{contract.STATUS_DIR}/{name}{mark}", dir_fd=pod.fd)
     # Empty where its writer was killed: then nothing was laid out yet.

@@ -51,7 +51,7 @@ _READ_BYTES = 4096
 _MESSAGES = 16
 #: The address of a socket has 108 bytes.
 _MAX_NAME = 80
-_SOCKETS = f"{contract.STAGE1_ROOTFS}/rkt/notify"
+_SOCKETS = f"{contract.STAGE1_ROOTFS}/{contract.NOTIFY_DIR}"
 _IN_APP = b"run/rkt-notify"
 _ANSWER_BYTES = 1024
 #: <linux/time.h>
@@ -182,12 +182,14 @@ class _Watch:
     __slots__ = (
         "app",
         "failures",
+        "has_news",
         "health",
         "next_at",
         "pid",
         "pod_app",
         "probe",
         "run",
+        "says_ready",
         "socket",
         "started",
         "succeeded",
@@ -204,6 +206,9 @@ class _Watch:
         self.started = self.next_at = now
         self.run: _Run | None = None
         self.socket: _socket.socket | None = None
+        #: What the app has said of itself, and whether something of it is not written down yet.
+        self.says_ready: bool | None = None
+        self.has_news = False
 
     @property
     def is_over(self) -> bool:
@@ -311,7 +316,7 @@ class Prober:
         times = [
             watch.run.deadline if watch.run is not None else watch.next_at
             for watch in self._watches
-            if watch.socket is None and not watch.is_over
+            if (watch.socket is None or watch.has_news) and not watch.is_over
         ]
         return min(times, default=0.0)
 
@@ -342,8 +347,12 @@ class Prober:
                     watch.run.end()
                     watch.run = None
                     self._judge(watch, False, f"no answer within {watch.probe.timeout_seconds:g} s")
-            elif watch.socket is None and now >= watch.next_at:
+            elif now < watch.next_at:
+                continue
+            elif watch.socket is None:
                 self._begin(watch)
+            elif watch.has_news:
+                self._note(watch)
 
     def finish(self) -> None:
         """The pod is over, and every process of it has been killed."""
@@ -426,16 +435,22 @@ class Prober:
             except OSError:
                 return
             lines = message.split(b"\n")
-            if watch.is_over:
-                continue
             for line in lines:
                 if line.startswith(b"STATUS="):
                     watch.health.message = line[7 : 7 + _MESSAGE_BYTES].decode("utf-8", "replace")
             if b"READY=1" in lines:
-                self._set_ready(watch, ready=True)
+                watch.says_ready = True
             elif b"RELOADING=1" in lines or b"STOPPING=1" in lines:
-                self._set_ready(watch, ready=False)
-            watch.health.write()
+                watch.says_ready = False
+            watch.has_news = True
+
+    def _note(self, watch: _Watch) -> None:
+        """Take down what an app said last; an app that talks without end costs a file and a word a second."""
+        watch.has_news = False
+        watch.next_at = time.monotonic() + _SOON_SECONDS
+        if watch.says_ready is not None:
+            self._set_ready(watch, ready=watch.says_ready)
+        watch.health.write()
 
     def _judge(self, watch: _Watch, succeeded: bool, message: str) -> None:
         now = time.monotonic()
