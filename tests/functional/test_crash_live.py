@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-ROUNDS = rounds(3)
+ROUNDS = rounds(2)
 #: Printed when a test fails, so that its moments can be had again.
 SEED = random.SystemRandom().randrange(1 << 32)
 #: Verb -> what comes before it.
