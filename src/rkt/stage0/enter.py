@@ -46,7 +46,8 @@ def choose_app(pod: Pod, wanted: str, command: str) -> str:
     apps = [app.name for app in status.read_summary(pod).apps]
     if wanted:
         if wanted not in apps:
-            raise NotFound(f'no app "{wanted}" in pod "{pod.uuid}"', hint=f"apps: {', '.join(apps)}")
+            hint = f"apps: {', '.join(apps)}" if apps else ""
+            raise NotFound(f'no app "{wanted}" in pod "{pod.uuid}"', hint=hint)
         return wanted
     if not apps:
         raise PodError(f'pod "{pod.uuid}" contains zero apps')

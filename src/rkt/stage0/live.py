@@ -468,14 +468,14 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
     supervisor = supervisor_of(pod)
     try:
         pidfd = os.pidfd_open(supervisor)
-    except ProcessLookupError as e:
-        raise _Over(pod) from e
+    except ProcessLookupError:
+        raise _Over(pod) from None
     errors_r, errors_w = os.pipe()
     try:
         try:
             root_fd = os.open(f"/proc/{supervisor}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileNotFoundError, ProcessLookupError) as e:
-            raise _Over(pod) from e
+        except (FileNotFoundError, ProcessLookupError):
+            raise _Over(pod) from None
         try:
             if not pod.refresh() or not pod.is_running:
                 raise _Over(pod)
@@ -538,7 +538,7 @@ def supervisor_of(pod: Pod) -> int:
         raw = client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     except OSError as e:
         if status.wait_until(pod, lambda now: not now.is_running, _ENDING_SECONDS):
-            raise _Over(pod) from e
+            raise _Over(pod) from None
         raise Stage1Error("the pod's supervisor does not answer", hint=f"rkt stop --force {pod.uuid}") from e
     finally:
         client.close()

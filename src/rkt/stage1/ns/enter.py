@@ -12,6 +12,7 @@ from __future__ import annotations
 import _signal
 import _socket
 import os
+import select
 import sys
 
 from rkt.errors import Stage1Error
@@ -29,10 +30,13 @@ from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rkt.stage1.common.pod import PodApp
     from rkt.stage1.ns.users import JoinUsers
     from rkt.stage2.exec import ExecPlan
 
 _LIMIT_BYTES = 64 << 10
+#: How long a process that has left its namespaces may take to be gone.
+_ENDING_MS = 300
 _FORWARDED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
@@ -46,6 +50,19 @@ def main(argv: list[str]) -> int:
     arguments = load_run_arguments()
     app = load_pod().app(name)
     pid, app_pidfd = _find_app(name)
+    try:
+        return _enter(app, arguments, command, pid, app_pidfd)
+    except (OSError, Stage1Error):
+        # What is missing of a process that is ending is no news, its end is.
+        poll = select.poll()
+        poll.register(app_pidfd, select.POLLIN)
+        if poll.poll(_ENDING_MS):
+            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID shows what is") from None
+        raise
+
+
+def _enter(app: PodApp, arguments: RunArguments, command: list[str], pid: int, app_pidfd: int) -> int:
+    name = app.name
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     plan = build_exec_plan(app, root_fd, arguments, argv=command, entering=True)
     plan.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
