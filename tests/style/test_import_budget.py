@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rkt
+from rkt.store.cas import Store
+from rkt.store.record import RemoteRow
+from tests.lib.layers import put_layers
+from tests.lib.layouts import layer
 from tests.lib.store import INSECURE, put_image
 
 if TYPE_CHECKING:
@@ -180,3 +184,15 @@ def test_making_a_pod_stays_in_budget(engine: Engine, prepared: str, verb: str) 
     )
     assert done.returncode == 0, done.stderr
     assert modules - ALLOWED == set()
+
+
+@pytest.mark.root
+def test_a_docker_image_in_the_store_stays_in_budget(engine: Engine, prepared: str) -> None:
+    """What came of a registry before is found without importing what fetches, and costs a start nothing more."""
+    record = put_layers(f"{engine.directory}/data", [layer({"bin/app": b""})])
+    row = RemoteRow(url="docker://registry.example/app:1", key=record.key, download_time=1)
+    Store(f"{engine.directory}/data").put_remote_row(row)
+    for image in (row.url, f"docker:{row.url.removeprefix('docker://')}", record.key.digest):
+        done, modules = engine.run("prepare", image, "--", "x")
+        assert done.returncode == 0, done.stderr
+        assert modules - ALLOWED == set()

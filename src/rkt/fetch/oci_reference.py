@@ -109,7 +109,7 @@ def parse_docker(text: str) -> DockerReference:
         except InvalidManifest as e:
             raise _invalid(text, e.message) from None
     first, slash, path = rest.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+    if slash and ("." in first or ":" in first or first.lower() == "localhost"):
         registry = first.lower()
     else:
         registry, path = DOCKER_HUB, rest
