@@ -159,7 +159,7 @@ def test_shared_layers_of_a_docker_archive(tmp_path: Path) -> None:
         ("oci", "d.tar", "is a file, not the directory"),
         ("docker-archive", "layout", "is not a regular file"),
         ("docker-archive", "o.tar", "has no manifest.json"),
-        ("oci-archive", "d.tar", "no file 'oci-layout'"),
+        ("oci-archive", "d.tar", "has no oci-layout"),
         ("oci", "nothing", "cannot open .*nothing"),
         ("oci", "empty", "no readable oci-layout"),
     ],
@@ -174,8 +174,9 @@ def test_the_wrong_kind(tmp_path: Path, case: tuple[str, str, str]) -> None:
     )
     layouts.write_tar(f"{tmp_path}/d.tar", layouts.docker_files(ONE))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RktError, match=expected):
+    with pytest.raises(RktError, match=expected) as caught:
         bring(tmp_path, f"{kind}:{tmp_path}/{name}")
+    assert bool(caught.value.hint) == (name not in {"nothing", "empty"})
 
 
 def _tool(*words: str, cwd: Path) -> None:

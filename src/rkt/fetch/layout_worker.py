@@ -213,6 +213,8 @@ class Resolve:
             archive_bytes = _decompress(source, fds["archive"], self._limit_bytes)
             source = fds["archive"]
         archive = _Archive(source)
+        if self._kind == OCI_ARCHIVE and opener.MARK not in archive and _DOCKER_INDEX in archive:
+            raise ImageError(f"the archive has no {opener.MARK}", hint="use docker-archive:FILE")
         find = self._docker if self._kind == DOCKER_ARCHIVE else self._layout
         answer = find(archive, fds)
         return {**answer, "archive_bytes": archive_bytes}
