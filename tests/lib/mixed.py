@@ -100,6 +100,9 @@ class Subject:
         """A command begins that may move the subject."""
         view = View(self, command, moves)
         self.views.append(view)
+        if len(self.views) > 1:
+            for each in self.views:
+                each.crowded = True
         self._settle()
         return view
 
@@ -127,6 +130,8 @@ class View:
         self.seen: set[str] = set()
         self.around: set[tuple[str, str]] = set()
         self.frozen = False
+        #: Whether another command was about the subject at any time of this one.
+        self.crowded = False
 
     def end(self, note: str, proved: set[str] | None) -> None:
         """The command is over; ``proved`` is what its answer says of the subject."""
@@ -182,6 +187,8 @@ class Mixed:
         self._pods: dict[str, ModelPod] = {}
         self._unknown: set[str] = set()
         self._making = 0
+        #: For each gc that runs, its views of pods that came later.
+        self._collecting: list[list[View]] = []
         self._end = 0.0
 
     # Running ---------------------------------------------------------------------------------------------------
@@ -342,6 +349,9 @@ class Mixed:
             pod = ModelPod(uuid, Life(process, statuses), kind=kind, ends=ends)
             with self._lock:
                 self._pods[uuid] = pod
+                # Who collects already may meet it as well.
+                for views in self._collecting:
+                    views.append(pod.subject.watch("gc", _REMOVES))
             os.unlink(path)
             return pod
         finally:
@@ -559,8 +569,7 @@ class Mixed:
                 ("gc", "--grace-period=1h"), [], lambda result, _: [] if result.status == 0 else None
             )
             return
-        with self._lock:
-            pods = [pod for pod in self._pods.values() if pod.subject.possible != {GONE}]
+        pods: list[ModelPod] = []
 
         def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
             if result.status:
@@ -574,14 +583,21 @@ class Mixed:
                     return None
                 # What was over all the time, and nobody else had in hand, has to go.
                 mine = [view for view in pod.subject.views if view.command.startswith("gc")]
-                alone = (
-                    len(pod.subject.views) == len(mine) == 1
-                    and mine[0].around <= _REMOVES | pod.subject.always
-                )
+                alone = len(mine) == 1 and not mine[0].crowded
                 proved.append({GONE} if states <= {EXITED, GONE} and alone and EXITED in states else None)
             return proved
 
-        self._command(("gc", "--grace-period=0"), [(pod.subject, _REMOVES) for pod in pods], judge)
+        late: list[View] = []
+        with self._lock:
+            self._collecting.append(late)
+            pods = [pod for pod in self._pods.values() if pod.subject.possible != {GONE}]
+        try:
+            self._command(("gc", "--grace-period=0"), [(pod.subject, _REMOVES) for pod in pods], judge)
+        finally:
+            with self._lock:
+                self._collecting = [each for each in self._collecting if each is not late]
+                for view in late:
+                    view.end("gc that began before the pod", None)
 
     def _do_list(self, _choose: random.Random) -> None:
         with self._lock:

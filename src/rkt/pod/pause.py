@@ -35,6 +35,10 @@ def pause(pod: Pod) -> bool:
 
 def _pause(pod: Pod) -> bool:
     group = processes.open_group(pod)
+    if not group.directories():
+        raise PodError(
+            f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}"
+        )  # it is ending
     if group.freezer is None:
         raise HostError(
             f'cannot pause pod "{pod.uuid}": it was started on a host with neither cgroup version 2 nor the freezer of version 1',
