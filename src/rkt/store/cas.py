@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: Largest manifest, in bytes (invariant UN14).
 MAX_MANIFEST_BYTES = 4 << 20
 _MAX_NAME_BYTES = 255
+#: How references begin that name a file, a directory or a URL.
+_PLACES = ("oci:", "oci-archive:", "docker-archive:", "http:", "https:", "file:", "/", "./", "../")
 _KEY_LENGTH = len("sha512-") + KEY_HEX_LENGTH
 _SHORTEST_PREFIX = len("sha512-") + MIN_KEY_PREFIX_LENGTH
 
@@ -147,6 +149,11 @@ class Store:
                 raise self._pending(text) or e from None
         if text.startswith("docker:"):
             return self._resolve_reference(text)
+        if text.startswith(_PLACES):
+            raise NotFound(
+                f'"{text}" says where an image comes from, not which one of the store is meant',
+                hint="give its name or ID: rkt image list",
+            )
         try:
             key = self.find_by_name(AppcReference.parse(text))
         except InvalidManifest as e:

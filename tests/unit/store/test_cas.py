@@ -83,6 +83,16 @@ def test_hostile_ids_reach_no_path(data: str) -> None:
             store.resolve(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["oci:layout:v1", "docker-archive:x.tar", "https://example.com/x.aci", "./x.aci"]
+)
+def test_places_are_not_names(data: str, text: str) -> None:
+    """Where an image might be fetched from is said to be no name of one in the store."""
+    with pytest.raises(NotFound, match="says where an image comes from") as refused:
+        Store(data).resolve(text)
+    assert "rkt image list" in refused.value.hint
+
+
 def test_names_resolve_by_labels(data: str) -> None:
     """All labels asked for must be present and equal; labels that were not asked for do not matter."""
     one = put_image(data, seed="1", version="1.0").key
