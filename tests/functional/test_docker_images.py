@@ -465,3 +465,32 @@ def _unpacked(tmp_path: Path) -> Path:
     shutil.copy(path, root / "bin/busybox")
     os.symlink("busybox", root / "bin/echo")
     return root
+
+
+@pytest.mark.parametrize("upper", ["whiteout", "opaque", "other", "none"])
+def test_explain_sees_the_users_that_the_app_has(rkt: Rkt, registry: LyingRegistry, upper: str) -> None:
+    """The user that explain names is the one that runs; accounts that a layer hides name nobody, and that may be root."""
+    layer = {
+        "whiteout": layouts.layer({"x": b""}, [aci.Entry("etc/.wh.passwd")]),
+        "opaque": layouts.layer({"etc/group": GROUP}, [aci.Entry("etc/.wh..wh..opq")]),
+        "other": layouts.layer({"etc/passwd": b"alice:x:77:78::/:/bin/sh\n"}),
+        "none": layouts.layer({"x": b""}),
+    }[upper]
+    image = layouts.make_image(BASE, layer, config={**RUN, "User": "alice", "Cmd": ["id", "-u"]})
+    reference = f"docker://{registry.image(image)}"
+    explained = json.loads(rkt.run("explain", "--format=json", INSECURE, reference, check=0).stdout)
+    user = explained["apps"][0]["user"]
+    ran = rkt.run(INSECURE, "run", "--net=none", reference)
+    if upper in {"whiteout", "opaque"}:
+        assert (user["uid"], user["gid"]) == (None, None)
+        assert ran.status != 0
+        assert '"alice" user not found' in ran.stderr
+    else:
+        assert ran.lines == [str(user["uid"])]
+        assert (user["uid"], user["gid"]) == ((77, 78) if upper == "other" else (1000, 1000))
+    rkt.run("prepare", INSECURE, "--name=told", key_of(image), check=0)
+    again = json.loads(rkt.run("explain", "--format=json", "--pod=told", check=0).stdout)
+    for told in (explained, again):
+        (remedy,) = [each["remedy"] for each in told["findings"] if each["kind"] == "unverified-image"]
+        assert "rkt trust" not in remedy
+        assert "a trust policy for Docker and OCI images is to come" in remedy

@@ -85,7 +85,7 @@ def explained(gifts: AbstractSet[str], *, private: bool = False, argument: str =
         manifest=build_pod_manifest(request, [(flags, Stored(), image)], uid=0, gid=0),
         images=[image],
         layers=[[ROOT]],
-        verdicts=[("given", image.name, verdict)],
+        verdicts=[("given", image.name, verdict, False)],
         insecure=[word for word in ("capabilities", "image", "paths", "seccomp") if word in gifts],
         networks=["host" if "net" in gifts else "none"],
         ipc="parent" if "ipc" in gifts else "",

@@ -20,6 +20,7 @@ from rkt.schema.mounts import pair_mounts
 from rkt.schema.probes import parse_probes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, prepare, roots
+from rkt.stage0.shown import ShownRoot
 from rkt.stage1.common import paths
 from rkt.stage1.common import users as accounts
 from rkt.store.cas import Store
@@ -74,7 +75,8 @@ class Subject(Record):
     Attributes:
         images: of the apps, in their order.
         layers: directories of each app's layers, the topmost first.
-        verdicts: (app, image name, verdict); the app is empty for volumes and dependencies, the name for stage1.
+        verdicts: (app, image name, verdict, whether it is a Docker or OCI image); the app is empty for volumes and
+            dependencies, the name for stage1.
         insecure: words of ``--insecure-options`` in force.
         networks: as ``run`` is told.
         ipc: likewise.
@@ -85,7 +87,7 @@ class Subject(Record):
     manifest: PodManifest
     images: list[ImageManifest]
     layers: list[list[str]]
-    verdicts: list[tuple[str, str, Verdict]]
+    verdicts: list[tuple[str, str, Verdict, bool]]
     insecure: list[str]
     networks: list[str]
     ipc: str
@@ -106,14 +108,13 @@ def of_request(
     plan = prepare.plan_pod(
         request, choice, settings, store, single_app=options.interactive, networks=options.networks
     )
-    verdicts: list[tuple[str, str, Verdict]] = [("", "", plan.stage1.verdict)]
+    verdicts: list[tuple[str, str, Verdict, bool]] = [("", "", plan.stage1.verdict, False)]
     for app in plan.apps:
-        verdicts.append((app.name, app.image.full_name, app.image.verdict))
-        verdicts += [(app.name, each.full_name, each.verdict) for each in app.composed.dependencies]
+        used = (app.image, *app.composed.dependencies)
+        verdicts += [(app.name, each.full_name, each.verdict, each.key.is_oci) for each in used]
     for volume in plan.volumes:
-        verdicts += [
-            ("", each.full_name, each.verdict) for each in (volume.image, *volume.composed.dependencies)
-        ]
+        used = (volume.image, *volume.composed.dependencies)
+        verdicts += [("", each.full_name, each.verdict, each.key.is_oci) for each in used]
     return explain(
         Subject(
             manifest=appc.parse_pod_manifest(plan.manifest),
@@ -168,7 +169,7 @@ def of_pod(pod: Pod, settings: Settings, options: RunOptions | None) -> dict[str
             manifest=manifest,
             images=images,
             layers=layers,
-            verdicts=[_owner(path, verdict) for path, verdict in prepare.pod_verdicts(pod)],
+            verdicts=[_owner(pod, path, verdict) for path, verdict in prepare.pod_verdicts(pod)],
             insecure=words,
             networks=networks,
             ipc=ipc,
@@ -179,11 +180,14 @@ def of_pod(pod: Pod, settings: Settings, options: RunOptions | None) -> dict[str
     )
 
 
-def _owner(path: str, verdict: Verdict) -> tuple[str, str, Verdict]:
+def _owner(pod: Pod, path: str, verdict: Verdict) -> tuple[str, str, Verdict, bool]:
     if path == prepare.STAGE1_VERDICT:
-        return "", "", verdict
-    kind, app, _ = path.split("/", 2)
-    return app if kind == "appsinfo" else "", verdict.name, verdict
+        return "", "", verdict, False
+    kind, owner, what = path.split("/", 2)
+    # Only the image itself: those that appc images depend on are appc's.
+    key = pod.read(f"{kind}/{owner}/treeStoreID") if what == prepare.VERDICT else None
+    is_oci = key is not None and key.startswith(b"sha256-")
+    return owner if kind == "appsinfo" else "", verdict.name, verdict, is_oci
 
 
 def _started_with(pod: Pod) -> tuple[list[str], str]:
@@ -242,7 +246,7 @@ def explain(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 def _judge_verdicts(report: _Report) -> None:
     told: set[str] = set()
-    for app, name, verdict in report.subject.verdicts:
+    for app, name, verdict, is_oci in report.subject.verdicts:
         if verdict.kind != KIND_INSECURE or name in told:
             continue
         told.add(name)
@@ -260,7 +264,9 @@ def _judge_verdicts(report: _Report) -> None:
             app,
             FLAG,
             f"nobody vouches for image {name}: it came with --insecure-options=image",
-            f"rkt trust --prefix={verdict.name}, then fetch it again without --insecure-options=image",
+            "nothing yet: a trust policy for Docker and OCI images is to come; with @sha256:… in its reference it stays what it is"
+            if is_oci
+            else f"rkt trust --prefix={verdict.name}, then fetch it again without --insecure-options=image",
         )
 
 
@@ -425,7 +431,7 @@ def _explain_app(
 
 
 def _verdict_json(subject: Subject, app: str) -> dict[str, Any]:
-    verdict = next(each for owner, name, each in subject.verdicts if owner == app and name)
+    verdict = next(each for owner, name, each, _ in subject.verdicts if owner == app and name)
     return {
         "kind": verdict.kind,
         "rule": verdict.rule,
@@ -435,17 +441,11 @@ def _verdict_json(subject: Subject, app: str) -> dict[str, Any]:
 
 
 def _ids(app: App, image: ImageManifest, layers: list[str]) -> tuple[int | None, int | None]:
-    """User and group as stage1 resolves them; ``None`` when no layer has the names."""
-    # One that has no account file says nothing of users.
-    for path in [path for path in layers if os.path.lexists(f"{path}/etc/passwd")] or layers:
-        root_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            return accounts.resolve_both(root_fd, app.user, app.group, annotations=image.annotations)
-        except Stage1Error:
-            continue
-        finally:
-            os.close(root_fd)
-    return None, None
+    """User and group as stage1 resolves them; ``None`` when the image has no such names."""
+    try:
+        return accounts.resolve_both(ShownRoot(layers), app.user, app.group, annotations=image.annotations)
+    except Stage1Error:
+        return None, None
 
 
 def _source(app: App, image: ImageManifest, subject: Subject, family: tuple[str, ...]) -> str:

@@ -16,7 +16,18 @@ from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY, ANNOTATION_DOCKER_USER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol, TypeAlias
+
     from rkt.linux.userns import IdRange
+
+    class Tree(Protocol):
+        """A root that is not mounted."""
+
+        def open(self, path: bytes, flags: int) -> int:
+            """A descriptor of a file below it, wherever links lead."""
+
+    #: A descriptor of the app's root, or what stands for one.
+    Root: TypeAlias = int | Tree
 
 #: Largest account file that is read, in bytes.
 MAX_ACCOUNT_FILE_BYTES = 1 << 20
@@ -24,27 +35,27 @@ MAX_ACCOUNT_FILE_BYTES = 1 << 20
 MAX_ID = 0xFFFFFFFE
 
 
-def resolve_user(root_fd: int, user: str, ids: IdRange | None = None) -> int:
-    """The uid of ``user`` in the image below ``root_fd``, whose files show the host's ids for ``ids`` of the pod.
+def resolve_user(root: Root, user: str, ids: IdRange | None = None) -> int:
+    """The uid of ``user`` in the image below ``root``, whose files show the host's ids for ``ids`` of the pod.
 
     Raises:
         Stage1Error: no such user, an id out of range, or a path that does not exist in the image.
     """
-    return _resolve(root_fd, user, b"etc/passwd", "user", ids)
+    return _resolve(root, user, b"etc/passwd", "user", ids)
 
 
-def resolve_group(root_fd: int, group: str, ids: IdRange | None = None) -> int:
+def resolve_group(root: Root, group: str, ids: IdRange | None = None) -> int:
     """Likewise for a group."""
-    return _resolve(root_fd, group, b"etc/group", "group", ids)
+    return _resolve(root, group, b"etc/group", "group", ids)
 
 
 def resolve_both(
-    root_fd: int, user: str, group: str, *, annotations: dict[str, str], ids: IdRange | None = None
+    root: Root, user: str, group: str, *, annotations: dict[str, str], ids: IdRange | None = None
 ) -> tuple[int, int]:
     """The uid and the gid of an app.
 
     Args:
-        root_fd: the app's root.
+        root: the app's root.
         user: as the app section that counts has it.
         group: likewise.
         annotations: the image's. One of Docker may name a user only, and then gets that user's group, or 0 where the
@@ -54,21 +65,21 @@ def resolve_both(
     Raises:
         Stage1Error: as ``resolve_user``.
     """
-    uid = resolve_user(root_fd, user, ids)
+    uid = resolve_user(root, user, ids)
     if user == group == annotations.get(ANNOTATION_DOCKER_USER) and not user.startswith("/"):
-        return uid, _own_group(root_fd, user, uid)
+        return uid, _own_group(root, user, uid)
     try:
-        return uid, resolve_group(root_fd, group, ids)
+        return uid, resolve_group(root, group, ids)
     except Stage1Error:
         if ANNOTATION_DOCKER_REPOSITORY in annotations and user == group and not group.startswith("/"):
             return uid, uid
         raise
 
 
-def _own_group(root_fd: int, user: str, uid: int) -> int:
+def _own_group(root: Root, user: str, uid: int) -> int:
     """The group that the account file has for a user, by name, or by number where a number was given."""
     by_name = not user.isdigit()
-    for name, fields in _entries(root_fd, b"etc/passwd"):
+    for name, fields in _entries(root, b"etc/passwd"):
         numbers = fields[1:3]
         if not all(number.isdigit() and len(number) <= 10 for number in numbers) or len(numbers) < 2:
             continue
@@ -77,7 +88,7 @@ def _own_group(root_fd: int, user: str, uid: int) -> int:
     return 0
 
 
-def _resolve(root_fd: int, text: str, account_file: bytes, what: str, ids: IdRange | None) -> int:
+def _resolve(root: Root, text: str, account_file: bytes, what: str, ids: IdRange | None) -> int:
     if text == "root":
         return 0
     if text.isascii() and text.isdigit():
@@ -86,8 +97,8 @@ def _resolve(root_fd: int, text: str, account_file: bytes, what: str, ids: IdRan
             raise Stage1Error(f"{what} id {text!r} is out of range, at most {MAX_ID}")
         return number
     if text.startswith("/"):
-        return _owner(root_fd, text, what, ids)
-    for name, fields in _entries(root_fd, account_file):
+        return _owner(root, text, what, ids)
+    for name, fields in _entries(root, account_file):
         if name == text.encode() and len(fields) >= 2 and fields[1].isdigit() and len(fields[1]) <= 10:
             number = int(fields[1])
             if number <= MAX_ID:
@@ -98,9 +109,9 @@ def _resolve(root_fd: int, text: str, account_file: bytes, what: str, ids: IdRan
     )
 
 
-def _owner(root_fd: int, path: str, what: str, ids: IdRange | None) -> int:
+def _owner(root: Root, path: str, what: str, ids: IdRange | None) -> int:
     try:
-        fd = libc.openat2(root_fd, path.encode(), os.O_PATH | os.O_NOFOLLOW, libc.RESOLVE_IN_ROOT)
+        fd = _open(root, path.encode(), os.O_PATH | os.O_NOFOLLOW)
     except OSError as e:
         raise Stage1Error(
             f"cannot take the {what} from the owner of {path!r}: {os.strerror(e.errno or 0).lower()}"
@@ -118,11 +129,15 @@ def _owner(root_fd: int, path: str, what: str, ids: IdRange | None) -> int:
         raise Stage1Error(f"the {what} that owns {path!r} is not among the pod's ids") from e
 
 
-def _entries(root_fd: int, account_file: bytes) -> list[tuple[bytes, list[bytes]]]:
+def _open(root: Root, path: bytes, flags: int) -> int:
+    if isinstance(root, int):
+        return libc.openat2(root, path, flags, libc.RESOLVE_IN_ROOT)
+    return root.open(path, flags)
+
+
+def _entries(root: Root, account_file: bytes) -> list[tuple[bytes, list[bytes]]]:
     try:
-        fd = libc.openat2(
-            root_fd, account_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, libc.RESOLVE_IN_ROOT
-        )
+        fd = _open(root, account_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as e:
         if e.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return []
