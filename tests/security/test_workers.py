@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rkt.linux import capabilities, landlock
 from rkt.privsep import confine
+from tests.lib import layouts
 from tests.lib.aci import write_aci
 from tests.lib.isolated import errno_of, run_isolated
 from tests.lib.server import Page, Server
-from tests.lib.workers import is_confined, worker
+from tests.lib.workers import NAMESPACES, is_confined, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.lib.rkt import Rkt
+    from tests.lib.workers import Seen
 
 pytestmark = pytest.mark.root
 needs_landlock = pytest.mark.skipif(
@@ -63,6 +66,42 @@ def test_status_of_the_workers(rkt: Rkt, how: str) -> None:
     for name in ("CapInh", "CapAmb"):
         assert seen.capabilities(name) == 0, name
     assert (0 in seen.ids("Uid")) == (how == "unpack")
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_status_of_the_worker_that_reads_layouts(rkt: Rkt, kind: str) -> None:
+    """What reads layouts and archives has a user of its own, nothing of root's, no network, and one file system entry: none."""
+    image = layouts.make_image(bytes(32 << 20), compression="none")
+    path = f"{rkt.base}/source"
+    if kind == "oci":
+        layouts.write_layout(path, image)
+    else:
+        files = layouts.layout_files(layouts.make_index(image.descriptor()), image.blobs)
+        if kind == "docker-archive":
+            files = layouts.docker_files(image, tags=[["one:1"]])
+        layouts.write_tar(path, files, compression="gzip")
+    process = rkt.popen(INSECURE, "fetch", f"{kind}:{path}")
+
+    def accept(seen: Seen) -> bool:
+        # It then waits for its answers, for as long as it is looked at.
+        os.kill(process.pid, signal.SIGSTOP)
+        return is_confined(seen)
+
+    try:
+        seen = worker("rkt-fetch", process.pid, accept)
+    finally:
+        process.kill()
+        process.wait(20)
+    assert (seen.status["Seccomp"], seen.status["NoNewPrivs"]) == ("2", "1")
+    for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
+        assert seen.capabilities(name) == 0, name
+    (uid,) = seen.ids("Uid")
+    assert uid >= confine.FETCH_UID_BASE
+    assert seen.status["Groups"].split() == []
+    assert seen.root_entries == set()
+    for name in NAMESPACES:
+        assert seen.namespaces[name] != os.readlink(f"/proc/self/ns/{name}"), name
+    assert path not in seen.descriptors.values() or kind != "oci"
 
 
 def as_worker(kind: str, target: Path, function: Callable[[], object]) -> object:

@@ -97,6 +97,7 @@ COMMAND = Command(
         ),
     ),
     run=_run,
+    needs_root=True,
     completes="image",
     examples=(
         ("rkt image push example.com/hello docker://registry.example.com/hello:1", "push a stored image"),
