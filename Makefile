@@ -17,8 +17,9 @@ JOBS ?= 2
 SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
 #: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
 NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch demo dependencies discovery disks fetch formats \
-	install parallel_fetch progress registry registry_fetch resume several_images store store_maintenance trust trust_discovery unpack_ahead) \
-	$(addprefix security/test_,fetch hostile_archives registry signatures)
+	install oci_create oci_export oci_layouts parallel_fetch progress push registry registry_fetch resume \
+	several_images store store_maintenance trust trust_discovery unpack_ahead) \
+	$(addprefix security/test_,fetch hostile_archives layouts registry signatures)
 VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
 PYTHON_FILES := src tests tools
 VENV := .venv/bin
