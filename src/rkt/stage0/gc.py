@@ -194,8 +194,16 @@ def remove(settings: Settings, pod: Pod) -> None:
             if pod.place == lifecycle.RUN:
                 remove(settings, pod)  # it was started, not deleted
             return
-    elif not try_lock(pod):
-        raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
+    else:
+        try:
+            held = try_lock(pod)
+        except PodError:
+            # Marked, started or deleted a moment ago.
+            if pod.refresh():
+                remove(settings, pod)
+            return
+        if not held:
+            raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
     if pod.place == lifecycle.RUN:
         _leave(pod, lifecycle.EXITED_GARBAGE)
     elif pod.place in {lifecycle.PREPARE, lifecycle.PREPARED}:
