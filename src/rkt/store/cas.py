@@ -331,7 +331,7 @@ class Store:
             try:
                 record = _merge(self.get(key), record)
             except (NotFound, StoreError):
-                pass  # new, or damaged and now mended
+                self._clear_half_removed(key)  # new, or damaged and now mended
             _give(f"{staging_path}/manifest", 0o640, gid)
             if place is None:
                 self.place_layer(f"{staging_path}/layer", f"{staging_path}/split", key)
@@ -352,6 +352,7 @@ class Store:
         A layer that is there may be the root of a running pod, has the same content, and stays.
         """
         if split_path:
+            self._clear_half_removed(key)
             os.rename(split_path, self.split_path(key))
         final_path = f"{self._cas}/layer/{key}"
         if os.path.lexists(final_path):
@@ -448,11 +449,19 @@ class Store:
     def _clear_half_removed(self, key: ImageKey) -> None:
         """Take away what a killed ``remove_layer`` left under the key; what a pod refers to was never being removed."""
         path = f"{self._cas}/layer/{key}"
-        if os.path.lexists(path) and not os.path.lexists(self.split_path(key)):
-            from rkt.store.refs import referenced_keys
-            from rkt.store.staging import discard
+        if os.path.lexists(self.split_path(key)) or not os.path.isdir(path):
+            return
+        from rkt.linux.locks import lock_directory
+        from rkt.store.refs import referenced_keys
+        from rkt.store.staging import discard
 
-            if key not in referenced_keys(self.data_dir):
+        # Another commit may find the same, and put its own layer there a moment later.
+        try:
+            lock = lock_directory(path, exclusive=True)
+        except FileNotFoundError:
+            return
+        with lock:
+            if not os.path.lexists(self.split_path(key)) and key not in referenced_keys(self.data_dir):
                 discard(self.data_dir, path)
 
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
