@@ -205,7 +205,8 @@ def test_flags_of_one_app_are_that_apps_only(module_rkt: Rkt, images: Images) ->
         (["--interactive", "{}", "{}", "--name=two"], "interactive option only supports one image"),
         (["--mds-register", "--net=none", "{}"], "--mds-register flag does not work with --net=none"),
         (["--mds-register", "--net=host", "{}"], "the metadata service"),
-        (["--stdin=null", "{}"], "unknown flag: --stdin"),
+        (["--stdin=null", "{}"], "--stdin must follow an image"),
+        (["--nonsense", "{}"], "unknown flag: --nonsense"),
     ],
 )
 def test_words_that_make_no_sense_make_no_pod(
