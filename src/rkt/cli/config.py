@@ -21,7 +21,7 @@ def run(invocation: Invocation) -> int:
     from rkt.config.auth import load_auth
     from rkt.config.network import load_network
     from rkt.config.paths import load_paths
-    from rkt.config.registries import load_registries
+    from rkt.config.registries import load_registries, load_search
     from rkt.config.stage1 import load_stage1
     from rkt.config.users import load_users
 
@@ -46,6 +46,8 @@ def run(invocation: Invocation) -> int:
         members: dict[str, Any] = {"mirrors": config.mirrors, "tokenHosts": config.token_hosts}
         members = {**({"http": True} if config.http else {}), **{n: m for n, m in members.items() if m}}
         stage0.append(_entry("registry", registries=[name], **members))
+    if places := load_search(settings):
+        stage0.append(_entry("registry", search=places))
     stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
     if ranges := load_users(settings).ranges:
         stage0.append(_entry("privateUsers", ranges=[f"{first}:{count}" for first, count in ranges]))
@@ -96,7 +98,9 @@ hosts, "*.example.com" for all below a domain, or "*" for all, of which the clos
 "roots" is the absolute path of a PEM file, and only certificates by one of its roots are accepted from these hosts;
 "certificate" and "key" are the paths of a client certificate to show them and of its key. registry: "registries" is a
 list of registries; "mirrors" are URLs to ask before them, "tokenHosts" other hosts that may issue their tokens and get
-their credentials, and "http": true says that they are reached by plain http, without credentials.
+their credentials, and "http": true says that they are reached by plain http, without credentials. A file of kind
+registry may have "search" instead, a list of registries, perhaps with a path, in which names without a host are looked
+for; without it there are no short names.
 
 For registries, credentials of kind dockerAuth come before those that podman and Docker keep for the user who runs the
 command, in auth.json and config.json; what --authfile names comes before both.""",

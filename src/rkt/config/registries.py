@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kind ``registry`` of ``fetch.d``: mirrors of a registry, who issues its tokens, whether it is reached by plain http."""
+"""Kind ``registry`` of ``fetch.d``.
+
+Of single registries: mirrors, who issues its tokens, whether it is reached by plain http. Of none: where names without a
+host are searched.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 #: Registries whose owners are known to issue tokens on another of their hosts (invariant RG1).
 _TOKEN_HOSTS = {DOCKER_HUB: ["auth.docker.io"], "registry.gitlab.com": ["gitlab.com"]}
 _MAX_MIRRORS = 16
+_MAX_SEARCHED = 8
 _PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 
 
@@ -40,15 +45,55 @@ def load_registries(settings: Settings) -> dict[str, RegistryConfig]:
     for directory in settings.config_dirs:
         own: dict[str, RegistryConfig] = {}
         for file in read_directory(f"{directory}/fetch.d", FETCH_KINDS):
-            if file.kind == "registry":
+            if file.kind == "registry" and not _is_search(file):
                 _read(file, own)
         found |= own
+    return found
+
+
+def load_search(settings: Settings) -> list[str]:
+    """Registries, perhaps with a path, in which short names are looked for, in this order.
+
+    The last directory that says so decides alone.
+    """
+    found: list[str] = []
+    for directory in settings.config_dirs:
+        own: list[str] | None = None
+        for file in read_directory(f"{directory}/fetch.d", FETCH_KINDS):
+            if file.kind != "registry" or not _is_search(file):
+                continue
+            if own is not None:
+                raise file.error("where to search is already specified")
+            own = _read_search(file)
+        found = found if own is None else own
     return found
 
 
 def token_hosts(registry: str, config: RegistryConfig) -> list[str]:
     """Hosts besides the registry's own that may issue its tokens: those of the configuration, and the well-known ones."""
     return [*config.token_hosts, *_TOKEN_HOSTS.get(registry_key(registry), ())]
+
+
+def _is_search(file: ConfigFile) -> bool:
+    return "search" in file.members
+
+
+def _read_search(file: ConfigFile) -> list[str]:
+    if other := sorted({"registries", "http", "mirrors", "tokenHosts"} & set(file.members)):
+        raise file.error(f'"search" is not of single registries: {quoted(other[0])} needs a file of its own')
+    places = file.texts("search")
+    if len(places) > _MAX_SEARCHED:
+        raise file.error(f"more than {_MAX_SEARCHED} registries to search")
+    for place in places:
+        host, slash, path = place.partition("/")
+        # As in references: else it would be a name on Docker Hub.
+        has_host = is_host(host) and ("." in host or ":" in host or host == "localhost")
+        has_path = all(path.split("/")) and _PATH_CHARACTERS.issuperset(path)
+        if not has_host or bool(slash) != bool(path) or (path and not has_path):
+            raise file.error(
+                f"{quoted(place)} is not a registry, perhaps with a path, such as docker.io/library"
+            )
+    return places
 
 
 def _read(file: ConfigFile, found: dict[str, RegistryConfig]) -> None:

@@ -102,7 +102,7 @@ class Fetcher:
 
     def _have(self, dependency: Dependency, wanted: AppcReference) -> ImageRecord:
         # What came for the sake of this very question is in the store too by now, but was not found there.
-        record = None if self._crew.is_expected(str(wanted)) else self._had(dependency, wanted)
+        record = None if self._crew.is_expected(_text(wanted)) else self._had(dependency, wanted)
         if record is None:
             return self._crew.fetch(_question(wanted))
         self._report.debug(f"using image from local store for image name {wanted}")
@@ -177,4 +177,10 @@ def _question(wanted: AppcReference) -> str:
         raise ImageError(f"dependency {text!r} cannot be asked for: {e.message}") from e
     if parsed.kind != references.NAME or parsed.name != wanted:
         raise ImageError(f"dependency {text!r} cannot be asked for by its name", hint=f"rkt fetch {text}")
-    return text
+    return _text(wanted)
+
+
+def _text(wanted: AppcReference) -> str:
+    # An image must not choose one of a registry either: with a label it is no short name, and means the same.
+    label = f",os={references.host_labels()['os']}" if references.is_short(wanted) else ""
+    return f"{wanted}{label}"

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from rkt.config.settings import Settings
     from rkt.fetch.ahead import UnpackAhead
+    from rkt.fetch.oci_reference import DockerReference
     from rkt.fetch.reference import Reference
     from rkt.store.record import ImageRecord
     from rkt.trust.verdict import Verdict
@@ -68,6 +69,10 @@ _NOT_IN_STORE = (
     "either image was not found in the store or store was disabled "
     "and fetching from remote yielded nothing or it was disabled"
 )
+
+
+class NotDiscovered(FetchError):
+    """No page says where the image of a name is, and it is at none of the usual places."""
 
 
 def fetch_image(
@@ -156,20 +161,48 @@ def _by_name(
 ) -> ImageRecord:
     wanted = parsed.name
     assert wanted is not None
+    key = store.find_by_name(AppcReference(wanted.name, {**references.host_labels(), **wanted.labels}))
     if pull_policy != UPDATE:
-        key = store.find_by_name(AppcReference(wanted.name, {**references.host_labels(), **wanted.labels}))
         if key is not None:
             report.debug(f"using image from local store for image name {parsed.text}")
             store.touch(key)
             return store.get(key)
         if (record := _from_spool(parsed, settings, report, signature)) is not None:
             return record
+    # An image of that name does not become one of a registry because its server is gone.
+    elsewhere = [] if key is not None else _in_registries(wanted, settings, signature)
+    if pull_policy != UPDATE and elsewhere:
+        from rkt.fetch.oci_reference import row_url
+
+        for reference in elsewhere:
+            if (record := _from_row(row_url(reference, settings.platform), store)) is not None:
+                report.debug(f"using image from local store for url {reference}")
+                store.touch(record.key)
+                return record
     if pull_policy == NEVER:
         raise NotFound(
             f'unable to fetch image from image name "{parsed.text}": {_NOT_IN_STORE}',
             hint=f"rkt fetch {parsed.text}",
         )
-    return _make(parsed, settings, store, report, signature).from_name()
+    try:
+        return _make(parsed, settings, store, report, signature).from_name()
+    except NotDiscovered as e:
+        if not elsewhere:
+            raise
+        failed = e
+    from rkt.fetch.short_names import search
+
+    report.debug(f"{failed.message}: looking for it in registries")
+    return search(parsed.text, elsewhere, settings, store, report)
+
+
+def _in_registries(wanted: AppcReference, settings: Settings, signature: str | None) -> list[DockerReference]:
+    """What a short name may stand for, where it is configured that registries are searched."""
+    if signature is not None or not references.is_short(wanted):
+        return []
+    from rkt.fetch.short_names import candidates
+
+    return candidates(wanted, settings)
 
 
 def _from_spool(
@@ -275,9 +308,9 @@ class Fetch:
             page.__cause__ = last
             last = page
         hint = f"rkt fetch --debug {self._reference.text} says what was tried; a file or a URL needs no discovery"
-        if "." not in wanted.name.partition("/")[0] and set(wanted.labels) <= {"version"}:
+        if references.is_short(wanted):
             hint = f"docker://{self._reference.text} if the image of a registry is meant"
-        raise FetchError(f'discovery failed for "{wanted.name}"', hint=hint) from last
+        raise NotDiscovered(f'discovery failed for "{wanted.name}"', hint=hint) from last
 
     def from_url(self, url: str, signature_url: str = "") -> ImageRecord:
         """Download and import, unless what came of this URL before is good still (spec cli §5.5).

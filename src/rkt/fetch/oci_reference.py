@@ -163,6 +163,11 @@ def row_url(reference: DockerReference, platform: str = "") -> str:
     return str(reference)
 
 
+def absent(registry: str, what: str) -> str:
+    """What is said when a registry has no such thing, and nothing else than that."""
+    return f"registry {registry} has no {what}"
+
+
 def _is_registry(text: str) -> bool:
     """Host name, address, or ``[IPv6]``, and perhaps a port."""
     if text.startswith("["):

@@ -149,6 +149,12 @@ def _invalid(text: str) -> UsageError:
     return UsageError(f'invalid image string "{text}"', hint=f"files and URLs of images end by {_EXTENSION}")
 
 
+def is_short(wanted: AppcReference) -> bool:
+    """Whether a name has no host in it, and no label but a version: an image of a registry may be meant."""
+    first = wanted.name.partition("/")[0]
+    return "." not in first and first != "localhost" and set(wanted.labels) <= {"version"}
+
+
 def signature_url(url: str) -> str:
     """``…/x.aci?q`` to ``…/x.aci.asc?q`` (spec cli §6.3)."""
     path, question, query = url.partition("#")[0].partition("?")

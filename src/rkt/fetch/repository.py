@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin
 
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
+from rkt.fetch.oci_reference import absent
 from rkt.fetch.resume import BlobFile
 from rkt.fetch.transport import NOT_TLS, causes, without_query
 from rkt.schema import jsontext
@@ -285,7 +286,7 @@ class Repository:
         """The error for a status that is none of success, with the registry's own words."""
         words = error_words(answer.body)
         if answer.status == _NOT_FOUND:
-            return NotFound(f"registry {self._host} has no {what}{words}")
+            return NotFound(absent(self._host, what) + words)
         if answer.status in {401, 403}:
             return FetchError(
                 f"registry {self._host} gives no access to {self._path}: it is private, or there is none{words}",

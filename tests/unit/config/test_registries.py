@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rkt.config.registries import RegistryConfig, load_registries, token_hosts
+from rkt.config.registries import RegistryConfig, load_registries, load_search, token_hosts
 from rkt.config.settings import Installation, Settings
 from rkt.errors import ConfigError
 
@@ -76,3 +76,48 @@ def test_mistakes_are_named(settings: Settings, content: dict[str, Any], message
     write(settings.local_config_dir, "x", **content)
     with pytest.raises(ConfigError, match=message):
         load_registries(settings)
+
+
+def test_where_to_search(settings: Settings) -> None:
+    """Nowhere by default; the local directory decides alone, also that nowhere is searched; it is no registry's way."""
+    assert load_search(settings) == []
+    write(settings.system_config_dir, "s", search=["docker.io", "r.example:5000/team"])
+    write(settings.local_config_dir, "b", registries=["127.0.0.1:5000"], http=True)
+    assert load_search(settings) == ["docker.io", "r.example:5000/team"]
+    assert list(load_registries(settings)) == ["127.0.0.1:5000"]
+    write(settings.local_config_dir, "s", search=["localhost/x"])
+    assert load_search(settings) == ["localhost/x"]
+    write(settings.local_config_dir, "s", search=[])
+    assert load_search(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"search": "docker.io"}, "not a list"),
+        ({"search": ["docker"]}, "not a registry, perhaps with a path"),
+        ({"search": ["docker/library"]}, "not a registry, perhaps with a path"),
+        ({"search": ["docker.io/"]}, "not a registry, perhaps with a path"),
+        ({"search": ["r.example//x"]}, "not a registry, perhaps with a path"),
+        ({"search": ["r.example/X"]}, "not a registry, perhaps with a path"),
+        ({"search": ["https://r.example"]}, "not a registry, perhaps with a path"),
+        ({"search": ["R.example"]}, "not a registry, perhaps with a path"),
+        ({"search": ["r.example"] * 9}, "more than 8 registries"),
+        ({"search": ["r.example"], "http": True}, '"http" needs a file of its own'),
+    ],
+)
+def test_mistakes_in_where_to_search_are_named(
+    settings: Settings, content: dict[str, Any], message: str
+) -> None:
+    """Every mistake is an error that says what is wrong; a word without a dot or a port is no host."""
+    write(settings.local_config_dir, "x", **content)
+    with pytest.raises(ConfigError, match=message):
+        load_search(settings)
+
+
+def test_two_files_that_say_where_to_search(settings: Settings) -> None:
+    """An order cannot be in two files."""
+    write(settings.local_config_dir, "a", search=["a.example"])
+    write(settings.local_config_dir, "b", search=["b.example"])
+    with pytest.raises(ConfigError, match="already specified"):
+        load_search(settings)
