@@ -21,6 +21,7 @@ from tests.lib import aci, layouts
 from tests.lib.images import GROUP, PASSWD
 from tests.lib.pace import SLOWNESS, rounds
 from tests.lib.registry import PLAIN, LyingRegistry, Registry
+from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -494,3 +495,70 @@ def test_explain_sees_the_users_that_the_app_has(rkt: Rkt, registry: LyingRegist
         (remedy,) = [each["remedy"] for each in told["findings"] if each["kind"] == "unverified-image"]
         assert "rkt trust" not in remedy
         assert "a trust policy for Docker and OCI images is to come" in remedy
+
+
+def test_an_image_is_added_to_a_living_pod(rkt: Rkt, registry: LyingRegistry) -> None:
+    """``app add`` takes a Docker image of the store by its reference or digest; its app sees and is what ``run`` makes it."""
+    image = layouts.make_image(
+        BASE, UPPER, config={**RUN, "User": "alice", "Cmd": ["sh", "-c", "id -u; cat /hello; ls /old"]}
+    )
+    reference = f"docker://{registry.image(image)}"
+    pod = rkt.popen("app", "sandbox", INSECURE)
+    uuid = rkt.wait_for_pod()
+    refused = rkt.run("app", "add", INSECURE, uuid, reference, "--name=one", check=254)
+    assert f"hint: rkt fetch {reference}" in refused.stderr
+    rkt.run(INSECURE, "fetch", reference, check=0)
+    rkt.run("app", "add", INSECURE, uuid, reference, "--name=one", check=0)
+    rkt.run("app", "add", INSECURE, uuid, key_of(image), "--name=two", "--user=0", check=0)
+    for name in ("one", "two"):
+        rkt.run("app", "start", uuid, f"--app={name}", check=0)
+    wait_for(lambda: all("from above" in rkt.log(uuid, name) for name in ("one", "two")), "their words")
+    assert " 1000\n" in rkt.log(uuid, "one")
+    assert " 0\n" in rkt.log(uuid, "two")
+    rkt.run("image", "gc", "--grace-period=0s", check=0)
+    rkt.run("app", "rm", uuid, "--app=one", check=0)
+    rkt.run("stop", uuid, check=0)
+    assert pod.wait(20) == 0, pod.texts()
+
+
+def test_a_pod_is_exported_and_run_again(rkt: Rkt, registry: LyingRegistry) -> None:
+    """``rkt export`` of a pod of a Docker image is an ACI that has all layers and what the app wrote, and runs alone."""
+    reference = f"docker://{registry.image(IMAGE, 'app', '1')}"
+    run(rkt, reference, "--exec=/bin/sh", "--", "-c", "echo new >/data/new; cat /data/seed")
+    (uuid,) = rkt.pods()
+    rkt.run("export", uuid, f"{rkt.base}/out.aci", check=0)
+    rkt.run("rm", uuid, check=0)
+    rkt.run("image", "rm", key_of(IMAGE), check=0)
+    words = (
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        "cat /hello /data/new /data/seed; echo $GREETING; ls /old; ls /gone",
+    )
+    ran = rkt.run(INSECURE, "run", "--net=none", f"{rkt.base}/out.aci", *words, check=1)
+    assert ran.stdout == "hello from above\nnew\nseed\nhi\n"
+    assert run(rkt, f"{rkt.base}/out.aci") == "hello from above\n"
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_an_exported_image_in_another_store(rkt: Rkt, registry: LyingRegistry, kind: str) -> None:
+    """Issue 6, 1: exported here and fetched elsewhere, an image runs the same and has the same layers and configuration."""
+    rkt.run(INSECURE, "fetch", f"docker://{registry.image(IMAGE, 'app', '1')}", check=0)
+    output = f"{rkt.base}/out{'' if kind == 'oci' else '.tar'}"
+    flag = f"--format={kind.replace('oci-archive', 'oci')}"
+    rkt.run("image", "export", flag, key_of(IMAGE), output, check=0)
+    elsewhere = f"--dir={rkt.base}/elsewhere"
+    there = rkt.run(elsewhere, INSECURE, "fetch", "--full", f"{kind}:{output}", check=0).stdout.strip()
+    ran = rkt.run(elsewhere, INSECURE, "run", "--net=none", there, check=0)
+    assert ran.stdout == "hello from above\n"
+    for layer in os.listdir(f"{rkt.data}/cas/layer"):
+        assert os.path.isdir(f"{rkt.base}/elsewhere/cas/layer/{layer}"), layer
+    documents = [
+        f"{data}/cas/oci/{key}/config"
+        for data, key in ((rkt.data, key_of(IMAGE)), (f"{rkt.base}/elsewhere", there))
+    ]
+    for path in documents:
+        with open(path, "rb") as stream:
+            assert stream.read() == IMAGE.config
+    rkt.run(elsewhere, "image", "verify", there, check=0)
+    rkt.run(elsewhere, "gc", "--grace-period=0s", check=0)

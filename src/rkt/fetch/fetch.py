@@ -130,7 +130,9 @@ def fetch_image(
         return record
     if pull_policy == NEVER:
         kind = "docker image" if is_docker else "image"
-        raise NotFound(f'unable to fetch {kind} from URL "{reference}": {_NOT_IN_STORE}')
+        raise NotFound(
+            f'unable to fetch {kind} from URL "{reference}": {_NOT_IN_STORE}', hint=f"rkt fetch {reference}"
+        )
     if is_docker:
         return _fetch_oci(parsed, settings, store, report, signature)
     return _make(parsed, settings, store, report, signature).from_url(parsed.location)
