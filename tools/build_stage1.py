@@ -100,10 +100,17 @@ def source_files() -> list[str]:
     return sorted(os.path.relpath(path, os.path.dirname(SOURCE)) for path in found)
 
 
-def without_docstrings(source: bytes, name: str) -> ast.Module:
-    """The module with its asserts but without its docstrings: a supervisor holds its code for as long as its pod lives."""
+def lean(source: bytes, name: str) -> ast.Module:
+    """The module with its asserts, without docstrings and types of functions, which nothing in stage1 reads.
+
+    A supervisor holds its code for as long as its pod lives.
+    """
     tree = ast.parse(source, name)
     for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
             and ast.get_docstring(node) is not None
@@ -121,7 +128,7 @@ def build_modules() -> dict[str, bytes]:
     files = {f"lib/{path}": source for path, source in sources}
     files[f"lib/{module_file.FILE_NAME}"] = module_file.build(
         sources,
-        lambda source, path: compile(without_docstrings(source, path), path, "exec", dont_inherit=True),
+        lambda source, path: compile(lean(source, path), path, "exec", dont_inherit=True),
     )
     return files
 
