@@ -7,7 +7,6 @@ compressed by gzip, all unpacked and committed by the end. Runs alternate; each 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -25,7 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.bench import peers
-from tests.bench.rows import Row
+from tests.bench.rows import Row, measure_alone
 from tests.lib.aci import image_manifest
 from tests.lib.keys import KeyRing
 from tests.lib.rkt import Rkt, remove_tree
@@ -248,17 +247,5 @@ def measure(rounds: int, mib: int, files: int) -> list[Row]:
     return rows
 
 
-def main() -> int:
-    """Measure fetching alone."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mib", type=int, default=1000)
-    parser.add_argument("--files", type=int, default=15000)
-    options = parser.parse_args()
-    for row in measure(options.rounds, options.mib, options.files):
-        print(" | ".join(row.cells()))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure_alone(__doc__, measure))

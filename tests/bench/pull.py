@@ -9,7 +9,6 @@ command has, sampled; of docker, what its daemon takes more than before.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tests.bench import fetch, peers
-from tests.bench.rows import Row
+from tests.bench.rows import Row, measure_alone
 from tests.lib.rkt import Rkt, remove_tree
 
 if TYPE_CHECKING:
@@ -253,17 +252,5 @@ def _memory(found: Sequence[Puller]) -> list[Row]:
     return rows
 
 
-def main() -> int:
-    """Measure pulling alone."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mib", type=int, default=1000)
-    parser.add_argument("--files", type=int, default=15000)
-    options = parser.parse_args()
-    for row in measure(options.rounds, options.mib, options.files):
-        print(" | ".join(row.cells()))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure_alone(__doc__, measure))
