@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may vouch for an image, and what a look at it found.
+
+Evidence is bytes of a registry, a directory or a server: root carries them, ``rkt-verify`` alone reads them. A finding is
+what that worker says of one piece of evidence and one requirement; root compares it with what it knows itself.
+"""
+
+from __future__ import annotations
+
+from rkt.schema.record import Record
+
+#: A signed OpenPGP message around a JSON payload (containers-signature(5), "simple signing").
+SIMPLE_SIGNING = "simple-signing"
+#: A payload of simple signing and a signature beside it (cosign before version 3: a manifest tagged ``sha256-HEX.sig``).
+COSIGN_CLASSIC = "cosign-classic"
+#: A sigstore bundle, version 0.3: a JSON document (cosign 3, SLSA provenance; an artifact that refers to the image).
+BUNDLE = "bundle"
+
+
+class Evidence(Record):
+    """Bytes, as they came.
+
+    Attributes:
+        kind: one of the words above.
+        source: where it was, for people: ``referrer sha256:…``, ``tag sha256-….sig``, ``file …``.
+        data: the message, the payload, or the bundle.
+        signature: of the payload, base64, for ``cosign-classic``.
+        certificate, chain, log_entry: annotations of ``cosign-classic`` that a keyless signature has; PEM, PEM, JSON.
+    """
+
+    kind: str
+    source: str
+    data: bytes
+    signature: str = ""
+    certificate: str = ""
+    chain: str = ""
+    log_entry: str = ""
+
+
+class Subject(Record):
+    """The image that somebody should vouch for; known before any evidence is read (invariant SG3).
+
+    Attributes:
+        name: what rules are found by: an appc name, or ``REGISTRY/REPOSITORY`` with the registry's port.
+        reference: as signatures name it: ``REGISTRY/REPOSITORY:TAG`` or ``REGISTRY/REPOSITORY@DIGEST``; Docker Hub is
+            ``docker.io``. Empty where there is no registry, so that no name is compared.
+        digests: of the manifest and, when there is one, of the index it was chosen from: either may be signed.
+    """
+
+    name: str
+    reference: str
+    digests: list[str]
+
+
+class Finding(Record):
+    """What came of one piece of evidence for one requirement.
+
+    Attributes:
+        requirement: its index.
+        source: of the evidence.
+        reason: why it does not vouch, for people; empty when it does.
+        signer: fingerprint, ``sha256:…`` of the key (its SubjectPublicKeyInfo), or ``IDENTITY (ISSUER)``.
+        digest: that is signed; one of the subject's when it vouches.
+        signed_at: seconds since the epoch as somebody trusted says (a log, a time stamp, the OpenPGP signature); 0 if unknown.
+    """
+
+    requirement: int
+    source: str
+    reason: str = ""
+    signer: str = ""
+    digest: str = ""
+    signed_at: int = 0
