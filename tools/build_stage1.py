@@ -247,7 +247,7 @@ def main() -> None:
         manifest = json.load(stream)
     files = {
         "ns": (0o755, os.fsencode(head_of_script(options.python, "-IS") + SCRIPT)),
-        "reaper": (0o755, read_reaper(options.reaper)),
+        "reaper": (0o111, read_reaper(options.reaper)),
     }
     for name, data in build_modules().items():
         files[name] = (0o644, data)

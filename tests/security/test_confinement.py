@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import shlex
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -235,6 +236,11 @@ sleep 600
     uuid = rkt.wait_for_pod()
     wait_for(lambda: "end" in process.stdout_text, "the end of the script")
     assert process.stdout_text == "end\n"
+    first = f"/proc/{rkt.pid(uuid)}/exe"
+    assert os.statvfs(first).f_flag & os.ST_RDONLY
+    assert stat.S_IMODE(os.stat(first).st_mode) == 0o111, (
+        "its memory is a secret as long as nobody may read it"
+    )
     with open(f"/proc/{rkt.pid(uuid)}/status", encoding="ascii") as file:
         status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
     assert status["Seccomp"] == "2"

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pod's pid 1: holds the namespaces, reaps orphans, and dies with the supervisor.
 
-A static reaper (catatonit) run from a sealed memfd, so that no file of the host is ever executed inside the pod's view
-(CVE-2019-5736). It sees an empty read-only root, has no capabilities, and cannot gain any. Root in an app has the same
-uid, so it must not be able to look into it either: what it could write there would run without the app's filter. The
-memfd may be executed and not be read, which makes the kernel treat the process as one whose memory is a secret; and the
-default filter is in force for it as well. Killing it ends every process of the pod: the kernel sees to that.
+A static reaper (catatonit) of the stage1 image. It is executed through a read-only mount of that file alone, so that
+nothing in the pod can write to it, whoever gets hold of ``/proc/1/exe`` (CVE-2019-5736); all pods share its pages. It sees
+an empty read-only root, has no capabilities, and cannot gain any. Root in an app has the same uid, so it must not be able
+to look into it either: what it could write there would run without the app's filter. The file may be executed and not be
+read, which makes the kernel treat the process as one whose memory is a secret; and the default filter is in force for it
+as well. Killing it ends every process of the pod: the kernel sees to that.
 """
 
 from __future__ import annotations
 
 import _signal
 import os
+import stat
 
 from rkt.errors import Stage1Error
-from rkt.linux import capabilities, libc
+from rkt.linux import capabilities, libc, mount
 from rkt.stage2.exec import reset_signals
 
 TYPE_CHECKING = False
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Joiner
     from rkt.linux.userns import IdRange
 
-#: Largest reaper that is copied into memory, in bytes.
-_MAX_REAPER_BYTES = 8 << 20
 _READY = b"1"
-#: Of the memfd: nobody reads it, so the kernel lets nobody trace who executes it (``would_dump`` in fs/exec.c).
+#: Permission bits of the reaper: nobody reads it, so the kernel lets nobody trace who executes it (``would_dump`` in
+#: fs/exec.c).
 _EXECUTE_ONLY = 0o111
 
 
@@ -52,7 +53,7 @@ class Init:
         """Fork pid 1 in the namespaces the caller is in; it gets ready while the caller goes on.
 
         Args:
-            reaper_fd: from ``seal_reaper``.
+            reaper_fd: from ``open_reaper``.
             empty_root: directory of the engine's own that becomes its root.
             joiner: of the cgroups it lives in.
             seccomp: compiled filter, empty for none.
@@ -112,25 +113,21 @@ class Init:
         os.waitpid(self.pid, 0)
 
 
-def seal_reaper(path: str) -> int:
-    """Copy the reaper into a sealed memfd and return its descriptor."""
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        size = os.fstat(source).st_size
-        if size > _MAX_REAPER_BYTES:
-            raise Stage1Error(f"{path} is too large for a reaper: {size} bytes")
-        memfd = os.memfd_create("rkt-init", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        offset = 0
-        while offset < size:
-            offset += os.sendfile(memfd, source, offset, size - offset)
-    finally:
-        os.close(source)
-    os.fchmod(memfd, _EXECUTE_ONLY)
-    import fcntl
+def open_reaper(path: str) -> int:
+    """A descriptor of the reaper on a read-only mount of its own, to be executed.
 
-    seals = libc.F_SEAL_SEAL | libc.F_SEAL_SHRINK | libc.F_SEAL_GROW | libc.F_SEAL_WRITE
-    fcntl.fcntl(memfd, libc.F_ADD_SEALS, seals)
-    return memfd
+    Raises:
+        Stage1Error: others than root could have changed the file, or could read it.
+    """
+    tree_fd = mount.clone(path, attributes=libc.MOUNT_ATTR_RDONLY, recursive=False)
+    status = os.fstat(tree_fd)
+    if status.st_uid or status.st_mode != stat.S_IFREG | _EXECUTE_ONLY:
+        os.close(tree_fd)
+        raise Stage1Error(
+            f"{path} is not a file of root with mode 0111, but of uid {status.st_uid} with {status.st_mode:o}",
+            hint="the stage1 image is damaged or was changed: rkt image verify --repair",
+        )
+    return tree_fd
 
 
 def _become_init(

@@ -18,7 +18,7 @@ from rkt.stage1.common.arguments import parse_run
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.ns import limits
-from rkt.stage1.ns.init import Init, seal_reaper
+from rkt.stage1.ns.init import Init, open_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
 from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan, default_filter
@@ -107,7 +107,7 @@ def _supervise(
     pod_path = os.getcwdb()
     own = pod_path + b"/" + OWN_FILES.encode()
     joiner = limits.create_init_group(groups, arguments).joiner()
-    reaper_fd = seal_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
+    reaper_fd = open_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
     shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT.encode(), joiner)
     joiner.close()
     os.close(reaper_fd)
