@@ -62,6 +62,8 @@ class Finding(Record):
         signer: fingerprint, ``sha256:…`` of the key (its SubjectPublicKeyInfo), or ``IDENTITY (ISSUER)``.
         digest: that is signed; one of the subject's when it vouches.
         signed_at: seconds since the epoch as somebody trusted says (a log, a time stamp, the OpenPGP signature); 0 if unknown.
+        contradicts: it is by the very signer that is asked for, and it is wrong: over other bytes, or of another digest or
+            name. Then the requirement is not met, whatever other evidence says. Never for a signer that nobody asked for.
     """
 
     requirement: int
@@ -70,3 +72,4 @@ class Finding(Record):
     signer: str = ""
     digest: str = ""
     signed_at: int = 0
+    contradicts: bool = False

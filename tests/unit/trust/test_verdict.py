@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rkt.errors import DamagedRecord
-from rkt.trust.verdict import Verdict
+from rkt.trust.verdict import Fact, Verdict
 
 FULL = Verdict(
     kind="openpgp",
@@ -19,10 +19,29 @@ FULL = Verdict(
     identities=["A <a@example.com>"],
     signed_at=1,
 )
+POLICY = Verdict(
+    kind="policy",
+    name="registry.example_5000/team/app",
+    rule="rule for registry.example:5000/team in /etc/rkt/trust.d/team.toml",
+    checked_at=4,
+    signed_at=3,
+    subject="registry.example:5000/team/app",
+    facts=[
+        Fact(
+            requirement="cosign:sha256:1",
+            kind="cosign",
+            signer="sha256:2",
+            source="tag sha256-3.sig",
+            signed_at=3,
+        ),
+        Fact(requirement="unsigned", kind="unsigned"),
+    ],
+)
 
 
 @pytest.mark.parametrize(
-    "verdict", [FULL, Verdict(kind="insecure", name="a", rule="--insecure-options=image", checked_at=3)]
+    "verdict",
+    [FULL, POLICY, Verdict(kind="insecure", name="a", rule="--insecure-options=image", checked_at=3)],
 )
 def test_round_trip(verdict: Verdict) -> None:
     """What is written is what is read."""
@@ -42,6 +61,8 @@ def test_members_are_spelled_as_the_format_says() -> None:
     }
     builtin = Verdict(kind="builtin", name="a", rule="", checked_at=0, image_id="sha512-1")
     assert set(builtin.to_json()) == {"kind", "name", "rule", "checkedAt", "imageID"}
+    assert set(POLICY.to_json()) == {"kind", "name", "rule", "checkedAt", "signedAt", "subject", "facts"}
+    assert set(POLICY.to_json()["facts"][1]) == {"requirement", "kind", "signer", "source", "signedAt"}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +82,37 @@ def test_anything_unexpected_is_damage(change: dict[str, Any]) -> None:
     """A verdict that is not understood in full is none (SG14)."""
     with pytest.raises(DamagedRecord):
         Verdict.from_json({**FULL.to_json(), **change}, what="record")
+
+
+FACT = POLICY.facts[0].to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "openpgp"},
+        {"facts": []},
+        {"facts": {}},
+        {"facts": ["cosign"]},
+        {"facts": [{**FACT, "unknown": ""}]},
+        {"facts": [{**FACT, "signedAt": True}]},
+        {"facts": [{**FACT, "signer": None}]},
+        {"facts": [{"requirement": "unsigned", "kind": "unsigned"}]},
+        {"subject": ""},
+        {"subject": 1},
+    ],
+)
+def test_a_verdict_by_policy_is_understood_in_full(change: dict[str, Any]) -> None:
+    """Facts that are not whole are none, and only a verdict by policy has any (SG14)."""
+    with pytest.raises(DamagedRecord):
+        Verdict.from_json({**POLICY.to_json(), **change}, what="record")
+
+
+def test_what_nobody_vouches_for_is_told_apart() -> None:
+    """A verdict with one signer is a signed one, whatever else a rule let pass."""
+    assert not POLICY.is_unsigned
+    assert POLICY.replace(facts=POLICY.facts[1:]).is_unsigned
+    assert not FULL.is_unsigned
 
 
 @pytest.mark.parametrize("member", ["kind", "name", "rule", "checkedAt"])
