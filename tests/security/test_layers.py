@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 ROOT = os.geteuid() == 0
 OUT = aci.symlink("out", "../../outside")
-OUTSIDE = b"what was there before"
 #: Attributes that would steer an overlay mount.
 STEERING = {
     b"SCHILY.xattr." + name: b"y"
@@ -99,21 +98,6 @@ REFUSED = {
     "UN17 truncated zstd": (compress(layer(), "zstd")[:-1], "truncated"),
     "UN17 neither": (b"PK\x03\x04" + bytes(600), "unknown image filetype"),
 }
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A file next to the target, which must stay as it is."""
-    directory = tmp_path / "outside"
-    directory.mkdir()
-    victim = directory / "victim"
-    victim.write_bytes(OUTSIDE)
-    before = os.stat(victim)
-    yield directory
-    after = os.stat(victim)
-    assert victim.read_bytes() == OUTSIDE
-    assert (before.st_mode, before.st_uid, before.st_nlink) == (after.st_mode, after.st_uid, after.st_nlink)
-    assert os.listdir(directory) == ["victim"]
 
 
 @pytest.mark.parametrize(("data", "words"), REFUSED.values(), ids=REFUSED)

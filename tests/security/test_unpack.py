@@ -19,26 +19,7 @@ from tests.lib.hostile import REFUSED, ROOTFS, image
 from tests.lib.unpacking import stream, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-OUTSIDE = b"what was there before"
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A file next to the target, which must stay as it is."""
-    directory = tmp_path / "outside"
-    directory.mkdir()
-    victim = directory / "victim"
-    victim.write_bytes(OUTSIDE)
-    os.chmod(victim, 0o600)
-    before = os.stat(victim)
-    yield directory
-    after = os.stat(victim)
-    assert victim.read_bytes() == OUTSIDE
-    assert (before.st_mode, before.st_uid, before.st_nlink) == (after.st_mode, after.st_uid, after.st_nlink)
-    assert os.listdir(directory) == ["victim"]
 
 
 @pytest.mark.parametrize(("data", "words"), REFUSED.values(), ids=REFUSED)

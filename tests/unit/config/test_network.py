@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.config.network import TlsConfig, load_network, read_roots
-from rkt.config.settings import Installation, Settings
+from rkt.config.settings import Settings
 from rkt.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Two configuration directories."""
-    return Settings(
-        installation=Installation(package_path="", library_paths=[], stage1_images_path=""),
-        system_config_dir=str(tmp_path / "system"),
-        local_config_dir=str(tmp_path / "local"),
-    )
 
 
 def write(directory: str, name: str, **content: Any) -> None:

@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.config.registries import RegistryConfig, load_registries, load_search, token_hosts
-from rkt.config.settings import Installation, Settings
+from rkt.config.settings import Settings
 from rkt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Two configuration directories."""
-    return Settings(
-        installation=Installation(package_path="", library_paths=[], stage1_images_path=""),
-        system_config_dir=str(tmp_path / "system"),
-        local_config_dir=str(tmp_path / "local"),
-    )
+    pass
 
 
 def write(directory: str, name: str, **content: Any) -> None:
