@@ -37,6 +37,7 @@ MEMBERS = (
     "values.py",
     "schema",
     "linux",
+    "net",
     "stage0/__init__.py",
     "stage0/contract.py",
     "stage1/__init__.py",

@@ -18,6 +18,7 @@
     │   └── DamagedRecord         a record on disk is not what was written
     ├── PodError              a pod is not in the state that was asked for
     ├── Stage1Error           stage1 is missing, unsuitable, or failed
+    ├── NetworkError          a network is not to be had, or its plugins fail
     └── HostError             the host lacks a kernel feature, a tool, a privilege
 
 Only ``cli.main`` prints and exits. A message is lower case, has no final stop, and names the thing and its value; the
@@ -147,6 +148,12 @@ class Stage1Error(RktError):
     """stage1 is missing, unsuitable, or failed."""
 
     code = "stage1"
+
+
+class NetworkError(RktError):
+    """A network is not defined, is not to be trusted, or a plugin of it failed."""
+
+    code = "network"
 
 
 class HostError(RktError):
