@@ -12,6 +12,7 @@
     ├── NotVerified           no verdict of "good" was reached
     │   ├── SignatureMismatch     checked, and wrong
     │   └── CannotVerify          no key, no tool, unreadable signature
+    ├── NotLocked             the lock file has another image, or other signers
     ├── FetchError            a transfer failed
     ├── ImageError            an archive breaks a rule or a limit
     ├── StoreError            the store cannot do what was asked
@@ -112,6 +113,12 @@ class CannotVerify(NotVerified):
     """No key, no tool, or no readable signature."""
 
     code = "cannot-verify"
+
+
+class NotLocked(RktError):
+    """A lock file has another image than would be used, or others vouch for it."""
+
+    code = "not-locked"
 
 
 class FetchError(RktError):

@@ -196,3 +196,9 @@ def test_a_docker_image_in_the_store_stays_in_budget(engine: Engine, prepared: s
         done, modules = engine.run("prepare", image, "--", "x")
         assert done.returncode == 0, done.stderr
         assert modules - ALLOWED == set()
+    lock = f"{engine.directory}/rkt.lock"
+    done, _ = engine.run("lock", f"--output={lock}", row.url, "--", "x")
+    assert done.returncode == 0, done.stderr
+    done, modules = engine.run("prepare", f"--locked={lock}", row.url, "--", "x")
+    assert done.returncode == 0, done.stderr
+    assert modules - ALLOWED == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.app_args import ADDED_APP_FLAGS
 from rkt.cli.command import Command
+from rkt.cli.pod_flags import LOCKED_FLAG
 from rkt.errors import UsageError
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ def run(invocation: Invocation) -> int:
     if len(images) != 1:
         raise UsageError("must give only one app", hint=hint)
     with lifecycle.find(invocation.settings.pods_dir, pod_word.reference) as pod:
-        add(invocation.settings, pod, images[0])
+        add(invocation.settings, pod, images[0], locked=invocation.values["locked"])
     return 0
 
 
@@ -40,6 +41,7 @@ COMMAND = Command(
         "held against today's policy. The app is not started: that is rkt app start."
     ),
     run=run,
+    flags=(LOCKED_FLAG,),
     app_flags=ADDED_APP_FLAGS,
     needs_root=True,
     completes="pod",

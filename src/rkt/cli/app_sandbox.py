@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
 
-_OF_PREPARE = ("name", "no-overlay", "private-users", "sysctl", "volume")
+_OF_PREPARE = ("locked", "name", "no-overlay", "private-users", "sysctl", "volume")
 _OF_RUN = ("dns", "dns-domain", "dns-opt", "dns-search", "hostname", "hosts-entry", "ipc", "net")
 
 
@@ -33,6 +33,7 @@ def run(invocation: Invocation) -> int:
         sysctls=values["sysctl"],
         name=values["name"],
         mutable=True,
+        locked=values["locked"],
     )
     options = run_options(invocation).replace(mutable=True)
     pod = prepare(

@@ -59,6 +59,7 @@ COMMANDS = {
     "trust": "trust",
     "trust list": "trust_list",
     "trust rm": "trust_rm",
+    "lock": "lock",
     "image cat-manifest": "image_cat_manifest",
     "image create": "image_create",
     "image export": "image_export",

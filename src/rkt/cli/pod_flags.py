@@ -37,6 +37,14 @@ PLATFORM_FLAG = Flag(
     help="fetch Docker and OCI images for another platform than this host's",
     metavar="OS/ARCH[/VARIANT]",
 )
+LOCKED_FLAG = Flag(
+    name="locked",
+    default="",
+    bare="rkt.lock",
+    help="refuse images and signers that this file of rkt lock does not have; default: rkt.lock",
+    metavar="FILE",
+    completes="file",
+)
 #: Of ``run`` and ``prepare``.
 PREPARE_FLAGS = (
     Flag(
@@ -45,6 +53,7 @@ PREPARE_FLAGS = (
         default=False,
         help="give apps the caller's variables that they do not set",
     ),
+    LOCKED_FLAG,
     Flag(
         name="name",
         default="",
@@ -226,6 +235,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
         private_users=values["private-users"],
         name=values["name"],
         pull_policy=policy,
+        locked=values.get("locked", ""),
     )
 
 

@@ -80,6 +80,7 @@ class PodRequest(Record):
         annotations: of the pod manifest, beside those of rkt.
         mutable: whether apps may come and go while the pod lives; then it may have none.
         pod_volumes: of the living pod that gets the apps.
+        locked: path of the lock file that all images must be in; empty for none.
     """
 
     apps: list[AppRequest] = []
@@ -100,3 +101,4 @@ class PodRequest(Record):
     annotations: dict[str, str] = {}
     mutable: bool = False
     pod_volumes: list[Volume] = []
+    locked: str = ""

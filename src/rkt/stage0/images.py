@@ -57,7 +57,7 @@ def find_image(
         return find_by_hash(reference, settings, store)
     parsed = parse_reference(reference)
     if pull_policy != POLICY_UPDATE:
-        found = _find(parsed, settings, store)
+        found = find_in_store(parsed, settings, store)
         if found is not None:
             what = "url" if parsed.name is None else "image name"
             diagnose(settings, "image", f"using image from local store for {what} {reference}")
@@ -117,10 +117,13 @@ def _in_store(reference: str, pull_policy: str, settings: Settings, store: Store
     """Whether ``find_image`` fetches nothing."""
     if is_image_hash(reference):
         return True
-    return pull_policy != POLICY_UPDATE and _find(parse_reference(reference), settings, store) is not None
+    return (
+        pull_policy != POLICY_UPDATE
+        and find_in_store(parse_reference(reference), settings, store) is not None
+    )
 
 
-def _find(parsed: Reference, settings: Settings, store: Store) -> ImageRecord | None:
+def find_in_store(parsed: Reference, settings: Settings, store: Store) -> ImageRecord | None:
     """What the store has of a name, or what came of a URL or of a registry's image before."""
     if parsed.name is not None:
         found = store.find_by_name(AppcReference(parsed.name.name, {**host_labels(), **parsed.name.labels}))

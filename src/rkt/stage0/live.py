@@ -47,8 +47,10 @@ _ENDING_SECONDS = 3.0
 _UCRED_BYTES = 12
 
 
-def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
+def add(settings: Settings, pod: Pod, request: AppRequest, *, locked: str = "") -> str:
     """Add an app of an image in the store to a running pod; returns its name.
+
+    With ``locked``, the path of a lock file, only one that is in it.
 
     Raises:
         RktError: it cannot be; then the pod is as it was.
@@ -56,7 +58,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest) -> str:
     os.umask(0o022)
     _check_running(pod)
     store = Store(settings.data_dir)
-    added = _plan(settings, pod, request, store)
+    added = _plan(settings, pod, request, store, locked)
     if contract.ANNOTATION_RESTART in added.runtime.annotations:
         from rkt.stage0.prepare import check_known
 
@@ -175,7 +177,7 @@ class _Added(Record):
     volumes: list[ImageVolume]
 
 
-def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store) -> _Added:
+def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store, locked: str) -> _Added:
     """Decide everything about an app and refuse what can be refused.
 
     Raises:
@@ -189,8 +191,16 @@ def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store) -> _A
     wanted = PodRequest(
         apps=[request], pull_policy=POLICY_NEVER, mutable=True, pod_volumes=_manifest(pod).volumes
     )
+    lock = None
+    if locked:
+        from rkt.stage0.lock import load_lock
+
+        lock = load_lock(locked)
+        wanted = lock.pin(wanted, settings, store)
     notices: list[str] = []
     _, planned, (app,) = from_images(wanted, settings, store, notices)
+    if lock is not None:
+        lock.check_apps([app])
     for notice in notices:
         tell(settings, notice)
     volumes: list[ImageVolume] = []
@@ -200,6 +210,8 @@ def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store) -> _A
         from rkt.stage0.image_volumes import find_image_volumes, with_ids
 
         volumes = find_image_volumes(planned, settings, store, pull_policy=POLICY_NEVER)
+        if lock is not None:
+            lock.check_volumes(volumes)
         planned = with_ids(planned, volumes)
     if pod.has(contract.PRIVATE_USERS_PREPARED):
         from rkt.stage0.users import check_pod_ids

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rkt.pod.request import AppRequest, PodRequest
     from rkt.schema.appc import ImageManifest, PodManifest, RuntimeApp
     from rkt.stage0.image_volumes import ImageVolume
+    from rkt.stage0.lock import Lock
     from rkt.stage0.stage1 import Choice
     from rkt.store.record import ImageRecord
 
@@ -151,7 +152,15 @@ def plan_pod(
     if request.name:
         names.parse(request.name)
         names.check_free(settings.pods_dir, request.name)
-    plan = _plan(request, choice, settings, store)
+    lock = None
+    if request.locked:
+        from rkt.stage0.lock import load_lock
+
+        lock = load_lock(request.locked)
+        request = lock.pin(request, settings, store)
+    plan = _plan(request, choice, settings, store, lock)
+    if lock is not None:
+        lock.check(plan, complete=not request.mutable)
     if single_app and len(plan.apps) > 1:
         raise UsageError("interactive option only supports one image")
     if single_app:
@@ -169,10 +178,12 @@ def plan_pod(
     return plan
 
 
-def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store) -> Plan:
+def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store, lock: Lock | None) -> Plan:
     opted_out = settings.insecure.image
     stage1 = find_stage1(choice, settings, store)
     check_verdict(stage1.verdict, settings, opted_out=opted_out)
+    if lock is not None:
+        lock.check_stage1(stage1)
     stage1_manifest = store.manifest_bytes(stage1.key)
     # Refuse an image that is no stage1 before the pod exists.
     program = Program(stage1_manifest)
