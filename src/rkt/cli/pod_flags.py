@@ -276,7 +276,7 @@ def run_options(invocation: Invocation) -> RunOptions:
         raise Stage1Error(
             f"stage1: failed to setup network: {' and '.join(names)} exclude each other", hint="--net=none"
         )
-    if values.get("port"):
+    if values.get("port") and not _has_sockets():
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
     if values.get("mds-register"):
         if "host" not in names:
@@ -303,6 +303,17 @@ def run_options(invocation: Invocation) -> RunOptions:
         ),
         ipc=values.get("ipc", ""),
     )
+
+
+def _has_sockets() -> bool:
+    """Whether a service manager passed sockets, of which ``--port`` says which port they are for."""
+    import os
+
+    if "LISTEN_FDS" not in os.environ:
+        return False
+    from rkt.stage0.activation import passed
+
+    return bool(passed())
 
 
 def tell_default_network(invocation: Invocation) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Does not return on success: the process becomes the pod."""
+    import os
+
     from rkt.pod import status
     from rkt.stage0 import contract, roots
     from rkt.stage0.prepare import check_pod_verdicts
@@ -32,7 +34,12 @@ def run(invocation: Invocation) -> int:
         check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to run prepared overlay-enabled pod: overlay not supported: {reason}")
-    if status.has_ports(pod):
+    has_ports = status.has_ports(pod)
+    if "LISTEN_FDS" in os.environ:
+        from rkt.stage0.activation import check_pod_sockets
+
+        has_ports = check_pod_sockets(pod)
+    if has_ports:
         from rkt.stage0.ports import check_ports
 
         check_ports(options.networks, settings)

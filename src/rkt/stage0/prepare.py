@@ -171,7 +171,12 @@ def plan_pod(
         from rkt.stage0.attach import check_log_directory
 
         check_log_directory(plan.manifest)
-    if networks is not None and plan.has_ports:
+    has_ports = plan.has_ports
+    if networks is not None and "LISTEN_FDS" in os.environ:
+        from rkt.stage0.activation import check_sockets
+
+        has_ports = check_sockets(plan.manifest, {app.name: app.manifest for app in plan.apps})
+    if networks is not None and has_ports:
         from rkt.stage0.ports import check_ports
 
         check_ports(networks, settings)

@@ -8,6 +8,8 @@ stand already. A kill anywhere leaves a pod that is over.
 
 from __future__ import annotations
 
+import os
+
 from rkt.errors import HostError, NotFound, PodError, RktError, UsageError
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names, status
@@ -97,7 +99,12 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
         check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
-    if status.has_ports(pod):
+    has_ports = status.has_ports(pod)
+    if "LISTEN_FDS" in os.environ:
+        from rkt.stage0.activation import check_pod_sockets
+
+        has_ports = check_pod_sockets(pod)
+    if has_ports:
         from rkt.stage0.ports import check_ports
 
         check_ports(options.networks, settings)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Status of an app whose program could not be executed; systemd's EXIT_EXEC, which rkt's users know.
 EXIT_EXEC_FAILED = 203
 _NSIG = 65
+#: Behind the standard streams.
+_FIRST_FD = 3
 _HEAD_BYTES = 4096
 #: Interpreters of interpreters that execve(2) follows before it gives up with ELOOP.
 _MAX_INTERPRETERS = 5
@@ -38,6 +40,8 @@ class ExecPlan(Record):
         capabilities: bounding set as a mask by capability number.
         no_new_privileges: execve never gains privileges.
         seccomp: compiled filter (array of ``struct sock_filter``), empty for none.
+        sockets: descriptors, ascending and each at least as large as its place will be, that become 3 and so on in the program,
+            with ``LISTEN_PID`` (sd_listen_fds(3)); nothing but others of them is open at these places.
         rlimits: number, soft and hard limit of each that is not the caller's; whoever sets them has imported
             ``resource``, and has raised what was to be raised.
         instead: what the process does, without a descriptor but the standard ones, instead of executing a program; it ends
@@ -55,6 +59,7 @@ class ExecPlan(Record):
     seccomp: bytes
     rlimits: list[tuple[int, int, int]] = []
     instead: Callable[[], int] | None = None
+    sockets: list[int] = []
 
 
 def become(plan: ExecPlan) -> None:
@@ -68,6 +73,8 @@ def become(plan: ExecPlan) -> None:
     # From the moment in which this process has no more capabilities than another app of the pod, that one could look into
     # it, and descriptors of the host are still open here (CVE-2016-9962). Execution makes it an ordinary process again.
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    if plan.sockets:
+        _place_sockets(plan)
     enter_directory(plan.working_directory)
     capabilities.drop_bounding(plan.capabilities)
     if plan.rlimits:
@@ -95,7 +102,9 @@ def become(plan: ExecPlan) -> None:
         os._exit(EXIT_EXEC_FAILED)
     if plan.no_new_privileges:
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    libc.close_range(3, 0xFFFFFFFF, 0 if program is None else libc.CLOSE_RANGE_CLOEXEC)
+    libc.close_range(
+        _FIRST_FD + len(plan.sockets), 0xFFFFFFFF, 0 if program is None else libc.CLOSE_RANGE_CLOEXEC
+    )
     if plan.seccomp and plan.no_new_privileges:
         libc.seccomp_load(plan.seccomp)
     if program is None:
@@ -105,6 +114,14 @@ def become(plan: ExecPlan) -> None:
     except OSError as e:
         _explain(program, e)
         os._exit(EXIT_EXEC_FAILED)
+
+
+def _place_sockets(plan: ExecPlan) -> None:
+    """Put them where the program looks for them, before a filter that may not know dup2(2) is loaded."""
+    for place, fd in enumerate(plan.sockets, _FIRST_FD):
+        os.dup2(fd, place)
+        os.set_inheritable(place, True)
+    plan.environment[b"LISTEN_PID"] = b"%d" % os.getpid()
 
 
 def enter_directory(path: bytes) -> None:

@@ -62,6 +62,10 @@ def main(argv: list[str]) -> int:
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
     _check_networks(arguments)
+    if "LISTEN_FDS" in os.environ and not arguments.mutable:
+        from rkt.stage1.common import activation
+
+        activation.check(pod)
     if limits.has_sysctls(pod):
         from rkt.stage1.ns import sysctls
 
@@ -298,6 +302,10 @@ def _plan_maker(
             uid = plan.execute.uid
             owner = uid if users is None else users.ids.outside(uid)
             plan = AppStreams(pod, app, uid, owner, terminal).add_to(plan)
+        if not handler and "LISTEN_FDS" in os.environ:
+            from rkt.stage1.common import activation
+
+            activation.give(pod, app, plan.execute)
         if prober is not None and not handler:
             prober.prepare(app, plan)
         if arguments.debug:
