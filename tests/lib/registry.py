@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from rkt.config.settings import InsecureOptions, Settings
-from rkt.fetch import registry_worker
+from rkt.fetch import worker
 from rkt.fetch.oci_reference import parse_docker
 from rkt.fetch.oci_source import Blob
 from rkt.fetch.registry import RegistrySource
-from rkt.schema.oci import Platform, parse_manifest
+from rkt.schema.oci import OCI_INDEX, Platform, parse_manifest
 from rkt.store.layout import setup_data_dir
 from rkt.store.staging import Staging
 from rkt.values import Digest
@@ -326,6 +326,26 @@ class LyingRegistry(Server):
         self.put(f"/v2/{repository}/blobs/{name or digest(data)}", served)
         return served
 
+    def artifact(
+        self, manifest: bytes, blobs: Mapping[str, bytes], repository: str = "app", tag: str = ""
+    ) -> dict[str, Any]:
+        """Serve a manifest that is no image's, by digest and perhaps by tag; returns its entry in an index."""
+        for reference in filter(None, (digest(manifest), tag)):
+            self.manifest(repository, reference, manifest)
+        for data in blobs.values():
+            self.blob(repository, data)
+        document = json.loads(manifest)
+        entry = {"mediaType": document["mediaType"], "digest": digest(manifest), "size": len(manifest)}
+        return {**entry, **({"artifactType": document["artifactType"]} if "artifactType" in document else {})}
+
+    def refer(
+        self, image_digest: str, *entries: dict[str, Any], repository: str = "app", **page: Any
+    ) -> None:
+        """Serve referrers by the API of distribution 1.1."""
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)}
+        served = Page(json_bytes(index), headers={"Content-Type": OCI_INDEX}, **page)
+        self.put(f"/v2/{repository}/referrers/{image_digest}", served)
+
     def image(self, image: Image, repository: str = "app", tag: str = "latest", **page: Any) -> str:
         """Serve an image by tag and digest; returns what follows ``docker://``."""
         for reference in (tag, image.digest):
@@ -462,7 +482,7 @@ def work_here(
     # As it comes out of the worker's socket.
     decoded: dict[str, Any] = json.loads(json.dumps(request))
     try:
-        answer: dict[str, Any] = registry_worker.prepare(decoded).run(dict(fds), tell)
+        answer: dict[str, Any] = worker.prepare(decoded).run(dict(fds), tell)
     finally:
         # A worker ends with them.
         for thread in threading.enumerate():

@@ -117,6 +117,18 @@ class LocalSource:
             raise FetchError("rkt-fetch reported other blobs than were asked for")
         return [Received(size_bytes=blob.size_bytes, kept_bytes=0) for blob in wanted]
 
+    def evidence(self, digests: Sequence[Digest], kinds: Sequence[str], fd: int) -> None:
+        """See ``Source.evidence``."""
+        request = {
+            "op": "layout-evidence",
+            "kind": self._reference.kind,
+            "digests": list(digests),
+            "kinds": list(kinds),
+        }
+        fds = {"evidence": fd}
+        with self._source(fds):
+            self._run(request, fds)
+
     @contextlib.contextmanager
     def _source(self, fds: dict[str, int]) -> Iterator[None]:
         """Add what the worker reads from to its descriptors."""

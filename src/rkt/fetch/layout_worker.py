@@ -177,6 +177,11 @@ class _Archive:
         return name in self._extents or name in self._links
 
 
+def open_files(kind: str, fds: dict[str, int]) -> Files:
+    """The files of a source: ``opener`` of a directory, or ``source``, which is not compressed."""
+    return _Directory(fds["opener"]) if kind == OCI else _Archive(fds["source"])
+
+
 class Resolve:
     """Find one image and copy its documents.
 
@@ -228,15 +233,15 @@ class Resolve:
         for _ in range(_MAX_NESTED):
             if entry.media_type not in oci.INDEXES:
                 break
-            data = _document(files, entry)
+            data = read_document(files, entry)
             if index == ("", ""):
                 index = (str(entry.digest), entry.media_type)
                 write_all(fds["index"], data)
             entry = oci.parse_index(data, entry.media_type).choose(self._platform)
-        data = _document(files, entry)
+        data = read_document(files, entry)
         manifest = oci.parse_manifest(data, entry.media_type)
         manifest.check_image()
-        config_data = _document(files, manifest.config)
+        config_data = read_document(files, manifest.config)
         config = oci.parse_config(config_data)
         oci.check_together(manifest, config)
         write_all(fds["manifest"], data)
@@ -271,7 +276,7 @@ class Resolve:
         """What the indexes among the entries have."""
         for entry in entries:
             if entry.media_type in oci.INDEXES:
-                yield from oci.parse_index(_document(files, entry), entry.media_type).manifests
+                yield from oci.parse_index(read_document(files, entry), entry.media_type).manifests
 
     def _docker(self, archive: _Archive, fds: dict[str, int]) -> dict[str, Any]:
         if _DOCKER_INDEX not in archive and opener.INDEX in archive:
@@ -344,7 +349,7 @@ class Blobs:
 
     def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
         """Copy."""
-        files: Files = _Directory(fds["opener"]) if self._kind == OCI else _Archive(fds["source"])
+        files = open_files(self._kind, fds)
         done = []
         for index, blob in enumerate(self._blobs):
             emit({"kind": "started", "index": index, "kept": 0, "total": int(blob["size"])})
@@ -371,7 +376,7 @@ def _copy(extent: Extent, target: int, digest: str, size: int, index: int, emit:
         raise ImageError(f"blob {digest} has other content: its digest is sha256:{found.hexdigest()}")
 
 
-def _document(files: Files, wanted: Descriptor) -> bytes:
+def read_document(files: Files, wanted: Descriptor) -> bytes:
     """A document that another one names, held against what that says of it."""
     extent = files.open(f"{_BLOBS}{wanted.digest.hex}")
     data = extent.read(oci.MAX_DOCUMENT_BYTES, f"blob {wanted.digest}")

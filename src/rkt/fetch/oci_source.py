@@ -48,6 +48,17 @@ if TYPE_CHECKING:
                 FetchError: one of them cannot be had.
             """
 
+        def evidence(self, digests: Sequence[Digest], kinds: Sequence[str], fd: int) -> None:
+            """What vouches for an image, as ``fetch.evidence_worker`` writes it.
+
+            Args:
+                digests: of its manifest and its index.
+                kinds: of the requirements that it is for.
+                fd: gets it.
+            Raises:
+                FetchError: whether there is any cannot be told.
+            """
+
 
 class Resolved(Record):
     """What a reference stands for.

@@ -145,6 +145,13 @@ class RegistrySource:
         except (KeyError, TypeError, ValueError, AttributeError, InvalidManifest) as e:
             raise FetchError("rkt-fetch reported no referrers") from e
 
+    def evidence(self, digests: Sequence[Digest], kinds: Sequence[str], fd: int) -> None:
+        """See ``Source.evidence``."""
+        seconds = remote.DOCUMENT_SECONDS * (1 + len(self._described()))
+        self._run(
+            {"op": "oci-evidence", "digests": list(digests), "kinds": list(kinds)}, {"evidence": fd}, seconds
+        )
+
     def document(self, descriptor: Descriptor) -> bytes:
         """The bytes of a manifest that ``referrers`` led to; root has hashed them.
 

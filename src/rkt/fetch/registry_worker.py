@@ -100,7 +100,8 @@ class Networked:
         raise NotImplementedError
 
 
-def _failed(tell: Emit, name: str, cause: str) -> None:
+def tell_failure(tell: Emit, name: str, cause: str) -> None:
+    """Say that a mirror is passed over, and why."""
     tell({"kind": "mirror", "name": name, "cause": cause})
 
 
@@ -115,7 +116,7 @@ class Resolve(Networked):
         answer: dict[str, Any] = try_endpoints(
             self._repositories,
             lambda repository: self._resolve(repository, fds),
-            lambda name, cause: _failed(tell, name, cause),
+            lambda name, cause: tell_failure(tell, name, cause),
         )
         return answer
 
@@ -236,7 +237,7 @@ class Blobs(Networked):
                 progress=progress,
             )
 
-        kept = try_endpoints(self._repositories, ask, lambda name, cause: _failed(tell, name, cause))
+        kept = try_endpoints(self._repositories, ask, lambda name, cause: tell_failure(tell, name, cause))
         return {"size_bytes": os.fstat(fds[f"blob{index}"]).st_size, "kept_bytes": kept}
 
 
@@ -249,7 +250,7 @@ class Referrers(Networked):
         found: list[Descriptor] = try_endpoints(
             self._repositories,
             lambda repository: repository.referrers(digest, self._request["artifact_type"]),
-            lambda name, cause: _failed(tell, name, cause),
+            lambda name, cause: tell_failure(tell, name, cause),
         )
         listed = [
             {
@@ -279,7 +280,7 @@ class FetchDocument(Networked):
         document: Document = try_endpoints(
             self._repositories,
             lambda repository: repository.manifest(expected.digest, expected),
-            lambda name, cause: _failed(tell, name, cause),
+            lambda name, cause: tell_failure(tell, name, cause),
         )
         write_all(fds["document"], document.data)
         return {"digest": document.digest}

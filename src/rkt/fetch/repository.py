@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PULL = "pull"
 _OK = 200
 _NOT_FOUND = 404
+#: What registries say to a part of the API that they do not know: 404 by the specification, and otherwise.
+_UNKNOWN = frozenset((400, _NOT_FOUND, 405, 406, 501))
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _MAX_ERROR_LENGTH = 512
 _MAX_PAGES = 8
@@ -128,7 +130,7 @@ class Repository:
         found: list[Descriptor] = []
         for _ in range(_MAX_PAGES):
             answer = self._ask(target, MAX_DOCUMENT_BYTES, accept=OCI_INDEX)
-            if answer.status == _NOT_FOUND and not found:
+            if answer.status in _UNKNOWN and not found:
                 return _filtered(self._tagged_referrers(digest), artifact_type)
             if answer.status != _OK:
                 raise self._refusal(answer, f"referrers of {self._path}@{digest}")

@@ -54,6 +54,10 @@ def prepare(request: dict[str, Any]) -> Work:
         from rkt.fetch.layout_worker import Blobs
 
         return Blobs(request)
+    if request["op"] in {"oci-evidence", "layout-evidence"}:
+        from rkt.fetch import evidence_worker
+
+        return evidence_worker.prepare(request)
     if request["op"].startswith("oci-"):
         from rkt.fetch import registry_worker
 

@@ -67,7 +67,7 @@ def run_worker(
     """Let a worker do one job.
 
     Args:
-        kind: ``fetch``, ``unpack``, ``pack`` or ``fill``.
+        kind: ``fetch``, ``unpack``, ``verify``, ``pack`` or ``fill``.
         request: JSON values.
         fds: descriptors the worker gets, by the names it knows them by; they stay the caller's.
         installation: where package and libraries are.

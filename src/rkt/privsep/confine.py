@@ -19,6 +19,8 @@ system calls       a list, ``linux/seccomp_workers.py``        another, without 
 limits             file size, memory, descriptors, processes   file size, memory, descriptors
 =================  ==========================================  ======================================================
 
+``rkt-verify``, which reads signatures, is confined as ``rkt-fetch`` is without URLs, with user ids of its own: it sees no file.
+
 ``rkt-pack`` and ``rkt-fill``, which copy from and to pods, are confined as ``rkt-unpack`` is, each with the one directory that
 the copy is about as its root, with fewer capabilities, and in a user namespace of the pod's ids if the pod has one.
 
@@ -48,6 +50,8 @@ _PACK_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 _FILL_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
 #: First of the 65536 user ids of ``rkt-fetch``: ``rk`` in ASCII; far from users, services and subordinate ids.
 FETCH_UID_BASE = 0x726B0000
+#: Likewise of ``rkt-verify``: ``rv``, so that whoever brought a signature cannot reach who judges it.
+VERIFY_UID_BASE = 0x72760000
 _MEMORY_BYTES = 1 << 30
 _OPEN_FILES = 256
 _PROCESSES = 16

@@ -46,6 +46,10 @@ def _kinds(kind: str) -> Callable[[dict[str, Any]], Work]:
         from rkt.store import unpack_worker
 
         return unpack_worker.prepare
+    if kind == "verify":
+        from rkt.trust import verify_worker
+
+        return verify_worker.prepare
     if kind in {"pack", "fill"}:
         from rkt.image import copy_worker
 

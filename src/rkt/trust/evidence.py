@@ -15,6 +15,19 @@ SIMPLE_SIGNING = "simple-signing"
 COSIGN_CLASSIC = "cosign-classic"
 #: A sigstore bundle, version 0.3: a JSON document (cosign 3, SLSA provenance; an artifact that refers to the image).
 BUNDLE = "bundle"
+#: Kinds of requirements to the kinds of evidence that can meet them.
+EVIDENCE_FOR = {
+    "openpgp": (SIMPLE_SIGNING,),
+    "cosign": (COSIGN_CLASSIC, BUNDLE),
+    "keyless": (COSIGN_CLASSIC, BUNDLE),
+    "slsa": (BUNDLE,),
+}
+#: Bounds on evidence: how much is had of a source, and how much is read; what is beyond them vouches for nothing.
+MAX_PIECES = 64
+MAX_PIECE_BYTES = 1 << 20
+MAX_TOTAL_BYTES = 8 << 20
+#: Of evidence as it is written down: base64, and what is around it.
+MAX_WRITTEN_BYTES = 3 * MAX_TOTAL_BYTES
 
 
 class Evidence(Record):
@@ -26,6 +39,7 @@ class Evidence(Record):
         data: the message, the payload, or the bundle.
         signature: of the payload, base64, for ``cosign-classic``.
         certificate, chain, log_entry: annotations of ``cosign-classic`` that a keyless signature has; PEM, PEM, JSON.
+        problem: why there is no ``data`` to read, for people; empty when there is.
     """
 
     kind: str
@@ -35,6 +49,7 @@ class Evidence(Record):
     certificate: str = ""
     chain: str = ""
     log_entry: str = ""
+    problem: str = ""
 
 
 class Subject(Record):
@@ -62,8 +77,9 @@ class Finding(Record):
         signer: fingerprint, ``sha256:…`` of the key (its SubjectPublicKeyInfo), or ``IDENTITY (ISSUER)``.
         digest: that is signed; one of the subject's when it vouches.
         signed_at: seconds since the epoch as somebody trusted says (a log, a time stamp, the OpenPGP signature); 0 if unknown.
-        contradicts: it is by the very signer that is asked for, and it is wrong: over other bytes, or of another digest or
-            name. Then the requirement is not met, whatever other evidence says. Never for a signer that nobody asked for.
+        contradicts: it is by the very signer that is asked for, and it is wrong: over other bytes, or of another digest. Then
+            the requirement is not met, whatever other evidence says. Never for a signer that nobody asked for, nor for another
+            name: a copy of an image keeps the signature by its first name.
     """
 
     requirement: int

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Provenance: which builder says that it made the image (SLSA provenance 1.0 and 0.2); runs in ``rkt-verify``.
+
+Who signed it is verified as for ``cosign`` or ``keyless``; the builder's name is compared as it is, since one key may
+speak for several builders.
+"""
+
+from __future__ import annotations
+
+from rkt.errors import CannotVerify, NotVerified, SignatureMismatch, quoted
+from rkt.trust import public_keys
+from rkt.trust.bundle import parse_bundle
+from rkt.trust.dsse import PROVENANCE_V02, PROVENANCE_V1
+from rkt.trust.evidence import Finding
+from rkt.trust.public_keys import load_public_key
+from rkt.trust.verify_cosign import check_digest, verify_statement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rkt.trust.dsse import Statement
+    from rkt.trust.evidence import Evidence, Subject
+
+#: Types of statements that count, and where in their predicates the builder is.
+_BUILDERS = {PROVENANCE_V1: ("runDetails", "builder", "id"), PROVENANCE_V02: ("builder", "id")}
+
+
+def prepare() -> None:
+    """Import what is needed, while files can still be opened."""
+    public_keys.prepare()
+
+
+def verify(
+    requirement: dict[str, Any], files: dict[str, bytes], evidence: Evidence, subject: Subject, now: int
+) -> Finding:
+    """Whether a piece of evidence says, signed as a requirement asks, that its builder made the image."""
+    finding = Finding(requirement=0, source=evidence.source)
+    try:
+        key = load_public_key(files[requirement["key"]])
+    except CannotVerify as e:
+        return finding.replace(reason=f"{requirement['key']}: {e.message}")
+    try:
+        statement = verify_statement(key, parse_bundle(evidence.data))
+        digest = check_provenance(statement, requirement["builder"], subject)
+    except NotVerified as e:
+        contradicts = isinstance(e, SignatureMismatch)
+        return finding.replace(
+            reason=e.message, signer=key.fingerprint if contradicts else "", contradicts=contradicts
+        )
+    return finding.replace(signer=key.fingerprint, digest=digest)
+
+
+def check_provenance(statement: Statement, builder: str, subject: Subject) -> str:
+    """The digest of the image that a statement, whose signature is good, says a builder to have made.
+
+    Raises:
+        SignatureMismatch: it is about another image.
+        CannotVerify: it is no provenance, or names another builder.
+    """
+    place = _BUILDERS.get(statement.predicate_type)
+    if place is None:
+        raise CannotVerify(
+            f"the statement is of the type {quoted(statement.predicate_type)}, no SLSA provenance"
+        )
+    digest = check_digest(statement.digests, subject)
+    value = statement.predicate
+    for name in place:
+        value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, str):
+        raise CannotVerify("the provenance names no builder")
+    if value != builder:
+        raise CannotVerify(f"the provenance names the builder {quoted(value)}, not {quoted(builder)}")
+    return digest

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rkt-verify``: reads signatures and what is signed, and says what they are worth.
+
+It has a user of its own, no network and no files. Cryptography and everything else is imported before; what a requirement's
+kind needs is in a module of that kind, with a function ``verify`` and, where something has to be loaded first, ``prepare``.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import os
+
+from rkt.privsep import confine
+from rkt.schema import jsontext
+from rkt.trust.evidence import EVIDENCE_FOR, MAX_TOTAL_BYTES, Evidence, Finding, Subject
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeAlias
+
+    from rkt.privsep.worker import Emit, Work
+
+    Verify: TypeAlias = Callable[[dict[str, Any], dict[str, bytes], Evidence, Subject, int], Finding]
+
+_MODULES = {
+    "cosign": "rkt.trust.verify_cosign",
+    "keyless": "rkt.trust.verify_keyless",
+    "openpgp": "rkt.trust.verify_simple_signing",
+    "slsa": "rkt.trust.verify_slsa",
+}
+#: Evidence and files in base64, and room for what is around them.
+_MAX_DOCUMENT_BYTES = 4 * MAX_TOTAL_BYTES
+
+
+def prepare(request: dict[str, Any]) -> Work:
+    """Take a request: ``uid``, and ``kinds`` of the requirements. The descriptor ``evidence`` has the rest."""
+    return Verifying(request)
+
+
+class Verifying:
+    """All evidence against all requirements."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._uid = int(request["uid"])
+        self._verifiers: dict[str, Verify] = {}
+        for kind in request["kinds"]:
+            if kind in _MODULES:
+                module = importlib.import_module(_MODULES[kind])
+                if hasattr(module, "prepare"):
+                    module.prepare()
+                self._verifiers[kind] = module.verify
+
+    def confine(self, fds: dict[str, int]) -> None:
+        """Keep the descriptor; no network, no files."""
+        confine.begin(b"rkt-verify", network=False)
+        confine.confine_fetch(network=False, file_size_bytes=0, uid=self._uid)
+
+    def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
+        """Verify; the result: ``findings``."""
+        data = os.pread(fds["evidence"], _MAX_DOCUMENT_BYTES + 1, 0)
+        document = jsontext.parse(data, what="the evidence", limit_bytes=_MAX_DOCUMENT_BYTES)
+        return {"findings": [finding.as_dict() for finding in self.findings(document)]}
+
+    def findings(self, document: dict[str, Any]) -> Iterator[Finding]:
+        """One for each piece of evidence that could meet a requirement."""
+        subject = Subject(**document["subject"])
+        files = {path: base64.b64decode(text) for path, text in document["files"].items()}
+        evidence = [
+            Evidence(**{**piece, "data": base64.b64decode(piece["data"])}) for piece in document["evidence"]
+        ]
+        for number, requirement in enumerate(document["requirements"]):
+            kind = requirement["kind"]
+            for piece in evidence:
+                if piece.kind in EVIDENCE_FOR.get(kind, ()):
+                    finding = _verify(
+                        self._verifiers[kind], requirement, files, piece, subject, document["now"]
+                    )
+                    yield finding.replace(requirement=number, source=piece.source)
+
+
+def _verify(
+    verify: Verify,
+    requirement: dict[str, Any],
+    files: dict[str, bytes],
+    evidence: Evidence,
+    subject: Subject,
+    now: int,
+) -> Finding:
+    nothing = Finding(requirement=0, source=evidence.source)
+    if evidence.problem:
+        return nothing.replace(reason=evidence.problem)
+    try:
+        finding = verify(requirement, files, evidence, subject, now)
+    except Exception as e:  # noqa: BLE001 - whatever it is, this piece of evidence says nothing
+        return nothing.replace(reason=f"cannot be verified: {type(e).__name__}")
+    if not finding.reason and finding.digest not in subject.digests:
+        return nothing.replace(reason="the signature is for another image")
+    return finding
