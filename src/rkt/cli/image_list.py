@@ -118,6 +118,13 @@ def _verdict(record: ImageRecord, *, full: bool) -> str:
     verdict = record.verdict
     if verdict.kind == "insecure":
         return f"NOT VERIFIED ({verdict.rule})" if full else "NOT VERIFIED"
+    if verdict.is_unsigned:
+        return f"NOT SIGNED ({verdict.rule})" if full else "NOT SIGNED"
+    if verdict.kind == "policy":
+        signed = [fact for fact in verdict.facts if fact.signer]
+        if full:
+            return f"{', '.join(f'{fact.kind} {fact.signer}' for fact in signed)} ({verdict.rule})"
+        return ", ".join(dict.fromkeys(fact.kind for fact in signed))
     if verdict.kind == "openpgp" and full:
         return f"{verdict.kind} {verdict.fingerprint} ({verdict.rule})"
     return verdict.kind

@@ -232,10 +232,13 @@ def _from_row(url: str, store: Store) -> ImageRecord | None:
     row = store.remote_row(url)
     if row is None:
         return None
+    from rkt.trust.policy import is_about
+
     try:
-        return store.get(row.key)
+        record = store.get(row.key)
     except RktError:
         return None  # removed or damaged: fetch it again
+    return record if is_about(record.verdict, url) else None
 
 
 class Fetch:
@@ -330,12 +333,16 @@ class Fetch:
         if (record := self._fresh(url)) is not None:
             return record
         signature = self._local_signature(self._signature_path) if self._signature_path else None
-        if insecure.image or self._signature_path:
+        wanted = None if self._wanted is None else self._wanted.name
+        if insecure.image or self._signature_path or (wanted and self._may_be_unsigned(wanted)):
             signature_url = ""
         # Who made the signature can be told before the image is there when its name is known.
-        early = bool(signature_url) and self._wanted is not None
+        early = bool(signature_url and wanted)
         if early:
             signature = self._early_signature(signature_url)
+        elif signature_url:
+            # Whether one is asked for can be told only afterwards, where rules let some images pass without.
+            early = self._may_be_unsigned(None)
         setup_data_dir(self._settings.data_dir)
         waiting = functools.partial(self._report.message, WAITING)
         with Partial(self._settings.data_dir, url, waiting=waiting) as partial:
@@ -404,7 +411,7 @@ class Fetch:
                     raise FetchError(f'"{url}" was not modified, but nothing was had of it before')
                 self._store.touch(row.key)
                 return answer, self._store.get(row.key)
-            if early and signature is None:
+            if early and signature is None and not self._may_be_unsigned(str(answer.get("name"))):
                 signature = self._late_signature(signature_url)
             elif asked_url:
                 signature = read_bounded(f"{staging.path}/signature", DEFAULT_TRANSFER_LIMITS.signature_bytes)
@@ -445,9 +452,15 @@ class Fetch:
             return row, None
         return row, record
 
+    def _may_be_unsigned(self, name: str | None) -> bool:
+        """Whether a rule lets an image of that name pass without a signature; without a name, whether any rule does so."""
+        from rkt.trust.judging import may_be_unsigned
+
+        return may_be_unsigned(name, self._settings)
+
     def _early_signature(self, url: str) -> bytes | None:
         """The signature, when it is there already and somebody who is trusted for the name claims to have made it."""
-        from rkt.trust.policy import check_signer
+        from rkt.trust.judging import check_signer
 
         assert self._wanted is not None
         self._report.debug(f"downloading signature from {url}")
@@ -514,6 +527,10 @@ class Fetch:
         try:
             return read_bounded(os.path.realpath(path), DEFAULT_TRANSFER_LIMITS.signature_bytes)
         except OSError as e:
+            absent = isinstance(e, FileNotFoundError) and not self._signature_path
+            if absent and self._may_be_unsigned(None):
+                # The name in the image decides.
+                return None
             image = self._reference.location
             raise CannotVerify(
                 f'error opening signature file "{path}": {e.strerror}',
@@ -619,14 +636,10 @@ class Fetch:
 
     def _judge(self, name: ACIdentifier, blob_path: str, signature: bytes | None) -> Verdict:
         from rkt.trust.policy import judge
-        from rkt.trust.verdict import KIND_OPENPGP
+        from rkt.trust.verdict import told
 
         verdict = judge(name, blob_path, signature, self._settings)
-        if verdict.kind == KIND_OPENPGP:
-            lines = [f"  {identity}" for identity in verdict.identities] or [f"  key {verdict.fingerprint}"]
-            self._report.message("\n".join(["signature verified:", *lines]))
-        else:
-            self._report.message("warning: image signature verification has been disabled")
+        self._report.message(told(verdict))
         return verdict
 
 

@@ -17,12 +17,12 @@ root itself before it is used: index, manifest, configuration, every layer on bo
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import time
 
 from rkt.errors import (
-    CannotVerify,
     FetchError,
     HostError,
     ImageError,
@@ -34,6 +34,7 @@ from rkt.fetch.arriving import Arriving, ArrivingLayer
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_reference import (
     DOCKER_ARCHIVE,
+    DOCKER_HUB,
     DockerReference,
     LocalReference,
     parse_docker,
@@ -68,8 +69,10 @@ from rkt.store.oci import (
 )
 from rkt.store.record import RemoteRow
 from rkt.store.staging import Staging, sweep
-from rkt.trust.policy import RULE_INSECURE, check_verdict
-from rkt.trust.verdict import KIND_INSECURE, Verdict
+from rkt.trust.evidence import Subject
+from rkt.trust.judging import Asked
+from rkt.trust.policy import check_verdict, is_about, judge_oci
+from rkt.trust.verdict import KIND_INSECURE, told
 from rkt.values import ACIdentifier, Digest, ImageID
 
 TYPE_CHECKING = False
@@ -84,6 +87,9 @@ if TYPE_CHECKING:
     from rkt.store.cas import Store
     from rkt.store.oci import FilledLayer
     from rkt.store.record import ImageRecord
+    from rkt.trust.evidence import Evidence
+    from rkt.trust.rules import Requirement
+    from rkt.trust.verdict import Verdict
 
     Target: TypeAlias = DockerReference | LocalReference
 
@@ -101,7 +107,7 @@ def fetch_oci(target: Target, text: str, settings: Settings, store: Store, repor
         store: where to.
         report: what people are told by.
     Raises:
-        CannotVerify: nobody vouches for such an image, and that was not switched off.
+        NotVerified: nobody who is trusted vouches for it, and that was not switched off.
         FetchError, ImageError, InvalidManifest: the image cannot be had, or is none.
     """
     if settings.shared_dir:
@@ -110,11 +116,8 @@ def fetch_oci(target: Target, text: str, settings: Settings, store: Store, repor
             hint=f"sudo rkt fetch {text}",
         )
     if not settings.insecure.image:
-        raise CannotVerify(
-            f'refusing "{text}": signature verification for Docker and OCI images is not supported yet, '
-            "a trust policy for them is to come",
-            hint=f"{RULE_INSECURE} fetches it without asking who made it; what its digests cover is checked all the same",
-        )
+        # Before anything is asked of a server.
+        Asked(_subject_name(target), settings, is_oci=True).check_possible()
     if settings.insecure.tls and isinstance(target, DockerReference):
         report.message("warning: TLS verification has been disabled")
     setup_data_dir(settings.data_dir)
@@ -216,6 +219,8 @@ class _OciFetch:
         try:
             record = self._store.get(row.key)
             check_verdict(record.verdict, self._settings, opted_out=self._settings.insecure.image)
+            if not is_about(record.verdict, self._url) and not self._settings.insecure.image:
+                return None
             for layer in record.layers:
                 self._store.layer_path(layer)
         except RktError:
@@ -228,9 +233,12 @@ class _OciFetch:
         asked = self._target.digest
         if asked is not None and asked not in {resolved.digest, resolved.index_digest}:
             raise ImageError(f'"{self._text}" led to another image: {resolved.digest}')
-        self._report.message("warning: image signature verification has been disabled")
-        name = ACIdentifier.sanitize(self._origin.name)
-        verdict = Verdict(kind=KIND_INSECURE, name=name, rule=RULE_INSECURE, checked_at=int(time.time()))
+        verdict = judge_oci(
+            _subject(self._target, resolved),
+            functools.partial(self._collect, resolved),
+            self._settings,
+        )
+        self._report.message(told(verdict))
         manifest, config = _parse(documents, resolved)
         if self._platform.rank(config.platform) is None:
             raise NotFound(
@@ -243,8 +251,14 @@ class _OciFetch:
             manifest=manifest,
             config=config,
             verdict=verdict,
-            name=name,
+            name=ACIdentifier.parse(verdict.name),
         )
+
+    def _collect(self, resolved: Resolved, requirements: list[Requirement]) -> list[Evidence]:
+        """What may meet requirements; foreign, read by ``rkt-verify`` alone."""
+        from rkt.fetch.evidence import collect
+
+        return collect(self._source, _digests(resolved), {each.kind for each in requirements})
 
     def _take(self, image: _Judged, staging: Staging) -> ImageRecord:
         """Have the image in the store, with its layers."""
@@ -259,7 +273,7 @@ class _OciFetch:
             f"{self._text} is {digest} for {image.config.platform}: "
             f"{len(wanted)} of {len(image.manifest.layers)} layers have to be fetched"
         )
-        if not wanted and (record := self._unchanged(digest, image.name, labels)) is not None:
+        if not wanted and (record := self._unchanged(image, labels)) is not None:
             self._store.touch(record.key)
             return record
         partials: list[Partial] = []
@@ -303,14 +317,18 @@ class _OciFetch:
             if not find_layer(self._store, staging, layer.digest.hex, layer.diff_id.hex)
         ]
 
-    def _unchanged(self, digest: Digest, name: str, labels: dict[str, str]) -> ImageRecord | None:
+    def _unchanged(self, image: _Judged, labels: dict[str, str]) -> ImageRecord | None:
         """The record, if a new one would say the same, and nothing else of the image is missing either."""
         try:
-            record = self._store.get(digest.key)
+            record = self._store.get(image.resolved.digest.key)
         except RktError:
             return None
-        is_same = (record.name, record.labels) == (name, labels) and is_whole(self._store, record)
-        return record if is_same else None
+        old, new = (verdict.replace(checked_at=0) for verdict in (record.verdict, image.verdict))
+        # What was switched off for this fetch takes nothing from a better verdict.
+        is_same = (record.name, record.labels) == (image.name, labels) and (
+            old == new or new.kind == KIND_INSECURE
+        )
+        return record if is_same and is_whole(self._store, record) else None
 
     def _open_files(
         self, wanted: list[_Wanted], staging: Staging, layer_staging: Staging
@@ -483,6 +501,28 @@ def _layers(manifest: Manifest, config: ImageConfig) -> list[_Wanted]:
             )
             diff_ids.add(diff_id)
     return list(layers.values())
+
+
+def _subject_name(target: Target) -> str:
+    """By what name rules are found: as the operator says, never as the image says itself (invariant SG3)."""
+    name = _origin(target).name
+    return name if "/" in name else ACIdentifier.sanitize(name)
+
+
+def _subject(target: Target, resolved: Resolved) -> Subject:
+    """What somebody has to have signed."""
+    origin = _origin(target)
+    reference = ""
+    if origin.registry:
+        # As the programs that sign write it.
+        registry = "docker.io" if origin.registry == DOCKER_HUB else origin.registry
+        end = f":{origin.tag}" if origin.tag else f"@{target.digest or resolved.digest}"
+        reference = f"{registry}/{origin.repository}{end}"
+    return Subject(name=_subject_name(target), reference=reference, digests=list(_digests(resolved)))
+
+
+def _digests(resolved: Resolved) -> list[Digest]:
+    return [resolved.digest, *([resolved.index_digest] if resolved.index_digest else [])]
 
 
 def _origin(target: Target) -> Origin:

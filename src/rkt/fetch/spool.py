@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from rkt.errors import (
     Ambiguous,
+    CannotVerify,
     FetchError,
     ImageError,
     InvalidManifest,
@@ -123,7 +124,11 @@ class MemberFetch(Fetch):
         if manifest.name != name:
             raise ImageError(f'the image was verified as "{name}" but its manifest says "{manifest.name}"')
         self._check_labels(manifest.labels)
-        assert signature is not None
+        if signature is None:
+            raise CannotVerify(
+                f'image "{name}" has no signature: what a member of group rkt fetches must have one',
+                hint=f"sudo rkt fetch {self._reference.text}",
+            )
         store = self._members_store
         store.withdraw_removal(image_id.key)
         if store.is_shared(image_id.key):
@@ -319,7 +324,7 @@ class Taking(Fetch):
         Raises:
             NotVerified, ImageError, StoreError, FetchError: it cannot be used; the store is as before.
         """
-        from rkt.trust.policy import check_signer
+        from rkt.trust.judging import check_signer
 
         if self._settings.insecure.image:
             raise UsageError("an image that a member fetched is never used without verification")

@@ -264,7 +264,7 @@ def _judge_verdicts(report: _Report) -> None:
             app,
             FLAG,
             f"nobody vouches for image {name}: it came with --insecure-options=image",
-            "nothing yet: a trust policy for Docker and OCI images is to come; with @sha256:… in its reference it stays what it is"
+            "trust who signs it (rkt trust --help), then fetch it again without --insecure-options=image"
             if is_oci
             else f"rkt trust --prefix={verdict.name}, then fetch it again without --insecure-options=image",
         )

@@ -546,10 +546,11 @@ class Store:
 
 def _merge(old: ImageRecord, new: ImageRecord) -> ImageRecord:
     """What to keep of the old record when an image is imported again."""
-    verdict = new.verdict
+    kept = {}
     if new.verdict.kind == KIND_INSECURE and old.verdict.kind != KIND_INSECURE:
-        verdict = old.verdict
-    return new.replace(verdict=verdict, latest=old.latest or new.latest)
+        # With the name that it is about: by another one nobody vouches for the image.
+        kept = {"verdict": old.verdict, "name": old.name, "labels": old.labels}
+    return new.replace(**kept, latest=old.latest or new.latest)
 
 
 def quote_name(name: str) -> str:

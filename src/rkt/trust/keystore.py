@@ -12,6 +12,9 @@ Below the system and the local configuration directory::
             └── app
                 └── FINGERPRINT      counts for example.com/app and names below it, not for example.com/apple
 
+Names of Docker and OCI images are ``REGISTRY/REPOSITORY``, with the registry's port where it has one
+(``prefix.d/registry.example:5000/team``). The names of Docker Hub are one: what is below any of them counts for all.
+
 A file is named by the fingerprint of the primary key it holds; an empty file removes that key from what was found so
 far. The order is: system root, local root, system prefixes from the shortest to the longest, local prefixes likewise
 (spec cli §6.2). Names are compared component by component (invariant SG2).
@@ -41,8 +44,11 @@ FINGERPRINT_LENGTHS = (40, 64)
 RULE_ROOT = "root"
 
 _HEX = frozenset("0123456789abcdef")
+#: The first one is what people write, the last one who answers.
+_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
 _WRITABLE_BY_OTHERS = 0o002
+_MAX_PORT_DIGITS = 5
 
 
 class KeyFile(Record):
@@ -96,17 +102,38 @@ class TrustedKey(Record):
 
 
 def name_components(name: str) -> list[str]:
-    """The components of an image name or prefix.
+    """The components of an image name or prefix; the first one may be a registry with its port.
 
     Raises:
         InvalidManifest: not an AC Identifier, or a component is empty or consists of dots (such a name could lead out
             of ``prefix.d``; the grammar alone lets ``a/../b`` pass).
     """
-    components = ACIdentifier.parse(name, what="image name").split("/")
+    first, slash, rest = name.partition("/")
+    host, colon, port = first.partition(":")
+    if colon and not (port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS):
+        raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
+    # The grammar of appc names has no ports.
+    components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")
+    components[0] = first
     for component in components:
         if not component.strip("."):
             raise InvalidManifest(f"invalid image name {name!r}: component {component!r} is not a name")
     return components
+
+
+def name_prefixes(name: str) -> list[str]:
+    """The prefixes that a name is below, itself included, from the shortest to the longest; of Docker Hub by each of its names.
+
+    Raises:
+        InvalidManifest: as ``name_components``.
+    """
+    components = name_components(name)
+    registries = _HUB_NAMES if components[0] in _HUB_NAMES else (components[0],)
+    return [
+        "/".join((registry, *components[1:count]))
+        for count in range(1, len(components) + 1)
+        for registry in registries
+    ]
 
 
 class Keystore:
@@ -125,8 +152,7 @@ class Keystore:
             ConfigError: a directory of the key store holds something unexpected, or cannot be read.
             InvalidManifest: ``name`` is no image name.
         """
-        prefixes = name_components(name)
-        prefixes = ["/".join(prefixes[: i + 1]) for i in range(len(prefixes))]
+        prefixes = name_prefixes(name)
         found = Listing(keys={}, masks={})
         for base in (self._system, self._local):
             _scan(f"{base}/root.d", RULE_ROOT, found)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides whether an image may be used: ``judge`` after a fetch, ``check_verdict`` at each prepare and run.
+"""Decides whether an image may be used: ``judge`` and ``judge_oci`` after a fetch, ``check_verdict`` at each prepare and run.
 
 No rule and no signature means refused (invariant SG1). ``check_verdict`` is on the path of every start: it imports
 nothing beyond the standard library's core, opens no socket, runs no program, and reads only the directories of the key
-store that concern the image's name. So a key that was removed or masked stops the next start (invariant SG12), and an
-image that was fetched unverified stays unusable for whoever does not opt out again (invariant SG16).
+store that concern the image's name, and what ``trust.compiled`` keeps of the policy. So a key that was removed or masked,
+and a rule that asks for more than was found, stop the next start (invariant SG12), and an image that was fetched
+unverified stays unusable for whoever does not opt out again (invariant SG16).
+
+How a fetch is judged is in ``trust.judging``, which no start imports.
 """
 
 from __future__ import annotations
@@ -12,20 +15,29 @@ from __future__ import annotations
 import os
 import time
 
-from rkt.errors import CannotVerify, NotVerified, Stage1Error
+from rkt.errors import NotVerified, Stage1Error
 from rkt.schema import jsontext
 from rkt.trust.keystore import Keystore
-from rkt.trust.verdict import KIND_BUILTIN, KIND_INSECURE, KIND_OPENPGP, Verdict
+from rkt.trust.verdict import KIND_BUILTIN, KIND_INSECURE, KIND_OPENPGP, KIND_POLICY, Fact, Verdict
+from rkt.values import ACIdentifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from rkt.config.settings import Settings
-    from rkt.trust.keystore import TrustedKey
+    from rkt.trust.evidence import Subject
+    from rkt.trust.judging import Collect
+    from rkt.trust.keystore import Listing
+    from rkt.trust.rules import Requirement
 
 #: What ``Verdict.rule`` says of an image that was not verified.
 RULE_INSECURE = "--insecure-options=image"
+
+#: ``Requirement.pinned`` of a signature by a key of the key store.
+PINNED_KEYSTORE = "openpgp:keystore"
+#: Below each configuration directory.
+POLICY_DIRECTORY = "trust.d"
 
 _STAGE1_INDEX = "stage1.json"
 _MAX_INDEX_BYTES = 64 * 1024
@@ -38,78 +50,47 @@ def trust_hint(name: str) -> str:
 
 
 def judge(name: str, blob: int | str, signature: bytes | None, settings: Settings) -> Verdict:
-    """Reach a verdict on an image that was just fetched.
+    """Reach a verdict on an ACI that was just fetched.
 
     Args:
         name: the image name from its manifest; the caller has compared it with the name that was asked for.
         blob: the image as transferred, still compressed: a path or an open descriptor.
         signature: content of the detached signature file, ``None`` if there is none.
-        settings: key store directories and opt-outs; with ``--insecure-options=image`` nothing is checked.
+        settings: key store and policy directories, and opt-outs; with ``--insecure-options=image`` nothing is checked.
 
     Raises:
         SignatureMismatch: ``image "N" verification failed``, because a signature does not fit.
         CannotVerify: likewise, because there is no signature, no key that counts, or no usable signature.
-        ConfigError: the key store cannot be used.
+        ConfigError: the key store or the policy cannot be used.
     """
-    now = int(time.time())
     if settings.insecure.image:
-        return Verdict(kind=KIND_INSECURE, name=name, rule=RULE_INSECURE, checked_at=now)
-    from rkt.trust.openpgp import verify_detached
+        return insecure_verdict(name)
+    from rkt.trust import judging
 
-    if signature is None:
-        raise CannotVerify(
-            f'image "{name}" has no signature, and a signature is asked for',
-            hint=f"put the signature beside the image as IMAGE.aci.asc, or use --signature=FILE, or {RULE_INSECURE}",
-        )
-    keys = Keystore(settings).load(name)
-    try:
-        verified = verify_detached(
-            blob, signature, keys, now=now, package_path=settings.installation.package_path
-        )
-    except NotVerified as e:
-        raise _failed(name, e, keys) from e
-    return Verdict(
-        kind=KIND_OPENPGP,
-        name=name,
-        rule=verified.rule,
-        checked_at=now,
-        fingerprint=verified.fingerprint,
-        identities=verified.identities,
-        signed_at=verified.signed_at,
-    )
+    return judging.judge_aci(name, blob, signature, settings)
 
 
-def check_signer(name: str, signature: bytes, settings: Settings) -> None:
-    """Refuse early, before an image is downloaded, a signature that no key that counts claims to have made.
+def judge_oci(subject: Subject, collect: Collect, settings: Settings) -> Verdict:
+    """Reach a verdict on a Docker or OCI image whose manifest was just fetched.
 
     Args:
-        name: the name that was asked for.
-        signature: content of the detached signature file.
-        settings: key store directories and opt-outs.
+        subject: what somebody has to vouch for; root has computed its digests.
+        collect: called with what the rules ask for, and only if that is anything, gets what may vouch for the image.
+        settings: key store and policy directories, and opt-outs; with ``--insecure-options=image`` nothing is checked.
 
     Raises:
-        CannotVerify: the signature file is unusable, or its signer is unknown.
-        ConfigError: the key store cannot be used.
+        SignatureMismatch, CannotVerify, ConfigError: as ``judge``.
     """
     if settings.insecure.image:
-        return
-    from rkt.trust.openpgp import choose_signatures
+        return insecure_verdict(ACIdentifier.sanitize(subject.name))
+    from rkt.trust import judging
 
-    keys = Keystore(settings).load(name)
-    try:
-        choose_signatures(signature, keys)
-    except CannotVerify as e:
-        raise _failed(name, e, keys) from e
+    return judging.judge_oci(subject, collect, settings)
 
 
-def _failed(name: str, e: NotVerified, keys: list[TrustedKey]) -> NotVerified:
-    failure = type(e)(f'image "{name}" verification failed', hint=e.hint or trust_hint(name))
-    if keys:
-        rules = ", ".join(f"{key.key.fingerprint} ({key.rule})" for key in keys)
-        failure.add_note(f'keys that count for "{name}": {rules}')
-    else:
-        failure.add_note(f'no key counts for "{name}", neither by a prefix nor as a root key')
-    return failure
+def insecure_verdict(name: str) -> Verdict:
+    """The verdict on an image that was not verified."""
+    return Verdict(kind=KIND_INSECURE, name=name, rule=RULE_INSECURE, checked_at=int(time.time()))
 
 
 def judge_builtin(name: str, image_id: str, settings: Settings) -> Verdict:
@@ -143,8 +124,8 @@ def check_verdict(verdict: Verdict, settings: Settings, *, opted_out: bool) -> N
         return
     if verdict.kind == KIND_BUILTIN:
         _require_listed(verdict.name, verdict.image_id, settings)
-    elif verdict.kind == KIND_OPENPGP:
-        _require_key(verdict, settings)
+    elif verdict.kind in {KIND_OPENPGP, KIND_POLICY}:
+        _require_policy(verdict, settings)
     elif verdict.kind == KIND_INSECURE:
         raise NotVerified(
             f'image "{verdict.name}" was never verified: it was fetched with {verdict.rule}',
@@ -154,17 +135,128 @@ def check_verdict(verdict: Verdict, settings: Settings, *, opted_out: bool) -> N
         raise NotVerified(f'image "{verdict.name}" has a verdict of unknown kind {verdict.kind!r}')
 
 
-def _require_key(verdict: Verdict, settings: Settings) -> None:
-    listing = Keystore(settings).listing(verdict.name)
-    if verdict.fingerprint in listing.keys:
+def is_about(verdict: Verdict, url: str) -> bool:
+    """Whether a verdict was reached by the rules for a name.
+
+    One image may be had under several names, and the store keeps one verdict: the others have to be judged by their own.
+
+    Args:
+        verdict: as stored with the image.
+        url: ``docker://REGISTRY/REPOSITORY:TAG``, or any other that an image came of.
+    """
+    scheme, separator, name = url.partition("://")
+    if not verdict.subject or not separator or scheme != "docker":
+        return True
+    return name.startswith(verdict.subject) and name[len(verdict.subject) :][:1] in {":", "@"}
+
+
+def has_policy(settings: Settings) -> bool:
+    """Whether there may be files of the policy; costs next to nothing where there are none."""
+    for directory in settings.config_dirs:
+        try:
+            os.stat(f"{directory}/{POLICY_DIRECTORY}")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            pass  # whoever reads it says why
+        return True
+    return False
+
+
+def _require_policy(verdict: Verdict, settings: Settings) -> None:
+    """Each requirement of today's rules was met by something that still counts."""
+    if not has_policy(settings):
+        _require_keystore(verdict, settings)
         return
-    mask = listing.masks.get(verdict.fingerprint)
-    state = f"that key is masked by {mask}" if mask else "no rule counts that key today"
-    raise NotVerified(
-        f'image "{verdict.name}" is no longer trusted: it was accepted by rule "{verdict.rule}" '
-        f"with key {verdict.fingerprint}, and {state}",
-        hint=trust_hint(verdict.name),
+    from rkt.trust.compiled import todays_policy
+    from rkt.trust.rules import REFUSE
+
+    name = verdict.subject or verdict.name
+    policy = todays_policy(settings)
+    rules = policy.rules_for(name)
+    if not rules:
+        if policy.default == REFUSE:
+            raise NotVerified(
+                f'image "{name}" is no longer trusted: no rule covers it, and {policy.default_path} refuses the rest',
+                hint=_rule_hint(verdict),
+            )
+        _require_keystore(verdict, settings)
+        return
+    for rule in rules:
+        missing = [
+            f"{requirement} is asked for, but {why}"
+            for requirement in rule.requirements
+            if (why := _why_unmet(requirement, verdict, settings))
+        ]
+        if missing and (rule.match_all or len(missing) == len(rule.requirements)):
+            raise NotVerified(
+                f'image "{name}" is no longer trusted: by {rule} {"; ".join(missing)}',
+                hint=_rule_hint(verdict),
+            )
+
+
+def _why_unmet(requirement: Requirement, verdict: Verdict, settings: Settings) -> str:
+    """Why nothing that was found when the image was fetched meets a requirement of today; empty if something does."""
+    from rkt.trust.rules import KEYSTORE, OPENPGP, UNSIGNED
+
+    if requirement.kind == UNSIGNED:
+        return ""
+    if requirement.problem:
+        return requirement.problem
+    pinned = requirement.pinned
+    signers = [fact.signer for fact in _facts(verdict) if fact.requirement == pinned]
+    if (requirement.kind, requirement.keys) == (OPENPGP, KEYSTORE):
+        listing = Keystore(settings).listing(verdict.subject or verdict.name)
+        if any(signer in listing.keys for signer in signers):
+            return ""
+        if signers:
+            return f"of {signers[0]}, by which it was accepted, {_state(signers[0], listing)}"
+    if signers:
+        return ""
+    others = [fact for fact in _facts(verdict) if fact.kind == requirement.kind]
+    if others:
+        return f"the image was fetched when something else was asked for: {verdict.rule}"
+    return f"that was not asked for when the image was fetched: {verdict.rule}"
+
+
+def _facts(verdict: Verdict) -> list[Fact]:
+    if verdict.kind == KIND_OPENPGP:
+        return [Fact(requirement=PINNED_KEYSTORE, kind=KIND_OPENPGP, signer=verdict.fingerprint)]
+    return verdict.facts
+
+
+def _rule_hint(verdict: Verdict) -> str:
+    registry = verdict.subject.partition("/")[0]
+    again = f"docker://{verdict.subject}:TAG" if "." in registry or ":" in registry else "IMAGE"
+    return (
+        f"rkt fetch {again} judges it by the rules of today, which rkt trust list shows; or {RULE_INSECURE}"
     )
+
+
+def _require_keystore(verdict: Verdict, settings: Settings) -> None:
+    """What counts where no rule does: a key of the key store."""
+    name = verdict.subject or verdict.name
+    signers = [fact.signer for fact in _facts(verdict) if fact.requirement == PINNED_KEYSTORE]
+    if not signers:
+        raise NotVerified(
+            f'image "{name}" is no longer trusted: it was accepted by {verdict.rule}, of which nothing is left, '
+            "so that an OpenPGP signature is asked for",
+            hint=_rule_hint(verdict),
+        )
+    listing = Keystore(settings).listing(name)
+    if any(signer in listing.keys for signer in signers):
+        return
+    state = _state(signers[0], listing)
+    raise NotVerified(
+        f'image "{name}" is no longer trusted: it was accepted by rule "{verdict.rule}" '
+        f"with key {signers[0]}, and {state}",
+        hint=trust_hint(name),
+    )
+
+
+def _state(fingerprint: str, listing: Listing) -> str:
+    mask = listing.masks.get(fingerprint)
+    return f"that key is masked by {mask}" if mask else "no rule counts that key today"
 
 
 def _require_listed(name: str, image_id: str, settings: Settings) -> str:

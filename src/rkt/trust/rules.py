@@ -21,15 +21,18 @@ Whatever is not understood, in whichever file, refuses every image: a policy tha
 
 from __future__ import annotations
 
+import errno
 import os
 
 from rkt.errors import ConfigError, InvalidManifest, quoted
+from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.trust.keystore import name_components
+from rkt.trust.policy import POLICY_DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from rkt.config.settings import Settings
@@ -59,9 +62,12 @@ _MEMBERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     UNSIGNED: (frozenset(), frozenset()),
 }
 _WRITABLE_BY_OTHERS = 0o022
+_WRITABLE_BY_EVERYBODY = 0o002
 #: As ``fetch.oci_reference`` names it.
 _HUB = "registry-1.docker.io"
 _HUB_NAMES = frozenset(("docker.io", "index.docker.io"))
+#: Of an IPv6 address.
+_ADDRESS = frozenset("0123456789abcdef:.")
 
 
 class Requirement(Record):
@@ -75,6 +81,8 @@ class Requirement(Record):
         issuer, identity: of the certificate, both compared as they are.
         root: absolute path of a ``trusted_root.json``.
         builder: ``builder.id`` of the provenance, compared as it is.
+        digest: of the content of the file that one of these names; filled in by ``rkt.trust.compiled``, no member of a rule.
+        problem: why that file cannot be used, likewise; then nothing meets the requirement.
     """
 
     kind: str
@@ -85,6 +93,40 @@ class Requirement(Record):
     identity: str = ""
     root: str = ""
     builder: str = ""
+    digest: str = ""
+    problem: str = ""
+
+    @property
+    def file(self) -> str:
+        """Path of the file of keys or roots; empty when there is none."""
+        return self.key or self.root or (self.keys if self.keys != KEYSTORE else "")
+
+    @property
+    def pinned(self) -> str:
+        """Text that changes with everything that decides whether the requirement is met, the content of its file too.
+
+        Where signatures are looked for decides nothing.
+        """
+        if self.kind == OPENPGP:
+            return f"{OPENPGP}:{self.digest or KEYSTORE}"
+        if self.kind == COSIGN:
+            return f"{COSIGN}:{self.digest}"
+        if self.kind == UNSIGNED:
+            return UNSIGNED
+        # As JSON, so that no two requirements come to the same text.
+        return f"{self.kind}:{jsontext.dump([self.digest, self.issuer, self.identity, self.builder])}"
+
+    def __str__(self) -> str:
+        """What is asked for, for people."""
+        if self.kind == OPENPGP:
+            place = "of the key store" if self.keys == KEYSTORE else f"of {self.keys}"
+            return f"an OpenPGP signature by a key {place}"
+        if self.kind == COSIGN:
+            return f"a cosign signature by {self.key}"
+        if self.kind == UNSIGNED:
+            return "no signature"
+        by = f"by {self.key}" if self.key else f"of {self.identity} ({self.issuer})"
+        return f"SLSA provenance of {self.builder} {by}" if self.kind == SLSA else f"a keyless signature {by}"
 
 
 class Rule(Record):
@@ -104,6 +146,10 @@ class Rule(Record):
     path: str
     rollback: str = ROLLBACK_WARN
 
+    def __str__(self) -> str:
+        """Which rule it is, for people."""
+        return f"the rule for {self.prefix} ({self.path})" if self.prefix else 'the default "keystore"'
+
 
 class Policy(Record):
     """All files together.
@@ -112,11 +158,13 @@ class Policy(Record):
         default: ``keystore`` or ``refuse``.
         rules: in the order of the files.
         paths: of the files.
+        default_path: of the first file that has the default; empty when there are no files.
     """
 
     default: str = KEYSTORE
     rules: list[Rule] = []
     paths: list[str] = []
+    default_path: str = ""
 
     def rules_for(self, name: str) -> list[Rule]:
         """The rules that decide about a name; none where the default does.
@@ -142,11 +190,17 @@ def rule_name(text: str) -> str:
         InvalidManifest: it is neither an appc name nor ``REGISTRY[/REPOSITORY]``.
     """
     first, slash, rest = text.partition("/")
-    host, colon, port = first.partition(":")
+    host, colon, port = first.rpartition(":") if first.startswith("[") else first.partition(":")
+    if first.endswith("]"):
+        host, colon, port = first, "", ""
     if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise InvalidManifest(f"invalid name {text!r}: {port!r} is no port")
-    # The grammar of appc names has no ports.
-    name_components(f"{host}{slash}{rest}")
+        raise InvalidManifest(f"invalid name {quoted(text)}: {quoted(port)} is no port")
+    if host.startswith("["):
+        if not host.endswith("]") or not _ADDRESS.issuperset(host[1:-1]) or ":" not in host:
+            raise InvalidManifest(f"invalid name {quoted(text)}: {quoted(host)} is no address")
+        host = "address"
+    # The grammar of appc names has neither ports nor addresses.
+    name_components(f"{host or first}{slash}{rest}")
     return f"{_HUB if first in _HUB_NAMES else first}{slash}{rest}"
 
 
@@ -154,24 +208,32 @@ def policy_files(directories: Sequence[str]) -> list[str]:
     """Paths of the policy's files, in the order in which they count.
 
     Raises:
-        ConfigError: a directory cannot be read, or holds a policy that is no regular file.
+        ConfigError: a directory cannot be read, or everybody can write to it.
     """
     paths = []
     for directory in directories:
-        place = f"{directory}/trust.d"
+        place = f"{directory}/{POLICY_DIRECTORY}"
         try:
+            if os.stat(place).st_mode & _WRITABLE_BY_EVERYBODY:
+                raise ConfigError(
+                    f"everybody can write to {place}, so the trust policy in it cannot be believed",
+                    hint=f"look at what is in it, then chmod o-w {place}",
+                )
             names = sorted(os.listdir(place))
         except FileNotFoundError:
             continue
         except OSError as e:
-            raise ConfigError(f"cannot read the trust policy {place}: {e.strerror}") from e
+            raise ConfigError(f"cannot read the trust policy in {place}: {e.strerror}") from e
         paths += [f"{place}/{name}" for name in names if name.endswith(".toml") and not name.startswith(".")]
     return paths
 
 
-def load_policy(settings: Settings) -> Policy:
-    """Read all files.
+def load_policy(settings: Settings, read: Callable[[str], bytes] | None = None) -> Policy:
+    """Read all files; of the files that rules name nothing is known yet (``rkt.trust.compiled`` adds that).
 
+    Args:
+        settings: the configuration directories.
+        read: gives the content of a file, or refuses it; ``read_policy_file`` unless given.
     Raises:
         ConfigError: one of them is not understood in full, or others than root could have written it.
     """
@@ -179,11 +241,10 @@ def load_policy(settings: Settings) -> Policy:
     defaults: dict[str, str] = {}
     rules: list[Rule] = []
     for path in paths:
-        document = _read(path)
-        default = _default(document, path)
+        default, found = parse_policy((read or read_policy_file)(path), path)
         if default:
             defaults[path] = default
-        rules += _rules(document, path)
+        rules += found
     if paths and not defaults:
         raise ConfigError(
             f"the trust policy in {', '.join(paths)} has no default, so no image may be used",
@@ -192,8 +253,16 @@ def load_policy(settings: Settings) -> Policy:
     words = sorted(set(defaults.values()))
     if len(words) > 1:
         places = ", ".join(f'{path} says "{word}"' for path, word in defaults.items())
-        raise ConfigError(f"the trust policy contradicts itself: the default in {places}")
-    return Policy(default=words[0] if words else KEYSTORE, rules=rules, paths=paths)
+        raise ConfigError(
+            f"the trust policy contradicts itself, so no image may be used: as default {places}",
+            hint="leave one default, or make them the same",
+        )
+    return Policy(
+        default=words[0] if words else KEYSTORE,
+        rules=rules,
+        paths=paths,
+        default_path=next(iter(defaults), ""),
+    )
 
 
 def parse_policy(data: bytes, path: str) -> tuple[str, list[Rule]]:
@@ -202,128 +271,198 @@ def parse_policy(data: bytes, path: str) -> tuple[str, list[Rule]]:
     Raises:
         ConfigError: it is not understood in full.
     """
-    document = _parse(data, path)
-    return _default(document, path), _rules(document, path)
+    return _File(data, path).parse()
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_policy_file(path: str) -> bytes:
+    """The content of a file of the policy.
+
+    Raises:
+        ConfigError: it cannot be read, or others than root could have written it.
+    """
+    fd = open_policy_file(path)
+    try:
+        return read_open_file(fd, path)
+    finally:
+        os.close(fd)
+
+
+def open_policy_file(path: str) -> int:
+    """A descriptor of a file of the policy; the caller closes it.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as e:
+        what = "is a symbolic link" if e.errno == errno.ELOOP else f"cannot be read: {e.strerror}"
+        raise _error(path, what) from e
+
+
+def read_open_file(fd: int, path: str) -> bytes:
+    """As ``read_policy_file``, of an open file."""
     from rkt.linux.files import read_fd_bounded
 
+    status = os.fstat(fd)
+    if not is_private(status):
+        raise ConfigError(
+            f"trust policy {path} can be changed by others than root, so no image may be used",
+            hint=f"look at what is in it, then chown root {path} && chmod go-w {path}",
+        )
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            status = os.fstat(fd)
-            data = read_fd_bounded(fd, MAX_FILE_BYTES, path)
-        finally:
-            os.close(fd)
+        return read_fd_bounded(fd, MAX_FILE_BYTES, path)
     except OSError as e:
         raise _error(path, f"cannot be read: {e.strerror}") from e
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & _WRITABLE_BY_OTHERS:
-        raise ConfigError(
-            f"trust policy {path} can be changed by others than root",
-            hint=f"chown root {path} && chmod go-w {path}",
+
+
+def is_private(status: os.stat_result) -> bool:
+    """Whether only root, or the caller where the caller is not root, could have written a file."""
+    return status.st_uid in {0, os.geteuid()} and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+class _File:
+    """One file, while it is read; knows on which line what is refused stands."""
+
+    def __init__(self, data: bytes, path: str) -> None:
+        self._path = path
+        try:
+            self._text = data.decode()
+        except UnicodeDecodeError:
+            raise _error(path, "is not UTF-8") from None
+        # The rule that is looked at, counted from 1, and the words that lead to the member.
+        self._rule = 0
+
+    def parse(self) -> tuple[str, list[Rule]]:
+        """Its default and its rules."""
+        import tomllib
+
+        try:
+            # Refuses what is there twice.
+            document = tomllib.loads(self._text)
+        except (tomllib.TOMLDecodeError, RecursionError) as e:
+            raise _error(self._path, f"is not TOML: {self._worded(e)}") from None
+        self._only(document, frozenset(("version",)), frozenset(("default", "rule")), "the file")
+        if type(document["version"]) is not int or document["version"] != VERSION:
+            raise self._refusal(
+                f"has version {document['version']!r}, this rkt reads version {VERSION}", "version"
+            )
+        default = self._word(document["default"], _DEFAULTS, "default") if "default" in document else ""
+        tables = document.get("rule", [])
+        if type(tables) is not list or not all(type(table) is dict for table in tables):
+            raise self._refusal("has a rule that is no table: rules start by [[rule]]", "rule")
+        rules = []
+        for self._rule, table in enumerate(tables, 1):
+            rules.append(self._read_rule(table))
+        return default, rules
+
+    def _worded(self, e: Exception) -> str:
+        """The parser's words, with the line that it means."""
+        words = str(e).replace("Cannot overwrite a value", "a member is there twice")
+        _, found, rest = words.rpartition("(at line ")
+        number = rest.partition(",")[0]
+        if not found or not number.isdigit():
+            return words
+        line = self._text.split("\n")[int(number) - 1].strip()
+        return f"{words}: {quoted(line)}" if line else words
+
+    def _read_rule(self, table: dict[str, Any]) -> Rule:
+        what = f"rule {self._rule}"
+        self._only(table, frozenset(("prefix",)), frozenset(("all", "any", "rollback")), what)
+        try:
+            prefix = rule_name(self._one_line(table["prefix"], f"{what}, prefix"))
+        except InvalidManifest as e:
+            raise self._refusal(f"{what}: {e.message}", "prefix") from None
+        what = f"the rule for {prefix}"
+        if ("all" in table) == ("any" in table):
+            raise self._refusal(f"{what} must have either all = […] or any = […]", "prefix")
+        word = "all" if "all" in table else "any"
+        listed = table[word]
+        if type(listed) is not list or not listed:
+            raise self._refusal(f"{what}: {word} must be a list of what is asked for, and not empty", word)
+        requirements = [self._requirement(item, f"{what}, {word}[{i}]") for i, item in enumerate(listed)]
+        if len(requirements) > 1 and any(each.kind == UNSIGNED for each in requirements):
+            raise self._refusal(f"{what}: {UNSIGNED} asks for nothing, and cannot stand beside others", word)
+        return Rule(
+            prefix=prefix,
+            match_all=word == "all",
+            requirements=requirements,
+            path=self._path,
+            rollback=self._word(table.get("rollback", ROLLBACK_WARN), ROLLBACKS, f"{what}, rollback"),
         )
-    return _parse(data, path)
+
+    def _requirement(self, value: object, what: str) -> Requirement:
+        if type(value) is not dict:
+            raise self._refusal(
+                f'{what} must be a table, such as {{ kind = "openpgp", keys = "keystore" }}',
+                what.rsplit(", ", maxsplit=1)[-1].partition("[")[0],
+            )
+        kind = self._word(value.get("kind"), tuple(_MEMBERS), f"{what}, kind")
+        required, optional = _MEMBERS[kind]
+        self._only(value, required | {"kind"}, optional, what)
+        texts = {name: self._one_line(member, f"{what}, {name}") for name, member in value.items()}
+        by_identity = [name for name in ("issuer", "identity", "root") if name in texts]
+        if kind == SLSA and ("key" in texts) == bool(by_identity):
+            raise self._refusal(f"{what} must have either key, or issuer, identity and root", "builder")
+        if by_identity and len(by_identity) < 3:
+            raise self._refusal(
+                f"{what} has {' and '.join(by_identity)}, but needs issuer, identity and root", by_identity[0]
+            )
+        for name in ("keys", "key", "root"):
+            if name in texts and (name, texts[name]) != ("keys", KEYSTORE) and not _is_plain(texts[name]):
+                raise self._refusal(
+                    f"{what}, {name} must be an absolute path without . and .., not {quoted(texts[name])}",
+                    name,
+                )
+        return Requirement(**texts)
+
+    def _only(
+        self, table: dict[str, Any], required: frozenset[str], optional: frozenset[str], what: str
+    ) -> None:
+        for name in table:
+            if name not in required and name not in optional:
+                known = ", ".join(sorted(required | optional))
+                raise self._refusal(f"{what} has the unknown member {quoted(name)}, known are: {known}", name)
+        missing = sorted(required - table.keys())
+        if missing:
+            raise self._refusal(f"{what} has no {missing[0]}", "")
+
+    def _one_line(self, value: object, what: str) -> str:
+        if type(value) is not str or not value or not value.isprintable():
+            raise self._refusal(f"{what} must be text of one line, not empty", what.rpartition(" ")[2])
+        return value
+
+    def _word(self, value: object, words: tuple[str, ...], what: str) -> str:
+        if value not in words or type(value) is not str:
+            shown = "missing" if value is None else quoted(value) if isinstance(value, str) else repr(value)
+            raise self._refusal(
+                f"{what} is {shown}, but must be one of {', '.join(words)}", what.rpartition(" ")[2]
+            )
+        return value
+
+    def _refusal(self, text: str, member: str) -> ConfigError:
+        """The error, with the line on which the member stands where that can be told."""
+        number = self._line_of(member)
+        return _error(f"{self._path}, line {number}" if number else self._path, text, self._path)
+
+    def _line_of(self, member: str) -> int:
+        """Number of the first line of the rule that has the member, from 1; of the rule where it has none; 0 for the file."""
+        rule = start = 0
+        for number, line in enumerate(self._text.split("\n"), 1):
+            bare = line.replace(" ", "").replace('"', "")
+            if bare.startswith("[[rule]]"):
+                rule += 1
+                start = number if rule == self._rule else start
+            if rule == self._rule and member and f"{member}=" in bare:
+                return number
+        return start
 
 
-def _parse(data: bytes, path: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        # Refuses what is there twice.
-        document = tomllib.loads(data.decode())
-    except UnicodeDecodeError:
-        raise _error(path, "is not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise _error(path, f"is not TOML: {e}") from None
-    _only(document, frozenset(("version",)), frozenset(("default", "rule")), path, "the file")
-    if type(document["version"]) is not int or document["version"] != VERSION:
-        raise _error(path, f"has version {document['version']!r}, this rkt reads version {VERSION}")
-    return document
+def _is_plain(path: str) -> bool:
+    return path.startswith("/") and {".", ".."}.isdisjoint(path.split("/"))
 
 
-def _default(document: dict[str, Any], path: str) -> str:
-    if "default" not in document:
-        return ""
-    return _word(document["default"], _DEFAULTS, path, "default")
-
-
-def _rules(document: dict[str, Any], path: str) -> list[Rule]:
-    tables = document.get("rule", [])
-    if type(tables) is not list or not all(type(table) is dict for table in tables):
-        raise _error(path, "has a rule that is no table: rules start by [[rule]]")
-    return [_rule(table, path, f"rule {number}") for number, table in enumerate(tables, 1)]
-
-
-def _rule(table: dict[str, Any], path: str, what: str) -> Rule:
-    _only(table, frozenset(("prefix",)), frozenset(("all", "any", "rollback")), path, what)
-    try:
-        prefix = rule_name(_text(table["prefix"], path, f"{what}, prefix"))
-    except InvalidManifest as e:
-        raise _error(path, f"{what}: {e.message}") from None
-    what = f"the rule for {prefix}"
-    if ("all" in table) == ("any" in table):
-        raise _error(path, f"{what} must have either all = […] or any = […]")
-    word = "all" if "all" in table else "any"
-    listed = table[word]
-    if type(listed) is not list or not listed:
-        raise _error(path, f"{what}: {word} must be a list of what is asked for, and not empty")
-    return Rule(
-        prefix=prefix,
-        match_all=word == "all",
-        requirements=[_requirement(item, path, f"{what}, {word}[{i}]") for i, item in enumerate(listed)],
-        path=path,
-        rollback=_word(table.get("rollback", ROLLBACK_WARN), ROLLBACKS, path, f"{what}, rollback"),
+def _error(place: str, text: str, path: str = "") -> ConfigError:
+    return ConfigError(
+        f"trust policy {place} {text}", hint=f"no image may be used until {path or place} is mended"
     )
-
-
-def _requirement(value: object, path: str, what: str) -> Requirement:
-    if type(value) is not dict:
-        raise _error(path, f'{what} must be a table, such as {{ kind = "openpgp", keys = "keystore" }}')
-    kind = _word(value.get("kind"), tuple(_MEMBERS), path, f"{what}, kind")
-    required, optional = _MEMBERS[kind]
-    _only(value, required | {"kind"}, optional, path, what)
-    texts = {name: _text(member, path, f"{what}, {name}") for name, member in value.items()}
-    by_identity = [name for name in ("issuer", "identity", "root") if name in texts]
-    if kind == SLSA and ("key" in texts) == bool(by_identity):
-        raise _error(path, f"{what} must have either key, or issuer, identity and root")
-    if by_identity and len(by_identity) < 3:
-        raise _error(path, f"{what} has {' and '.join(by_identity)}, but needs issuer, identity and root")
-    for name in ("keys", "key", "root"):
-        if name in texts and (name, texts[name]) != ("keys", KEYSTORE):
-            _check_absolute(texts[name], path, f"{what}, {name}")
-    return Requirement(**texts)
-
-
-def _only(
-    table: dict[str, Any], required: frozenset[str], optional: frozenset[str], path: str, what: str
-) -> None:
-    for name in table:
-        if name not in required and name not in optional:
-            known = ", ".join(sorted(required | optional))
-            raise _error(path, f"{what} has the unknown member {quoted(name)}, known are: {known}")
-    missing = sorted(required - table.keys())
-    if missing:
-        raise _error(path, f"{what} has no {missing[0]}")
-
-
-def _text(value: object, path: str, what: str) -> str:
-    if type(value) is not str or not value or not value.isprintable():
-        raise _error(path, f"{what} must be text of one line, not empty")
-    return value
-
-
-def _word(value: object, words: tuple[str, ...], path: str, what: str) -> str:
-    if value not in words or type(value) is not str:
-        shown = quoted(value) if isinstance(value, str) else repr(value)
-        raise _error(path, f"{what} is {shown}, but must be one of {', '.join(words)}")
-    return value
-
-
-def _check_absolute(text: str, path: str, what: str) -> None:
-    if not text.startswith("/"):
-        raise _error(path, f"{what} must be an absolute path, not {quoted(text)}")
-
-
-def _error(path: str, text: str) -> ConfigError:
-    return ConfigError(f"trust policy {path} {text}", hint=f"no image may be used until {path} is mended")

@@ -32,7 +32,7 @@ class Fact(Record):
     """One thing that was asked for, and found.
 
     Attributes:
-        requirement: what exactly was asked for, as ``Requirement.identity`` has it; today's must be the same text.
+        requirement: what exactly was asked for, as ``Requirement.pinned`` has it; today's must be the same text.
         kind: that of the requirement.
         signer: fingerprint of an OpenPGP key, ``sha256:…`` of another key, or ``IDENTITY (ISSUER)``; empty for ``unsigned``.
         source: where the evidence was, for people.
@@ -145,3 +145,14 @@ class Verdict(Record):
                 f"{what}: subject and facts are those of a verdict by policy, and of no other"
             )
         return cls(**values)
+
+
+def told(verdict: Verdict) -> str:
+    """What a fetch says of the verdict that it reached."""
+    if verdict.kind == KIND_INSECURE:
+        return "warning: image signature verification has been disabled"
+    if verdict.is_unsigned:
+        return f'warning: nobody signed image "{verdict.subject}", {verdict.rule} lets it pass'
+    lines = [f"  {identity}" for identity in verdict.identities]
+    lines += [f"  {fact.kind} {fact.signer} ({fact.source})" for fact in verdict.facts if fact.signer]
+    return "\n".join(["signature verified:", *(lines or [f"  key {verdict.fingerprint}"])])

@@ -13,7 +13,7 @@ import pytest
 
 from rkt.config.settings import InsecureOptions, Installation, Settings
 from rkt.errors import CannotVerify, ConfigError, NotVerified, RktError, SignatureMismatch
-from rkt.trust import policy
+from rkt.trust import judging, policy
 from rkt.trust.keys import parse_keys
 from rkt.trust.keystore import Keystore
 from rkt.trust.verdict import Verdict
@@ -100,14 +100,14 @@ def test_unknown_signer_is_told_what_to_type(
         'no key counts for "example.com/app", neither by a prefix nor as a root key'
     ]
     with pytest.raises(CannotVerify, match=r'image "example\.com/app" verification failed'):
-        policy.check_signer("example.com/app", ring.sign(alice, DATA), settings)
+        judging.check_signer("example.com/app", ring.sign(alice, DATA), settings)
 
 
 def test_changed_image_is_a_mismatch(settings: Settings, ring: KeyRing, alice: Key, blob: str) -> None:
     """The error keeps its kind, and does not suggest to trust anybody."""
     trust(settings, ring, alice, None)
     signature = ring.sign(alice, b"Image")
-    policy.check_signer("example.com/app", signature, settings)
+    judging.check_signer("example.com/app", signature, settings)
     with pytest.raises(SignatureMismatch, match=r'image "example\.com/app" verification failed') as caught:
         policy.judge("example.com/app", blob, signature, settings)
     assert "rkt trust" not in caught.value.hint
