@@ -215,7 +215,7 @@ def _weigh(
             reason = "it is of another image"
         if reason:
             reasons.append(f"{finding.source}: {reason}")
-    if wrong := [each for each in findings if each.is_wrong]:
+    if wrong := [each for each in findings if each.contradicts]:
         # Whatever else there is: somebody who is trusted signed something else.
         return None, f"{wrong[0].source}: {wrong[0].reason}", True
     good = [each for each in findings if not each.reason and each.digest in subject.digests and each.signer]

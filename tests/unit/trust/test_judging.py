@@ -101,9 +101,9 @@ def good(number: int = 0, signer: str = "sha256:a", signed_at: int = 0) -> Findi
     return Finding(requirement=number, source="referrer x", signer=signer, digest=DIGEST, signed_at=signed_at)
 
 
-def bad(number: int = 0, reason: str = "made by another key", *, is_wrong: bool = False) -> Finding:
+def bad(number: int = 0, reason: str = "made by another key", *, contradicts: bool = False) -> Finding:
     """What a verifier says of one that is not."""
-    return Finding(requirement=number, source="referrer y", reason=reason, is_wrong=is_wrong)
+    return Finding(requirement=number, source="referrer y", reason=reason, contradicts=contradicts)
 
 
 def notes(error: BaseException) -> str:
@@ -198,7 +198,7 @@ def test_all_means_each_and_any_means_one(
 def test_a_wrong_signature_by_the_right_key_refuses_whatever_else_there_is(site: Site) -> None:
     """One good and one wrong signature by a key that is asked for: refused, as a mismatch (as for OpenPGP)."""
     site.rule(COSIGN % site.keys[0])
-    site.findings = [good(), bad(reason="the signature is for another digest", is_wrong=True)]
+    site.findings = [good(), bad(reason="the signature is for another digest", contradicts=True)]
     with pytest.raises(SignatureMismatch) as caught:
         site.judge()
     assert "the signature is for another digest" in notes(caught.value)
