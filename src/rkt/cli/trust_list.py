@@ -21,14 +21,13 @@ _HEADINGS = ["PREFIX", "FINGERPRINT", "IDENTITIES", "STATE", "FILE"]
 def run(invocation: Invocation) -> int:
     """Print the files of the key store; one that cannot be used is an error, as it is for every verification."""
     from rkt.cli.output import print_json, print_table
-    from rkt.trust.keystore import Keystore, name_components
+    from rkt.trust.keystore import Keystore, name_prefixes
 
     store = Keystore(invocation.settings)
     name = invocation.values["name"]
     entries = store.entries()
     if name:
-        prefixes = name_components(name)
-        above = {"/".join(prefixes[: i + 1]) for i in range(len(prefixes))}
+        above = name_prefixes(name)
         entries = [entry for entry in entries if not entry.prefix or entry.prefix in above]
         counting = store.listing(name).keys
     rows = [_row(entry) for entry in entries]

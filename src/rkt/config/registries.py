@@ -23,6 +23,7 @@ _TOKEN_HOSTS = {DOCKER_HUB: ["auth.docker.io"], "registry.gitlab.com": ["gitlab.
 _MAX_MIRRORS = 16
 _MAX_SEARCHED = 8
 _PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
+_URL_CHARACTERS = _PATH_CHARACTERS | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ%~+=,:@")
 
 
 class RegistryConfig(Record):
@@ -32,11 +33,13 @@ class RegistryConfig(Record):
         http: it is reached by plain http, and never sent a credential.
         mirrors: URLs, asked before the registry itself, in this order.
         token_hosts: hosts, perhaps with a port, besides its own that may issue its tokens and get its credentials.
+        lookaside: URL below which the OpenPGP signatures of its images are; empty for none.
     """
 
     http: bool = False
     mirrors: list[str] = []
     token_hosts: list[str] = []
+    lookaside: str = ""
 
 
 def load_registries(settings: Settings) -> dict[str, RegistryConfig]:
@@ -79,7 +82,7 @@ def _is_search(file: ConfigFile) -> bool:
 
 
 def _read_search(file: ConfigFile) -> list[str]:
-    if other := sorted({"registries", "http", "mirrors", "tokenHosts"} & set(file.members)):
+    if other := sorted({"registries", "http", "mirrors", "tokenHosts", "lookaside"} & set(file.members)):
         raise file.error(f'"search" is not of single registries: {quoted(other[0])} needs a file of its own')
     places = file.texts("search")
     if len(places) > _MAX_SEARCHED:
@@ -103,9 +106,14 @@ def _read(file: ConfigFile, found: dict[str, RegistryConfig]) -> None:
     http = file.members.get("http", False)
     if not isinstance(http, bool):
         raise file.error('"http" is neither true nor false')
-    config = RegistryConfig(http=http, mirrors=file.texts("mirrors"), token_hosts=file.texts("tokenHosts"))
-    if not (config.http or config.mirrors or config.token_hosts):
-        raise file.error("none of http, mirrors and tokenHosts specified")
+    config = RegistryConfig(
+        http=http,
+        mirrors=file.texts("mirrors"),
+        token_hosts=file.texts("tokenHosts"),
+        lookaside=_lookaside(file),
+    )
+    if not (config.http or config.mirrors or config.token_hosts or config.lookaside):
+        raise file.error("none of http, mirrors, tokenHosts and lookaside specified")
     if len(config.mirrors) > _MAX_MIRRORS:
         raise file.error(f"more than {_MAX_MIRRORS} mirrors")
     for mirror in config.mirrors:
@@ -125,3 +133,24 @@ def _read(file: ConfigFile, found: dict[str, RegistryConfig]) -> None:
         if key in found:
             raise file.error(f"registry {quoted(registry)} is already specified")
         found[key] = config
+
+
+def _lookaside(file: ConfigFile) -> str:
+    url = file.text("lookaside") if "lookaside" in file.members else ""
+    if problem := lookaside_problem(url) if url else "":
+        raise file.error(problem)
+    return url
+
+
+def lookaside_problem(url: str) -> str:
+    """Why a text is not the URL of signatures, empty if it is."""
+    scheme, separator, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    is_local = scheme == "file" and not host and path.isprintable()
+    is_remote = scheme in {"https", "http"} and is_host(host.lower()) and _URL_CHARACTERS.issuperset(path)
+    if separator and (is_local or is_remote):
+        return ""
+    return (
+        f"{quoted(url)} is not the URL of signatures, such as https://signatures.example.com/prefix or "
+        "file:///var/lib/containers/sigstore"
+    )

@@ -11,8 +11,8 @@ import os
 import stat
 
 from rkt.errors import FetchError, ImageError
-from rkt.fetch import oci_reference
-from rkt.fetch.layout_worker import OCI
+from rkt.fetch import lookaside, oci_reference
+from rkt.fetch.layout_worker import OCI, OCI_ARCHIVE
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_source import Received, Resolved
 from rkt.fetch.opener import Opener
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rkt.fetch.oci_source import Blob, Listener
     from rkt.schema.oci import Platform
     from rkt.store.staging import Staging
+    from rkt.trust.evidence import Evidence
 
 _DOCUMENTS = ("index", "manifest", "config")
 
@@ -128,6 +129,22 @@ class LocalSource:
         fds = {"evidence": fd}
         with self._source(fds):
             self._run(request, fds)
+
+    def messages(self, digests: Sequence[str]) -> list[Evidence]:
+        """Signed OpenPGP messages about the image that are in there, once it was resolved.
+
+        Args:
+            digests: of its manifest, and of the index that it was chosen from.
+        """
+        kind = self._reference.kind
+        if kind == OCI:
+            return lookaside.find_in_layout(self._fd, self._reference.path, digests, self._settings)
+        if kind != OCI_ARCHIVE:
+            return []
+        places = [f"{lookaside.SIGNATURES}/{digest.replace(':', '=')}" for digest in digests]
+        events: list[dict[str, Any]] = []
+        self._run({"op": "layout-messages", "places": places}, {"source": self._fd}, events.append)
+        return lookaside.read_events(events)
 
     @contextlib.contextmanager
     def _source(self, fds: dict[str, int]) -> Iterator[None]:

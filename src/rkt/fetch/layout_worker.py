@@ -24,7 +24,7 @@ import posixpath
 import socket
 
 from rkt.errors import FetchError, ImageError, InvalidManifest, RktError
-from rkt.fetch import opener
+from rkt.fetch import lookaside_worker, opener
 from rkt.image import tarformat
 from rkt.image.compression import LAYER_KINDS, NONE, Decompressor, detect
 from rkt.image.limits import DEFAULT_LIMITS
@@ -34,6 +34,7 @@ from rkt.privsep import confine
 from rkt.schema import jsontext, oci
 from rkt.schema.oci import Index, Platform
 from rkt.schema.record import Record
+from rkt.trust.message import MAX_MESSAGE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -359,6 +360,38 @@ class Blobs:
                 os.close(extent.fd)
             done.append({"size_bytes": extent.size_bytes, "kept_bytes": 0})
         return {"blobs": done}
+
+
+class Messages:
+    """Signed OpenPGP messages of an archive: ``places``, directories in which ``signature-1`` and so on are; ``uid``.
+
+    Events as ``fetch.lookaside_worker`` sends them. Descriptor: ``source``, as of ``Blobs``.
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._uid = int(request["uid"])
+        self._places: list[str] = request["places"]
+
+    def confine(self, fds: dict[str, int]) -> None:
+        """Keep the descriptor; no network, no files."""
+        confine.begin(b"rkt-fetch", network=False)
+        confine.confine_fetch(network=False, file_size_bytes=0, uid=self._uid)
+
+    def run(self, fds: dict[str, int], emit: Emit) -> dict[str, Any]:
+        """Read."""
+        archive = _Archive(fds["source"])
+        for place in self._places:
+            for number in range(1, lookaside_worker.MAX_SIGNATURES + 1):
+                name = f"{place}/signature-{number}"
+                if name not in archive:
+                    break
+                try:
+                    data = archive.open(name).read(MAX_MESSAGE_BYTES, name)
+                except ImageError as e:
+                    emit(lookaside_worker.describe_problem(e.message, name))
+                else:
+                    emit(lookaside_worker.describe(data, name))
+        return {}
 
 
 def _copy(extent: Extent, target: int, digest: str, size: int, index: int, emit: Emit) -> None:

@@ -58,6 +58,14 @@ def prepare(request: dict[str, Any]) -> Work:
         from rkt.fetch import evidence_worker
 
         return evidence_worker.prepare(request)
+    if request["op"] == "layout-messages":
+        from rkt.fetch.layout_worker import Messages
+
+        return Messages(request)
+    if request["op"] in {"lookaside", "signed-messages"}:
+        from rkt.fetch import lookaside_worker
+
+        return lookaside_worker.prepare(request)
     if request["op"].startswith("oci-"):
         from rkt.fetch import registry_worker
 

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from typing import Self
 
 TAG_SIGNATURE = 2
+TAG_ONE_PASS = 4
 TAG_SECRET_KEY = 5
 TAG_PUBLIC_KEY = 6
 TAG_SECRET_SUBKEY = 7
+TAG_COMPRESSED = 8
 TAG_MARKER = 10
+TAG_LITERAL = 11
 TAG_TRUST = 12
 TAG_USER_ID = 13
 TAG_PUBLIC_SUBKEY = 14
@@ -55,6 +58,7 @@ _SUBPACKET_ISSUER_FINGERPRINT = 33
 _CRC24_INITIAL = 0xB704CE
 _CRC24_POLYNOMIAL = 0x1864CFB
 _MAX_PACKETS = 10_000
+_STREAMED = frozenset((TAG_COMPRESSED, TAG_LITERAL))
 
 
 class Malformed(ValueError):
@@ -184,8 +188,12 @@ def _subpackets(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def parse_packets(data: bytes) -> list[Packet]:
+def parse_packets(data: bytes, *, streamed: bool = False) -> list[Packet]:
     """Cut binary data into packets, nothing left over.
+
+    Args:
+        data: the packets.
+        streamed: packets that hold data may be in parts, or end where the data ends, as who writes to a pipe makes them.
 
     Raises:
         Malformed: not packets, truncated, or of a length that is not known beforehand.
@@ -199,23 +207,36 @@ def parse_packets(data: bytes) -> list[Packet]:
             raise Malformed("not OpenPGP data")
         if header & 0x40:
             tag = header & 0x3F
-            length = reader.number(1)
-            if 192 <= length < 224:
-                length = ((length - 192) << 8) + reader.number(1) + 192
-            elif length == 255:
-                length = reader.number(4)
-            elif length >= 224:
-                raise Malformed("packet in parts")
+            body = _take_new(reader, streamed=streamed and tag in _STREAMED)
         else:
             tag = (header >> 2) & 0x0F
-            if header & 3 == 3:
+            if header & 3 != 3:
+                body = reader.take(reader.number(1 << (header & 3)))
+            elif streamed and tag in _STREAMED:
+                body = reader.take(len(data) - reader.position)
+            else:
                 raise Malformed("packet without a length")
-            length = reader.number(1 << (header & 3))
-        body = reader.take(length)
         packets.append(Packet(tag=tag, body=body, raw=data[start : reader.position]))
         if len(packets) > _MAX_PACKETS:
             raise Malformed(f"more than {_MAX_PACKETS} packets")
     return packets
+
+
+def _take_new(reader: _Reader, *, streamed: bool) -> bytes:
+    """Length and body of a packet in the new format (RFC 9580, 4.2.1)."""
+    parts = []
+    while True:
+        length = reader.number(1)
+        if 192 <= length < 224:
+            length = ((length - 192) << 8) + reader.number(1) + 192
+        elif length == 255:
+            length = reader.number(4)
+        elif length >= 224:
+            if not streamed:
+                raise Malformed("packet in parts")
+            parts.append(reader.take(1 << (length & 0x1F)))
+            continue
+        return b"".join([*parts, reader.take(length)])
 
 
 def _crc24_table() -> list[int]:

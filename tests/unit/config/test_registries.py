@@ -33,11 +33,13 @@ def test_local_overrides_system_by_registry(settings: Settings) -> None:
     )
     write(settings.local_config_dir, "a", registries=["index.docker.io"], tokenHosts=["t.example:8443"])
     write(settings.local_config_dir, "b", registries=["127.0.0.1:5000"], http=True)
+    write(settings.local_config_dir, "c", registries=["c.example"], lookaside="https://s.example:8443/C_1")
     found = load_registries(settings)
     assert found == {
         "registry-1.docker.io": RegistryConfig(token_hosts=["t.example:8443"]),
         "b.example": RegistryConfig(mirrors=["https://m.example/hub"]),
         "127.0.0.1:5000": RegistryConfig(http=True),
+        "c.example": RegistryConfig(lookaside="https://s.example:8443/C_1"),
     }
     hub = found["registry-1.docker.io"]
     assert token_hosts("docker.io", hub) == ["t.example:8443", "auth.docker.io"]
@@ -48,7 +50,7 @@ def test_local_overrides_system_by_registry(settings: Settings) -> None:
     ("content", "message"),
     [
         ({"mirrors": ["https://m"]}, "no registries specified"),
-        ({"registries": ["a"]}, "none of http, mirrors and tokenHosts"),
+        ({"registries": ["a"]}, "none of http, mirrors, tokenHosts and lookaside"),
         ({"registries": ["a"], "http": "yes"}, "neither true nor false"),
         ({"registries": ["a"], "mirrors": ["m.example"]}, "not the URL of a mirror"),
         ({"registries": ["a"], "mirrors": ["https://u:p@m.example"]}, "not the URL of a mirror"),
@@ -56,6 +58,12 @@ def test_local_overrides_system_by_registry(settings: Settings) -> None:
         ({"registries": ["a"], "mirrors": ["https://m"] * 17}, "more than 16 mirrors"),
         ({"registries": ["a"], "tokenHosts": ["https://t"]}, "is not a host"),
         ({"registries": ["a"], "tokenHosts": ["*"]}, "is not a host"),
+        ({"registries": ["a"], "lookaside": ["file:///x"]}, "is not a string"),
+        ({"registries": ["a"], "lookaside": "/var/lib/sigstore"}, "not the URL of signatures"),
+        ({"registries": ["a"], "lookaside": "file://host/x"}, "not the URL of signatures"),
+        ({"registries": ["a"], "lookaside": "ftp://a/x"}, "not the URL of signatures"),
+        ({"registries": ["a"], "lookaside": "https://u:p@a/x"}, "not the URL of signatures"),
+        ({"registries": ["a"], "lookaside": "https://a/x?y"}, "not the URL of signatures"),
         ({"registries": ["A"], "http": True}, "is not a registry"),
         ({"registries": ["a/b"], "http": True}, "is not a registry"),
         ({"registries": ["docker.io", "index.docker.io"], "http": True}, "already specified"),

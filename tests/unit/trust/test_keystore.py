@@ -48,6 +48,38 @@ def counting(settings: Settings, name: str) -> set[str]:
     return set(Keystore(settings).listing(name).keys)
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "counts"),
+    [
+        ("registry.example:5000", "registry.example:5000/team/app", True),
+        ("registry.example:5000/team", "registry.example:5000/team/app", True),
+        ("registry.example:5000/team", "registry.example:5000/teams/app", False),
+        ("registry.example/team", "registry.example:5000/team/app", False),
+        ("registry.example:5000/team", "registry.example/team/app", False),
+        ("registry.example:5000/team", "registry.example:500/team/app", False),
+        ("docker.io/library", "registry-1.docker.io/library/busybox", True),
+        ("index.docker.io", "registry-1.docker.io/library/busybox", True),
+        ("registry-1.docker.io/library", "docker.io/library/busybox", True),
+        ("docker.io/library", "registry.example/library/busybox", False),
+    ],
+)
+def test_key_for_a_registry_counts_for_its_images(
+    settings: Settings, place: str, name: str, *, counts: bool
+) -> None:
+    """The port belongs to the registry, Docker Hub has one name, and all else is compared by component (SG2)."""
+    put(settings, "local", f"prefix.d/{place}", A)
+    assert counting(settings, name) == ({A} if counts else set())
+
+
+@pytest.mark.parametrize(
+    "name", ["r.example:/x", "r.example:x/y", "r.example:123456/x", "r.example:1:2", "x/y:1", ":1/x"]
+)
+def test_name_with_something_else_than_a_port_is_refused(settings: Settings, name: str) -> None:
+    """A colon in a name is followed by a port, and only behind the registry (HH3)."""
+    with pytest.raises(InvalidManifest):
+        counting(settings, name)
+
+
 @pytest.mark.parametrize("layer", ["system", "local"])
 @pytest.mark.parametrize(
     ("name", "signer", "accepted"),
