@@ -19,6 +19,7 @@ from rkt.trust.keys import parse_keys
 from rkt.trust.keystore import Keystore
 from tests.lib.aci import write_aci
 from tests.lib.keys import LONG_AGO, Key, KeyRing
+from tests.lib.sources import INSTALLATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,10 +209,19 @@ while True:
 """
 
 
+def own_filters() -> int:
+    """How many system call filters this process has."""
+    with open("/proc/self/status", encoding="ascii") as stream:
+        return next(int(line.split()[1]) for line in stream if line.startswith("Seccomp_filters:"))
+
+
 @pytest.mark.root
 def test_signatures_are_read_without_rights(tmp_path: Path, ring: KeyRing, alice: Key) -> None:
-    """The program that reads a foreign signature has an unused uid, no capability, no group and no network."""
-    settings = make_settings(tmp_path, ring, alice)
+    """What reads a foreign signature has an unused uid, no capability, group or network, and a filter of system calls.
+
+    /proc does not show Landlock: tests/unit/trust/test_program.py tries what it refuses.
+    """
+    settings = make_settings(tmp_path, ring, alice).replace(installation=INSTALLATION)
     blob = tmp_path / "blob"
     with blob.open("wb") as stream:
         stream.truncate(256 * 1024 * 1024)
@@ -235,6 +245,9 @@ def test_signatures_are_read_without_rights(tmp_path: Path, ring: KeyRing, alice
     assert not fields["Groups"].strip()
     assert int(fields["CapPrm"], 16) == int(fields["CapEff"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"
+    # One more than this process may have, in a container say.
+    assert int(fields["Seccomp_filters"]) == own_filters() + 1
     assert fields["net"] != os.readlink("/proc/self/ns/net")
 
 

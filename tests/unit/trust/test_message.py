@@ -11,13 +11,9 @@ import pytest
 from rkt.trust import packets
 from rkt.trust.message import MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, open_message
 from rkt.trust.packets import Malformed
+from tests.lib.openpgp import compressed, literal, literal_body, packet
 
 PAYLOAD = b'{"critical":{}}'
-
-
-def packet(tag: int, body: bytes) -> bytes:
-    """In the new format, with a length of five octets."""
-    return bytes([0xC0 | tag, 0xFF]) + len(body).to_bytes(4, "big") + body
 
 
 def in_parts(tag: int, body: bytes, power: int = 9) -> bytes:
@@ -29,21 +25,10 @@ def in_parts(tag: int, body: bytes, power: int = 9) -> bytes:
     return data + b"\xff" + len(body).to_bytes(4, "big") + body
 
 
-def literal(content: bytes, kind: bytes = b"b", name: bytes = b"") -> bytes:
-    """Body of a literal packet."""
-    return kind + bytes([len(name)]) + name + bytes(4) + content
-
-
 ONE_PASS = packet(packets.TAG_ONE_PASS, b"\x03\x00\x08\x16" + bytes(8) + b"\x01")
 SIGNATURE = packet(packets.TAG_SIGNATURE, b"\x04\x00\x16\x08" + bytes(12))
-LITERAL = packet(packets.TAG_LITERAL, literal(PAYLOAD))
+LITERAL = literal(PAYLOAD)
 MESSAGE = ONE_PASS + LITERAL + SIGNATURE
-
-
-def deflated(data: bytes) -> bytes:
-    """A compressed packet that ends where the data ends, as GnuPG writes it."""
-    compressor = zlib.compressobj(wbits=-15)
-    return b"\xa3\x01" + compressor.compress(data) + compressor.flush()
 
 
 @pytest.mark.parametrize(
@@ -51,10 +36,10 @@ def deflated(data: bytes) -> bytes:
     [
         MESSAGE,
         SIGNATURE + LITERAL,
-        deflated(MESSAGE),
+        compressed(MESSAGE),
         packet(packets.TAG_COMPRESSED, b"\x02" + zlib.compress(MESSAGE)),
-        ONE_PASS + packet(packets.TAG_LITERAL, literal(PAYLOAD, name=b"\n[GNUPG:] GOODSIG")) + SIGNATURE,
-        ONE_PASS + in_parts(packets.TAG_LITERAL, literal(PAYLOAD)) + SIGNATURE,
+        ONE_PASS + literal(PAYLOAD, name=b"\n[GNUPG:] GOODSIG") + SIGNATURE,
+        ONE_PASS + in_parts(packets.TAG_LITERAL, literal_body(PAYLOAD)) + SIGNATURE,
         in_parts(packets.TAG_COMPRESSED, b"\x02" + zlib.compress(MESSAGE), 4),
     ],
     ids=["plain", "signature-first", "deflate", "zlib", "file-name", "last-part", "parts"],
@@ -69,7 +54,7 @@ def test_message_is_taken_apart(message: bytes) -> None:
 def test_payload_in_parts_is_joined() -> None:
     """The parts of a literal packet are one content."""
     content = bytes(range(256)) * 9
-    message = ONE_PASS + in_parts(packets.TAG_LITERAL, literal(content)) + SIGNATURE
+    message = ONE_PASS + in_parts(packets.TAG_LITERAL, literal_body(content)) + SIGNATURE
     assert open_message(message).payload == content
 
 
@@ -86,23 +71,23 @@ BIG = bytes(MAX_PAYLOAD_BYTES + 1)
         (b"-----BEGIN PGP MESSAGE-----\n\nAAAA\n-----END PGP MESSAGE-----\n", "it is armoured"),
         (SIGNATURE, "a detached signature"),
         (LITERAL, "nothing signs what is in it"),
-        (deflated(LITERAL), "nothing signs what is in it"),
+        (compressed(LITERAL), "nothing signs what is in it"),
         (ONE_PASS + MESSAGE + SIGNATURE, "it has 2 signatures"),
         (ONE_PASS + LITERAL + LITERAL + SIGNATURE, "not one signed message"),
         (LITERAL + SIGNATURE, "not one signed message"),
         (MESSAGE + MESSAGE, "not one signed message"),
         (MESSAGE + b"x", "not OpenPGP data"),
-        (deflated(MESSAGE) + MESSAGE, "followed by"),
-        (deflated(MESSAGE) + b"x", "followed by 1 other bytes"),
-        (deflated(MESSAGE)[:-9], "it is truncated"),
+        (compressed(MESSAGE) + MESSAGE, "followed by"),
+        (compressed(MESSAGE) + b"x", "followed by 1 other bytes"),
+        (compressed(MESSAGE)[:-9], "it is truncated"),
         (MESSAGE[:-1], "truncated packet"),
-        (deflated(deflated(MESSAGE)), "not one signed message"),
+        (compressed(compressed(MESSAGE)), "not one signed message"),
         (packet(packets.TAG_COMPRESSED, b"\x03" + bz2.compress(MESSAGE)), "algorithm 3"),
         (packet(packets.TAG_COMPRESSED, b""), "algorithm 0"),
         (packet(packets.TAG_COMPRESSED, b"\x01\xff\xff"), "cannot be decompressed"),
-        (deflated(bytes(1 << 20)), "it is too large"),
-        (ONE_PASS + packet(packets.TAG_LITERAL, literal(BIG)) + SIGNATURE, "at most 16384 are read"),
-        (ONE_PASS + packet(packets.TAG_LITERAL, literal(PAYLOAD, b"t")) + SIGNATURE, "not binary data"),
+        (compressed(bytes(1 << 20)), "it is too large"),
+        (ONE_PASS + literal(BIG) + SIGNATURE, "at most 16384 are read"),
+        (ONE_PASS + literal(PAYLOAD, kind=b"t") + SIGNATURE, "not binary data"),
         (ONE_PASS + packet(packets.TAG_LITERAL, b"b\xff") + SIGNATURE, "truncated packet"),
         (ONE_PASS + LITERAL + in_parts(packets.TAG_SIGNATURE, bytes(1000)), "packet in parts"),
         (packet(packets.TAG_PUBLIC_KEY, b"") + MESSAGE, "not one signed message"),
@@ -116,7 +101,7 @@ def test_anything_else_is_refused(message: bytes, reason: str) -> None:
 
 def test_every_truncation_is_refused() -> None:
     """A message that misses any part of its end is none."""
-    for message in (MESSAGE, deflated(MESSAGE)):
+    for message in (MESSAGE, compressed(MESSAGE)):
         for length in range(len(message)):
             with pytest.raises(Malformed):
                 open_message(message[:length])
