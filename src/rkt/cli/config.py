@@ -43,7 +43,11 @@ def run(invocation: Invocation) -> int:
         paths_given = {name: getattr(tls, name) for name in ("roots", "certificate", "key")}
         stage0.append(_entry("tls", hosts=[host], **{n: path for n, path in paths_given.items() if path}))
     for name, config in sorted(load_registries(settings).items()):
-        members: dict[str, Any] = {"mirrors": config.mirrors, "tokenHosts": config.token_hosts}
+        members: dict[str, Any] = {
+            "mirrors": config.mirrors,
+            "tokenHosts": config.token_hosts,
+            "lookaside": config.lookaside,
+        }
         members = {**({"http": True} if config.http else {}), **{n: m for n, m in members.items() if m}}
         stage0.append(_entry("registry", registries=[name], **members))
     if places := load_search(settings):
@@ -98,7 +102,8 @@ hosts, "*.example.com" for all below a domain, or "*" for all, of which the clos
 "roots" is the absolute path of a PEM file, and only certificates by one of its roots are accepted from these hosts;
 "certificate" and "key" are the paths of a client certificate to show them and of its key. registry: "registries" is a
 list of registries; "mirrors" are URLs to ask before them, "tokenHosts" other hosts that may issue their tokens and get
-their credentials, and "http": true says that they are reached by plain http, without credentials. A file of kind
+their credentials, "http": true says that they are reached by plain http, without credentials, and "lookaside" is the URL
+below which OpenPGP signatures of their images are, as podman and skopeo keep them. A file of kind
 registry may have "search" instead, a list of registries, perhaps with a path, in which names without a host are looked
 for; without it there are no short names.
 
