@@ -15,15 +15,17 @@ import pytest
 
 from rkt.errors import ConfigError
 from rkt.fetch import lookaside
+from rkt.fetch.evidence import collect
 from rkt.fetch.layout import LocalSource
 from rkt.fetch.oci_reference import parse_docker, parse_local
 from rkt.schema.oci import Platform
 from rkt.store.staging import Staging
+from rkt.trust import verifier
 from rkt.trust.evidence import Evidence, Subject
 from rkt.trust.keys import parse_keys
-from rkt.trust.keystore import TrustedKey
-from rkt.trust.simple_signing import check_signature
-from rkt.trust.verify_simple_signing import verify
+from rkt.trust.keystore import Keystore
+from rkt.trust.rules import KEYSTORE, OPENPGP, Requirement
+from rkt.values import Digest
 from tests.lib.keys import Key, KeyRing
 from tests.lib.layouts import (
     Image,
@@ -36,7 +38,6 @@ from tests.lib.layouts import (
     write_tar,
 )
 from tests.lib.registry import PLAIN, Client, LyingRegistry, Registry
-from tests.lib.sources import INSTALLATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,19 +114,26 @@ class Vendor:
         """Directory of the signatures of the image."""
         return f"{repository}@{self.image.digest.replace(':', '=')}"
 
-    def trusted(self) -> list[TrustedKey]:
-        """Its key, as one that counts."""
-        keys = parse_keys(self.ring.export(self.key), what="key")
-        return [TrustedKey(key=key, path="", rule="root") for key in keys]
+    def judge(
+        self, evidence: list[Evidence], reference: str, client: Client, keys: str = KEYSTORE
+    ) -> list[str]:
+        """Why pieces of evidence do not vouch for the image, empty where they do."""
+        name = reference.rpartition(":")[0] or "app"
+        subject = Subject(name=name, reference=reference, digests=[self.image.digest])
+        requirements = [Requirement(kind=OPENPGP, keys=keys)]
+        findings = verifier.verify(evidence, requirements, subject, client.settings)
+        for finding in findings:
+            assert finding.reason or (finding.signer, finding.digest) == (
+                self.key.fingerprint,
+                self.image.digest,
+            )
+            assert finding.reason or abs(finding.signed_at - time.time()) < 300
+        return [finding.reason for finding in findings]
 
-    def judge(self, evidence: Evidence, reference: str) -> str:
-        """Why a piece of evidence does not vouch for the image, empty if it does."""
-        subject = Subject(name=reference.rpartition(":")[0], reference=reference, digests=[self.image.digest])
-        signed = check_signature(
-            evidence, self.trusted(), now=int(time.time()), package_path=INSTALLATION.package_path
-        )
-        assert signed.reason or signed.signer == self.key.fingerprint
-        return signed.reason or verify({}, {}, evidence, subject, 0).reason
+    def trust(self, client: Client, prefix: str) -> None:
+        """Trust the key for a prefix."""
+        (key,) = parse_keys(self.ring.export(self.key), what="key")
+        Keystore(client.settings).store(key, prefix)
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +163,23 @@ def test_signature_that_skopeo_leaves_with_a_copy_vouches(
             "fetch.d/web",
             {"rktKind": "registry", "registries": [registry.name], "lookaside": vendor.url},
         )
-        reference = parse_docker(f"{registry.name}/team/web:2")
-        found = lookaside.find("", reference, [vendor.image.digest], client.settings)
-    assert [vendor.judge(evidence, f"{registry.name}/team/web:2") for evidence in found] == [""]
-    assert "another tag" in vendor.judge(found[0], f"{registry.name}/team/web:3")
-    assert "another name" in vendor.judge(found[0], f"{registry.name}/team/app:2")
+        name = f"{registry.name}/team/web:2"
+        found = collect(client.source(name), [Digest(vendor.image.digest)], {OPENPGP})
+    (reason,) = vendor.judge(found, name, client)
+    assert "made by unknown entity" in reason
+    vendor.trust(client, f"{registry.name}/team")
+    assert vendor.judge(found, name, client) == [""]
+    (reason,) = vendor.judge(found, f"{registry.name}/team/web:3", client)
+    assert f'it is for another tag: it signs "{name}"' in reason
+    (reason,) = vendor.judge(found, f"{registry.name}/other/web:2", client)
+    assert "made by unknown entity" in reason
+    # By the keys of a file, whatever the key store says.
+    path = f"{client.base}/keys"
+    with open(path, "wb") as file:
+        file.write(vendor.ring.export(vendor.key))
+    (reason,) = vendor.judge(found, f"{registry.name}/other/web:2", client, keys=path)
+    assert "it is for another name" in reason
+    assert vendor.judge(found, name, client, keys=path) == [""]
 
 
 def test_signatures_of_a_server_are_read_until_there_is_none(
@@ -184,7 +204,8 @@ def test_signatures_of_a_server_are_read_until_there_is_none(
             f"/signatures/team/app@sha256={'0' * 64}/signature-1",
         ]
     assert [evidence.source for evidence in found] == [f"{server.base}{base}/signature-{n}" for n in (1, 2)]
-    assert [vendor.judge(evidence, NAME) for evidence in found] == [
+    vendor.trust(client, "registry.example:5000")
+    assert vendor.judge(found, NAME, client) == [
         "it is no signed OpenPGP message: not OpenPGP data",
         "",
     ]
@@ -204,6 +225,7 @@ def test_signatures_of_a_layout_lie_beside_its_index(
     with open(f"{vendor.directory}/{vendor.place('team/app')}/signature-1", "rb") as file:
         place = f"signatures/{vendor.image.digest.replace(':', '=')}"
         files |= {f"{place}/signature-1": file.read(), f"{place}/signature-2": bytes(70_000)}
+    vendor.trust(client, "app")
     layout = f"{tmp_path}/layout"
     write_files(layout, files)
     os.symlink("/etc/passwd", f"{layout}/{place}/signature-3")
@@ -219,11 +241,11 @@ def test_signatures_of_a_layout_lie_beside_its_index(
         ):
             resolved = source.resolve(staging, None)
             assert resolved is not None
-            found = source.messages([resolved.digest])
-            assert source.messages([f"sha256:{'0' * 64}"]) == []
+            found = collect(source, [resolved.digest], {OPENPGP})
+            assert collect(source, [Digest(f"sha256:{'0' * 64}")], {OPENPGP}) == []
         assert len(found) == len(problems[kind])
         for evidence, problem in zip(found, problems[kind], strict=True):
             assert problem in evidence.problem
             assert bool(problem) == bool(evidence.problem)
             assert place in evidence.source
-        assert vendor.judge(found[0], NAME) == vendor.judge(found[0], "") == ""
+        assert vendor.judge(found[:1], "", client) == [""]

@@ -177,7 +177,7 @@ def test_wrong_signature_refuses_beside_a_good_one(alice: Signer) -> None:
     swapped = message.removesuffix(alice.sign(PAYLOAD)) + alice.sign(OTHER)
     (evidence,) = read_events([describe(swapped, "here")])
     found = check_signature(evidence, keys, now=int(time.time()), package_path="")
-    assert found.is_wrong
+    assert found.contradicts
     assert "does not fit" in found.reason
 
 

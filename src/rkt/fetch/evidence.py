@@ -15,6 +15,7 @@ from rkt.privsep.wire import foreign_text
 from rkt.schema import jsontext
 from rkt.trust.dsse import PREDICATES_FOR
 from rkt.trust.evidence import MAX_PIECES, MAX_WRITTEN_BYTES, Evidence
+from rkt.trust.rules import OPENPGP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +28,26 @@ if TYPE_CHECKING:
 _TEXTS = ("signature", "certificate", "chain", "log_entry")
 
 
-def collect(source: Source, digests: Sequence[Digest], kinds: Collection[str]) -> list[Evidence]:
+def collect(
+    source: Source, digests: Sequence[Digest], kinds: Collection[str], lookasides: Collection[str] = ("",)
+) -> list[Evidence]:
     """Evidence about an image.
 
     Args:
         source: where the image is.
         digests: of its manifest and, where there is one, of its index.
-        kinds: of the requirements that it is for: ``cosign``, ``keyless``, ``slsa``; none of others is looked for.
+        kinds: of the requirements that it is for; none of others is looked for.
+        lookasides: URLs of those of kind ``openpgp``, where signatures of images of registries are; an empty one stands for
+            that of the registry's configuration.
     Raises:
         FetchError: whether there is any cannot be told. That there is none is no error.
+        ConfigError: a URL may not be asked.
     """
+    found = source.messages(digests, lookasides) if OPENPGP in kinds else []
+    return [*found, *_collect(source, digests, kinds)]
+
+
+def _collect(source: Source, digests: Sequence[Digest], kinds: Collection[str]) -> list[Evidence]:
     wanted = sorted(kind for kind in kinds if kind in PREDICATES_FOR)
     if not wanted:
         return []

@@ -20,7 +20,7 @@ from rkt.values import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from typing import Any, Self
 
     from rkt.config.settings import Settings
@@ -130,12 +130,8 @@ class LocalSource:
         with self._source(fds):
             self._run(request, fds)
 
-    def messages(self, digests: Sequence[str]) -> list[Evidence]:
-        """Signed OpenPGP messages about the image that are in there, once it was resolved.
-
-        Args:
-            digests: of its manifest, and of the index that it was chosen from.
-        """
+    def messages(self, digests: Sequence[Digest], lookasides: Collection[str]) -> list[Evidence]:
+        """See ``Source.messages``: those that are in there, once the image was resolved."""
         kind = self._reference.kind
         if kind == OCI:
             return lookaside.find_in_layout(self._fd, self._reference.path, digests, self._settings)

@@ -11,10 +11,11 @@ from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any, Protocol, TypeAlias
 
     from rkt.store.staging import Staging
+    from rkt.trust.evidence import Evidence
     from rkt.values import Digest
 
     #: Takes what a worker says while it works: ``{"kind": "started", "index", "kept", "total"}`` when the bytes of a blob
@@ -57,6 +58,16 @@ if TYPE_CHECKING:
                 fd: gets it.
             Raises:
                 FetchError: whether there is any cannot be told.
+            """
+
+        def messages(self, digests: Sequence[Digest], lookasides: Collection[str]) -> list[Evidence]:
+            """Signed OpenPGP messages about an image, taken apart.
+
+            Args:
+                digests: of its manifest and its index.
+                lookasides: where those of images of registries are; an empty one stands for the configured one.
+            Raises:
+                FetchError, ConfigError: they cannot be asked for.
             """
 
 

@@ -21,7 +21,7 @@ from rkt.values import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from rkt.config.settings import Settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rkt.fetch.oci_source import Blob, Listener
     from rkt.schema.oci import Platform
     from rkt.store.staging import Staging
+    from rkt.trust.evidence import Evidence
 
 _DOCUMENTS = ("index", "manifest", "config")
 _NOT_MODIFIED = "not-modified"
@@ -151,6 +152,16 @@ class RegistrySource:
         self._run(
             {"op": "oci-evidence", "digests": list(digests), "kinds": list(kinds)}, {"evidence": fd}, seconds
         )
+
+    def messages(self, digests: Sequence[Digest], lookasides: Collection[str]) -> list[Evidence]:
+        """See ``Source.messages``."""
+        from rkt.fetch import lookaside
+
+        return [
+            evidence
+            for url in sorted(set(lookasides))
+            for evidence in lookaside.find(url, self._reference, digests, self._settings)
+        ]
 
     def document(self, descriptor: Descriptor) -> bytes:
         """The bytes of a manifest that ``referrers`` led to; root has hashed them.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rkt.schema.record import Record
 
-#: A signed OpenPGP message around a JSON payload (containers-signature(5), "simple signing").
+#: A signed OpenPGP message around a JSON payload (containers-signature(5), "simple signing"), taken apart.
 SIMPLE_SIGNING = "simple-signing"
 #: A payload of simple signing and a signature beside it (cosign before version 3: a manifest tagged ``sha256-HEX.sig``).
 COSIGN_CLASSIC = "cosign-classic"
@@ -36,8 +36,8 @@ class Evidence(Record):
     Attributes:
         kind: one of the words above.
         source: where it was, for people: ``referrer sha256:…``, ``tag sha256-….sig``, ``file …``.
-        data: the message, the payload, or the bundle.
-        signature: of the payload, base64, for ``cosign-classic``.
+        data: the payload, or the bundle.
+        signature: of the payload, base64; for ``simple-signing`` the OpenPGP packet.
         certificate, chain, log_entry: annotations of ``cosign-classic`` that a keyless signature has; PEM, PEM, JSON.
         problem: why there is no ``data`` to read, for people; empty when there is.
     """

@@ -13,7 +13,7 @@ import os
 
 from rkt.privsep import confine
 from rkt.schema import jsontext
-from rkt.trust.evidence import EVIDENCE_FOR, MAX_TOTAL_BYTES, Evidence, Finding, Subject
+from rkt.trust.evidence import MAX_TOTAL_BYTES, Evidence, Finding, Subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,20 +64,17 @@ class Verifying:
         return {"findings": [finding.as_dict() for finding in self.findings(document)]}
 
     def findings(self, document: dict[str, Any]) -> Iterator[Finding]:
-        """One for each piece of evidence that could meet a requirement."""
+        """One for each pair of a requirement and a piece of evidence that could meet it."""
         subject = Subject(**document["subject"])
         files = {path: base64.b64decode(text) for path, text in document["files"].items()}
         evidence = [
             Evidence(**{**piece, "data": base64.b64decode(piece["data"])}) for piece in document["evidence"]
         ]
-        for number, requirement in enumerate(document["requirements"]):
-            kind = requirement["kind"]
-            for piece in evidence:
-                if piece.kind in EVIDENCE_FOR.get(kind, ()):
-                    finding = _verify(
-                        self._verifiers[kind], requirement, files, piece, subject, document["now"]
-                    )
-                    yield finding.replace(requirement=number, source=piece.source)
+        for number, index in document["pairs"]:
+            requirement, piece = document["requirements"][number], evidence[index]
+            verify = self._verifiers[requirement["kind"]]
+            finding = _verify(verify, requirement, files, piece, subject, document["now"])
+            yield finding.replace(requirement=number, source=piece.source)
 
 
 def _verify(

@@ -50,10 +50,10 @@ def test_optional_members_have_no_say() -> None:
         assert not look({**payload(), "optional": optional}).reason
 
 
-def test_signature_for_another_digest_is_wrong() -> None:
+def test_signature_for_another_digest_contradicts() -> None:
     """A signer who counts signed another image: no other signature counts either (SG3)."""
     found = look(payload(image={"docker-manifest-digest": OTHER}))
-    assert found.is_wrong
+    assert found.contradicts
     assert not found.digest
     assert f"it is for another image: it signs {OTHER}" in found.reason
 
@@ -85,7 +85,7 @@ def test_name_that_is_signed_must_be_the_one_asked_for(signed: str, asked: str, 
     found = look(payload(identity={"docker-reference": signed}), asked)
     assert reason in found.reason
     assert bool(found.reason) == bool(reason)
-    assert not found.is_wrong
+    assert not found.contradicts
 
 
 def without(*path: str) -> dict[str, Any]:
@@ -134,4 +134,4 @@ def test_payload_that_is_not_understood_in_full_is_refused(data: bytes | dict[st
     found = look(data)
     assert reason in found.reason
     assert not found.digest
-    assert not found.is_wrong
+    assert not found.contradicts
