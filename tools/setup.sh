@@ -79,6 +79,10 @@ install_packages() {
     names=$(printf '%s\n' "$missing" | awk '{ printf "%s ", $1 }')
     say "installing $names"
     export DEBIAN_FRONTEND=noninteractive
+    # Tests start a registry of their own; nobody asked for one that serves the network from now on.
+    case " $names" in
+        *' docker-registry '*) [ ! -d /run/systemd/system ] || systemctl -q mask docker-registry.service ;;
+    esac
     # The lists may be absent (an empty machine) or stale (a package that is gone): update only then.
     # shellcheck disable=SC2086 # a list of words
     if ! apt-get install -y -q --no-install-recommends $names >build/apt.log 2>&1; then

@@ -180,6 +180,7 @@ def test_streams(engine: Engine, way: str) -> None:
     pod = engine.start(way, f"exec 3>&2; {ASK.replace('echo got', 'echo err >&2; echo got')}", *STREAMS)
     client = pod.pipe(text="Saluton\nsen fino")
     pod.wait_said(client, "got-sen fino\n")
+    wait_for(lambda: client.texts()[1].count("\n") == 2, "two lines on the other stream")
     assert client.texts() == (
         "stdin is not a terminal\ngot-Saluton\nstdin is not a terminal\ngot-sen fino\n",
         "err\nerr\n",

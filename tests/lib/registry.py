@@ -54,7 +54,8 @@ PASSWORD = "secret"
 #: Of that password by bcrypt, the only hash that the registry takes.
 _BCRYPT = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
 BASIC = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
-PORT = 5000
+#: Not 5000: a registry that Debian starts as a service listens there on every address.
+PORT = 5469
 PLAIN = "plain"
 TLS = "tls"
 HTPASSWD = "htpasswd"
