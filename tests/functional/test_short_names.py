@@ -11,7 +11,7 @@ import pytest
 
 from tests.lib.aci import write_aci
 from tests.lib.layouts import Image, layer, make_image
-from tests.lib.registry import LyingRegistry
+from tests.lib.registry import PORT, LyingRegistry
 from tests.lib.server import Page
 from tests.lib.site import write_config
 
@@ -71,7 +71,7 @@ def test_the_first_that_has_it(
     assert f'"{typed}" is docker://{full}' in fetched.stderr
     assert first.paths().count(f"/v2/{name}/manifests/{tag}") == 1
     (listed,) = ids(rkt)
-    assert listed.split()[1] == full.replace(":5000", "_5000")
+    assert listed.split()[1] == full.replace(f":{PORT}", f"_{PORT}")
     # What is in the store is not asked for, by either name, and by none where nothing may be.
     first.requests.clear()
     second.requests.clear()
