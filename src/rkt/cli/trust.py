@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rkt trust``: show the keys of a file, a URL or a name's pages, ask, and add them (spec cli §2.7, §6.4)."""
+"""``rkt trust``: show the keys of a file, a URL or a name's pages, ask, and add them (spec cli §2.7, §6.4); or write a rule."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.output import write
+from rkt.cli.trust_rule import RULE_FLAGS, asks_for_rule, write_rule
 from rkt.errors import ConfigError, InvalidManifest, UsageError
 
 TYPE_CHECKING = False
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def run(invocation: Invocation) -> int:
-    """Trust every key of the files named or discovered, for a prefix or for every name."""
+    """Trust every key of the files named or discovered, for a prefix or for every name; or say what is asked for."""
+    if asks_for_rule(invocation):
+        return write_rule(invocation)
     from rkt.fetch.review import Conditions, get_keys, key_urls, offer
 
     prefix = _scope(invocation)
@@ -80,8 +83,8 @@ def _scope(invocation: Invocation) -> str | None:
 
 COMMAND = Command(
     name="trust",
-    summary="trust a key for image names",
-    usage="[--prefix=PREFIX | --root] [PUBKEY…]",
+    summary="trust a key, or say which signatures images need",
+    usage="[--prefix=PREFIX | --root] [PUBKEY…] | --prefix=PREFIX --cosign-key=FILE…",
     description=(
         "Adds OpenPGP public keys to the key store, so that images signed with them may be used. A key counts for the "
         "prefix itself and for names below it: one for example.com/app counts for example.com/app/web, but not for "
@@ -91,6 +94,12 @@ COMMAND = Command(
         "Every key of each file is shown with its fingerprint. Compare it with what the owner says over another "
         "channel before you answer yes; with --trust-keys-from-https keys that come by https are accepted unasked. "
         "Weak, expired and revoked keys are refused.\n\n"
+        "With --cosign-key and the flags like it, a rule for the prefix is written to trust.d in the local configuration "
+        "directory, and the files that it names are copied beside it: images named so, or below, need what it asks for, and "
+        "keys of the key store have no say there unless --keystore is given. PREFIX is then that of an ACI's name, or "
+        "REGISTRY/REPOSITORY of a Docker or OCI image, whole or the front part; alpine is docker.io/library/alpine. The rules "
+        "with the longest prefix decide. Nobody is asked: the file that is named is what counts. docs/trust.md says "
+        "what each kind proves.\n\n"
         "rkt trust list shows what is trusted, rkt trust rm takes it back. A file called list or rm is ./list, ./rm."
     ),
     flags=(
@@ -108,6 +117,7 @@ COMMAND = Command(
             default=False,
             help="allow http for discovery and for the download of keys",
         ),
+        *RULE_FLAGS,
     ),
     run=run,
     completes="file",
@@ -115,5 +125,13 @@ COMMAND = Command(
         ("rkt trust --prefix=example.com/app ./pubkey.asc", "show the keys of the file, ask, and trust them"),
         ("rkt trust --prefix=example.com/app", "ask https://example.com/app where the keys are"),
         ("rkt trust --root ./pubkey.asc", "trust a key for every image, such as your own"),
+        (
+            "rkt trust --prefix=registry.example/team --cosign-key=team.pub",
+            "a vendor's namespace: images of team need a cosign signature by that key",
+        ),
+        (
+            "rkt trust --prefix=docker.io/library --unsigned",
+            "images that nobody signs, told and recorded each time",
+        ),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rkt trust rm``: take trust back; a vendor's key is masked, since its file is not ours to remove."""
+"""``rkt trust rm``: take trust back, in keys or by rules; a vendor's key is masked, since its file is not ours to remove."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def run(invocation: Invocation) -> int:
     from rkt.trust.keystore import Keystore
 
     if not invocation.words:
-        raise UsageError("must provide at least one fingerprint", hint="rkt trust list shows them")
+        if invocation.values["prefix"] and not (invocation.values["mask"] or invocation.values["root"]):
+            return _remove_rules(invocation)
+        raise UsageError(
+            "must provide at least one fingerprint, or --prefix of a rule", hint="rkt trust list shows them"
+        )
     settings = invocation.settings
     store = Keystore(settings)
     scope = _scope(invocation)
@@ -48,6 +52,22 @@ def run(invocation: Invocation) -> int:
         for entry in left:
             path = store.mask(entry.fingerprint, entry.prefix)
             message(settings, f'masked the vendor\'s key "{entry.path}" by "{path}"')
+    return 0
+
+
+def _remove_rules(invocation: Invocation) -> int:
+    from rkt.cli.output import message
+    from rkt.trust.rule_files import asked, remove_rules, typed_prefix
+
+    settings = invocation.settings
+    prefix = typed_prefix(invocation.values["prefix"])
+    removed = remove_rules(prefix, settings)
+    for rule in removed.rules:
+        message(settings, f"took back the rule for {prefix}, which asked for {asked(rule)}")
+    for path in removed.paths:
+        message(settings, f'removed "{path}"')
+    if removed.kept:
+        message(settings, f'kept "{removed.kept}", which has the default for all other images')
     return 0
 
 
@@ -98,15 +118,17 @@ def _words(scope: str | None) -> str:
 
 COMMAND = Command(
     name="trust rm",
-    summary="take back the trust in a key",
-    usage="[--prefix=PREFIX | --root] [--mask] FINGERPRINT…",
+    summary="take back a key or a rule",
+    usage="[--prefix=PREFIX | --root] [--mask] FINGERPRINT… | --prefix=PREFIX",
     description=(
         "Removes the key's file from the local key store, for one prefix, as a root key, or wherever it is. A key that "
         "the system's directory holds is masked by an empty local file instead. Images that only this key vouched for "
         "do not start any more.\n\n"
         "With --mask the empty file is written in any case: so a root key, or one of a shorter prefix, does not count "
         "for PREFIX and names below it. Trusting the key again (rkt trust) replaces the empty file; removing the file "
-        "by hand ends the mask."
+        "by hand ends the mask.\n\n"
+        "With --prefix and no fingerprint, the rule for that prefix is removed that rkt trust wrote, with its copies of key "
+        "files. What decides then is a rule for a shorter prefix, or the default."
     ),
     flags=(
         Flag(name="prefix", metavar="PREFIX", default="", help="only the trust for this prefix"),
@@ -115,6 +137,7 @@ COMMAND = Command(
     ),
     examples=(
         ("rkt trust rm 8f3a2c41d0", "stop trusting a key, by the first digits of its fingerprint"),
+        ("rkt trust rm --prefix=registry.example/team", "remove the rule for a vendor's namespace"),
         ("rkt trust rm --mask --prefix=example.com/db 8f3a2c41d0", "let a root key not count for some names"),
     ),
     run=run,

@@ -262,11 +262,11 @@ class Keystore:
         parts = ["root.d"] if prefix is None else ["prefix.d", *name_components(prefix)]
         directory = self._local
         try:
-            _make_directory(os.path.dirname(directory))
-            _make_directory(directory)
+            make_directory(os.path.dirname(directory))
+            make_directory(directory)
             for part in parts:
                 directory = f"{directory}/{part}"
-                _make_directory(directory)
+                make_directory(directory)
             from rkt.linux.files import replace_file
 
             path = f"{directory}/{fingerprint}"
@@ -335,7 +335,7 @@ def _apply(entry: os.DirEntry[str], rule: str, found: Listing) -> None:
         found.masks.pop(fingerprint, None)
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
     """One directory with mode 0755 whatever the umask; a set-group-ID bit inherited from above stays."""
     try:
         os.mkdir(path, 0o755)
