@@ -147,6 +147,12 @@ def build_filter(directory: str) -> dict[str, bytes]:
     return filters
 
 
+def network_files() -> list[str]:
+    """Paths of the networks that the image brings, sorted."""
+    directory = os.path.join(SOURCE, "stage1/ns/net.d")
+    return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+
+
 def read_reaper(path: str) -> bytes:
     """The pod's pid 1; it runs where no library of the host is, so it must be static."""
     with open(path, "rb") as stream:
@@ -212,7 +218,7 @@ def inputs_digest(interpreter: str, reaper: str) -> str:
             "module_importer.py",
         )
     ]
-    paths += [os.path.join(SOURCE, "stage1/ns/manifest.json"), reaper]
+    paths += [os.path.join(SOURCE, "stage1/ns/manifest.json"), *network_files(), reaper]
     for path in paths:
         digest.update(path.encode() + b"\0")
         with open(path, "rb") as stream:
@@ -252,6 +258,9 @@ def main() -> None:
     }
     for name, data in build_modules().items():
         files[name] = (0o644, data)
+    for path in network_files():
+        with open(path, "rb") as network:
+            files[f"etc/rkt/net.d/{os.path.basename(path)}"] = (0o644, network.read())
     for name, data in build_filter(os.path.join(options.output, "seccomp")).items():
         files[name] = (0o644, data)
     shutil.rmtree(os.path.join(options.output, "seccomp"))

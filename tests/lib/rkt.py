@@ -57,9 +57,11 @@ class Rkt:
         data, local, system, home, tmp: the directories.
     """
 
-    def __init__(self, base: str, binary: str = BINARY) -> None:
+    def __init__(self, base: str, binary: str = BINARY, *, prefix: tuple[str, ...] = ()) -> None:
         self.base = base
         self.binary = binary
+        #: Words before each command, that have it run elsewhere.
+        self.prefix = prefix
         self.data = os.path.join(base, "data")
         self.local = os.path.join(base, "local")
         self.system = os.path.join(base, "system")
@@ -85,6 +87,7 @@ class Rkt:
     def command(self, *args: str) -> list[str]:
         """The command line with the private directories."""
         return [
+            *self.prefix,
             self.binary,
             f"--dir={self.data}",
             f"--local-config={self.local}",

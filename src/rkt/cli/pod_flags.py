@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Flag
-from rkt.errors import PodError, RktError, Stage1Error, UsageError
+from rkt.errors import NetworkError, PodError, RktError, UsageError
 from rkt.stage0.messages import tell
 
 TYPE_CHECKING = False
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rkt.cli.command import Invocation
+    from rkt.cli.network_args import Network
     from rkt.config.settings import Settings
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import PodRequest
     from rkt.stage0.run import RunOptions
 
-_NETWORKS_THAT_WORK = frozenset(("none", "host"))
+#: What ``--net`` may say instead of networks.
+NETWORKS_ALONE = frozenset(("none", "host"))
 
 STAGE1_FLAGS = (
     Flag(
@@ -165,8 +167,8 @@ RUN_FLAGS = (
         name="net",
         kind=LIST,
         bare="default",
-        help="networks to join: none or host; repetitions add up",
-        metavar="NAME[,NAME…]",
+        help="networks to join, or none, or host for the host's own; repetitions add up",
+        metavar="NAME[:ARGS][,NAME…]",
     ),
 )
 UUID_FILE_FLAG = Flag(
@@ -244,7 +246,7 @@ def run_options(invocation: Invocation) -> RunOptions:
 
     Raises:
         UsageError: a flag is malformed, or they contradict each other.
-        Stage1Error: a network cannot be had.
+        NetworkError: a network cannot be had.
     """
     from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets
     from rkt.stage0.resolver import Resolver
@@ -265,17 +267,15 @@ def run_options(invocation: Invocation) -> RunOptions:
         if wanted:
             _check_host_file(path)
     nets = parse_nets(values["net"])
-    missing = [net.name for net in nets if net.name not in _NETWORKS_THAT_WORK]
-    if missing:
-        raise Stage1Error(
-            f"stage1: failed to setup network: networks not found: {', '.join(missing)}",
-            hint="--net=none or --net=host",
-        )
     names = [net.name for net in nets]
-    if len(names) > 1:
-        raise Stage1Error(
-            f"stage1: failed to setup network: {' and '.join(names)} exclude each other", hint="--net=none"
+    alone = [name for name in names if name in NETWORKS_ALONE]
+    if alone and len(names) > 1:
+        raise NetworkError(
+            f"stage1: failed to setup network: {' and '.join(names)} exclude each other",
+            hint=f"--net={alone[0]}",
         )
+    if names and not alone:
+        _check_networks(nets, invocation)
     if values.get("port") and not _has_sockets():
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
     if values.get("mds-register"):
@@ -314,6 +314,18 @@ def _has_sockets() -> bool:
     from rkt.stage0.activation import passed
 
     return bool(passed())
+
+
+def _check_networks(nets: list[Network], invocation: Invocation) -> None:
+    from rkt.net.config import Request
+    from rkt.stage0.networks import check_networks
+
+    # A stage1 image of somebody else's may bring networks of its own; what a prepared pod has is looked at with the pod.
+    is_own = invocation.command.name != "run-prepared" and not any(
+        invocation.values.get(flag.name) for flag in STAGE1_FLAGS
+    )
+    requests = [Request(name=net.name, args=net.args) for net in nets]
+    check_networks(requests, invocation.settings, is_own_stage1=is_own)
 
 
 def tell_default_network(invocation: Invocation) -> None:

@@ -35,6 +35,8 @@ SUBDIRECTORY = "net.d"
 STAGE1_DIRECTORY = "etc/rkt/net.d"
 #: Networks that stage1 images of ours bring.
 BUILT_IN = ("default", "default-restricted")
+#: And the plugins that these need.
+BUILT_IN_PLUGINS = ("bridge", "host-local")
 _SUFFIXES = (".conf", ".json", ".conflist")
 _LIST_SUFFIX = ".conflist"
 _MAX_FILE_BYTES = 1 << 20

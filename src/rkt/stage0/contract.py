@@ -42,6 +42,10 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"
+#: Environment of ``run`` and ``gc``: number of a descriptor of the mount namespace that the caller was in, where network
+#: plugins run and the pod's network namespace is mounted; and further directories of network configurations, by ``:``.
+ENV_HOST_MOUNTS = "RKT_HOST_MOUNTS_FD"
+ENV_NET_DIRECTORIES = "RKT_NET_DIRECTORIES"
 #: Environment of the ``app/…`` entrypoints: the ``enter`` program, and the process to hand to it.
 ENV_ENTER_COMMAND = "RKT_STAGE1_ENTERCMD"
 ENV_ENTER_PID = "RKT_STAGE1_ENTERPID"
@@ -65,6 +69,11 @@ SUBCGROUP = "subcgroup"
 OOM_KILLS = "oom-kills"
 #: Of ``appsinfo/APP``, written by stage1: how often the app was started again, and with which status it had ended.
 RESTARTS = "restarts"
+#: Written by stage1 before it makes them: path of the pod's network namespace; a directory with a copy of each network's
+#: configuration and a record of each interface; and, when all is set up, what ``list`` and ``status`` show.
+NETNS = "netns"
+NET = "net"
+NET_INFO = "net-info.json"
 #: Exists while ``rkt pause`` wants the pod's processes frozen; only the kernel knows whether they are.
 PAUSED = "paused"
 #: Written by stage1: one log file per app, CRI format, ``logs/APP.log``. Not reachable from the pod.

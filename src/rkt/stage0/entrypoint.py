@@ -8,6 +8,7 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import libc
+from rkt.stage0 import contract
 from rkt.stage0.run import stage1_environment
 
 TYPE_CHECKING = False
@@ -44,13 +45,18 @@ def run_entrypoint(
         Stage1Error: it did not end in time.
     """
     environment = stage1_environment()
+    # Where the caller is, whatever the child does before: networks are taken back there.
+    mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    environment[contract.ENV_HOST_MOUNTS] = str(mounts_fd)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         libc.die_with(parent)
+        os.set_inheritable(mounts_fd, True)
         _child(program, arguments, directory, environment, quiet_stdout, before)
+    os.close(mounts_fd)
     return _wait(child, program, timeout_seconds)
 
 

@@ -21,9 +21,11 @@ def check_ports(networks: list[str], settings: Settings) -> None:
         networks: normalised ``--net`` list.
         settings: of the running command.
     Raises:
-        UsageError: there is no network.
+        UsageError: there is no network that forwards any.
     """
     if networks == ["host"]:
         tell(settings, "ports are not forwarded with 'host' networking: the apps listen on the host itself")
     elif networks == ["none"]:
         raise UsageError("the pod's ports do not work with 'none' networking", hint="--net=host")
+    else:
+        raise UsageError("ports cannot be forwarded yet", hint="--net=host")

@@ -37,6 +37,10 @@ _LOADER_PREFIXES = ("LD_", "PYTHON", "BASH_FUNC_", "GLIBC_", "MALLOC_")
 _LOADER_NAMES = frozenset(("BASH_ENV", "CDPATH", "ENV", "GCONV_PATH", "IFS", "LOCPATH", "NLSPATH"))
 
 
+#: Likewise, and what only stage0 may say.
+_LEFT_OUT = _LOADER_NAMES | {contract.ENV_HOST_MOUNTS, contract.ENV_NET_DIRECTORIES}
+
+
 class RunOptions(Record):
     """Flags of one run; they are not part of the pod on disk.
 
@@ -51,6 +55,11 @@ class RunOptions(Record):
     resolver: Resolver = Resolver()
     ipc: str = ""
     mutable: bool = False
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether there is more to set up than a namespace."""
+        return any(network not in _UNRECORDED_NETWORKS for network in self.networks)
 
 
 def take_prepared(pod: Pod) -> None:
@@ -75,13 +84,12 @@ def _record_options(pod: Pod, settings: Settings, options: RunOptions) -> list[s
     """
     recorded = status.insecure_words(pod)
     words = recorded + [word for word in settings.insecure.words() if word not in recorded]
-    networks = any(network not in _UNRECORDED_NETWORKS for network in options.networks)
-    if words == recorded and not networks:
+    if words == recorded and not options.has_networks:
         return words
     from rkt.linux.files import replace_file
     from rkt.pod import summary
 
-    glance = status.read_summary(pod).replace(insecure=",".join(words), networks=networks)
+    glance = status.read_summary(pod).replace(insecure=",".join(words), networks=options.has_networks)
     if words != recorded:
         text = f"{glance.insecure}\n"
         replace_file(f"{pod.path}/{status.INSECURE_OPTIONS}", text.encode(), lifecycle.FILE_MODE, sync=False)
@@ -149,6 +157,9 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     _keep_options(pod, options)
     pod.move(lifecycle.RUN, sync=False)
     os.chdir(pod.path)
+    environment = stage1_environment()
+    if options.has_networks:
+        environment.update(_network_environment(settings))
     _enter_own_mount_namespace()
     overlay = pod.has(contract.OVERLAY_PREPARED)
     if overlay:
@@ -169,7 +180,16 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
 
         mount_image_volumes(pod, store, directories(pod))
     _write_resolver_files(options, pod)
-    _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod)
+    _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod, environment)
+
+
+def _network_environment(settings: Settings) -> dict[str, str]:
+    """What stage1 needs to set networks up: where the host is, and which configuration directories there are."""
+    mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    os.set_inheritable(mounts_fd, True)
+    # The administrator's own directory is an argument.
+    others = [f"{each}/net.d" for each in (settings.user_config_dir, settings.system_config_dir) if each]
+    return {contract.ENV_HOST_MOUNTS: str(mounts_fd), contract.ENV_NET_DIRECTORIES: ":".join(others)}
 
 
 def _arguments(
@@ -265,15 +285,14 @@ def stage1_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in _LOADER_NAMES and not name.startswith(_LOADER_PREFIXES)
+        if name not in _LEFT_OUT and not name.startswith(_LOADER_PREFIXES)
     }
 
 
-def _exec(program: str, arguments: list[str], pod: Pod) -> NoReturn:
+def _exec(program: str, arguments: list[str], pod: Pod, environment: dict[str, str]) -> NoReturn:
     # ``signal`` itself imports ``enum``.
     from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
 
-    environment = stage1_environment()
     environment[contract.ENV_LOCK_FD] = str(pod.fd)
     os.umask(_UMASK)
     # Python ignores these two, and ignored signals stay so across exec.

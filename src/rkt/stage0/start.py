@@ -99,6 +99,10 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
         check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
+    if options.has_networks:
+        from rkt.stage0.networks import check_pod_networks
+
+        check_pod_networks(pod, options.networks, settings)
     has_ports = status.has_ports(pod)
     if "LISTEN_FDS" in os.environ:
         from rkt.stage0.activation import check_pod_sockets

@@ -13,6 +13,7 @@ class RunArguments(Record):
 
     Attributes:
         networks: normalised ``--net`` list; empty means ``default``.
+        resolv_mode: of ``/etc/resolv.conf``; ``network`` once a network has said what is in it.
         ipc: ``auto``, ``private`` or ``parent``.
     """
 

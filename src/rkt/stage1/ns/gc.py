@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import sys
+import os
 
 from rkt.errors import EXIT_FAILURE, Stage1Error
 from rkt.linux import cgroup, files
 from rkt.stage0 import contract
+from rkt.stage1.common.say import say
 from rkt.stage1.ns.limits import group_name
 from rkt.values import PodUUID
 
@@ -32,7 +33,12 @@ def main(argv: list[str]) -> int:
     except ValueError as e:
         raise Stage1Error(f"{contract.SUBCGROUP} of pod {uuid} is damaged: {e}") from e
     group.kill()
+    # Its processes first: nothing of the pod is to use a network that is being taken back.
+    if os.path.lexists(contract.NETNS) or os.path.lexists(contract.NET):
+        from rkt.stage1.ns.networks import release_left
+
+        release_left(os.getcwd(), hold_fd=-1)
     left = group.remove()
     for problem in left:
-        sys.stderr.write(f"stage1: cannot remove cgroup {problem}\n")
+        say(f"cannot remove cgroup {problem}")
     return EXIT_FAILURE if left else 0

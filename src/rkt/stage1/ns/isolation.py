@@ -42,6 +42,11 @@ class PodNamespaces:
         if flags & libc.CLONE_NEWNET:
             network_lo.loopback_up()
 
+    @property
+    def net_fd(self) -> int:
+        """Of the pod's network namespace, which must be its own."""
+        return next(fd for fd, flag in self._pod if flag == libc.CLONE_NEWNET)
+
     def enter(self) -> None:
         """Let the next children be born in the pod."""
         self._join(self._pod)

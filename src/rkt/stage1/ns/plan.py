@@ -366,7 +366,7 @@ def _engine_files(own: bytes, arguments: RunArguments) -> list[steps.Step]:
         steps.MakeDirectory(b"etc", keep=True),
         steps.BindFile(own + b"/hostname", b"etc/hostname"),
     ]
-    if arguments.resolv_mode in {"stage0", "host"}:
+    if arguments.resolv_mode in {"stage0", "host", "network"}:
         plan.append(steps.BindFile(own + b"/resolv.conf", b"etc/resolv.conf"))
     plan.append(
         steps.BindFile(own + b"/hosts", b"etc/hosts", only_if_absent=arguments.hosts_mode == "default")

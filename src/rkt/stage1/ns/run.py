@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.launch import PlanMaker
+    from rkt.stage1.ns.networks import Networks
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.probes import Prober
     from rkt.stage1.ns.supervisor import App
@@ -43,6 +44,7 @@ EMPTY_ROOT = "empty-root"
 #: How the pod was run, for ``enter`` (spec runtime §2.3).
 RUNTIME_CONFIG = "runtime-config"
 _SHM_OPTIONS = b"mode=1777,size=64m"
+_OWN_FLAGS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 _OWN_OPTIONS = b"mode=700,size=1m,nr_inodes=64"
 
 
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> int:
     pod = load_pod()
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
-    _check_networks(arguments)
+    networks = _networks(arguments, lock_fd)
     if "LISTEN_FDS" in os.environ and not arguments.mutable:
         from rkt.stage1.common import activation
 
@@ -85,8 +87,10 @@ def main(argv: list[str]) -> int:
             say(warning)
     is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
     try:
-        return _supervise(pod, arguments, host, groups, volumes, server, is_unified=is_unified)
+        return _supervise(pod, arguments, host, groups, volumes, server, networks, is_unified=is_unified)
     finally:
+        if networks is not None:
+            networks.release()
         groups.remove()
         server.close()
         os.unlink(contract.CONTROL_SOCKET)
@@ -99,6 +103,7 @@ def _supervise(
     groups: cgroup.Group,
     volumes: Volumes,
     server: _socket.socket,
+    networks: Networks | None,
     *,
     is_unified: bool,
 ) -> int:
@@ -115,6 +120,8 @@ def _supervise(
     shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT.encode(), joiner)
     joiner.close()
     os.close(reaper_fd)
+    if networks is not None:
+        arguments = _attach(networks, pod, arguments, shared, init)
     terminal = _open_terminal(pod, arguments)
     status_directory = f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
 
@@ -391,22 +398,39 @@ def _prober(
     return prober
 
 
-def _check_networks(arguments: RunArguments) -> None:
-    """``none`` and ``host`` need no network plugin; anything else does.
+def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
+    """The networks that plugins are to set up, if there are any; what is wrong with them shows here.
 
     Raises:
-        Stage1Error: another network was asked for.
+        NetworkError: one is not to be had.
     """
-    unknown = [name for name in arguments.networks if name not in {"none", "host"}]
-    if unknown or not arguments.networks:
-        names = ", ".join(unknown) or "default"
-        raise Stage1Error(
-            f"failed to setup network: networks not found: {names}", hint="rkt run --net=none, or --net=host"
-        )
-    if len(set(arguments.networks)) > 1:
-        raise Stage1Error(
-            "failed to setup network: none and host exclude each other", hint="rkt run --net=none"
-        )
+    if arguments.networks in (["none"], ["host"]):
+        return None
+    from rkt.stage1.ns.networks import Networks
+
+    return Networks(arguments, lock_fd)
+
+
+def _attach(
+    networks: Networks, pod: LoadedPod, arguments: RunArguments, shared: PodNamespaces, init: Init
+) -> RunArguments:
+    """Set the pod's networks up; the arguments as they are when one of them has name servers."""
+    try:
+        networks.attach(shared.net_fd, {})
+        if networks.dns() is None:
+            return arguments
+        own = OWN_FILES.encode()
+        flags = libc.MS_REMOUNT | libc.MS_BIND | _OWN_FLAGS
+        # Of the mount only: pid 1's root is another mount of the same files, and stays read-only.
+        libc.mount(None, own, None, flags)
+        networks.write_resolv_conf(f"{OWN_FILES}/resolv.conf")
+        libc.mount(None, own, None, flags | libc.MS_RDONLY)
+        return arguments.replace(resolv_mode="network")
+    except BaseException:
+        shared.leave()
+        init.kill()
+        init.wait()
+        raise
 
 
 def _hostname(arguments: RunArguments) -> str:
@@ -418,9 +442,8 @@ def _make_own_files(arguments: RunArguments) -> None:
     for directory in (OWN_FILES, SHM):
         os.makedirs(directory, mode=0o755, exist_ok=True)
     own = OWN_FILES.encode()
-    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-    libc.mount(b"tmpfs", own, b"tmpfs", flags, _OWN_OPTIONS)
-    libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", flags, _SHM_OPTIONS)
+    libc.mount(b"tmpfs", own, b"tmpfs", _OWN_FLAGS, _OWN_OPTIONS)
+    libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", _OWN_FLAGS, _SHM_OPTIONS)
     os.mkdir(f"{OWN_FILES}/hidden-directory", 0)
     os.mkdir(f"{OWN_FILES}/{EMPTY_ROOT}", 0o700)
     files.write_new(f"{OWN_FILES}/hidden-file", b"", 0)
@@ -434,4 +457,4 @@ def _make_own_files(arguments: RunArguments) -> None:
 
         visible = [name for name in os.listdir(OWN_FILES) if name in {"hostname", "hosts", "resolv.conf"}]
         give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
-    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
+    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | _OWN_FLAGS)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of a pod from stage1's side: planned before there is a pod, set up around its first process, released last."""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from rkt.errors import NetworkError, Stage1Error
+from rkt.linux import files
+from rkt.net import config, setup, teardown
+from rkt.net.host import HostView
+from rkt.stage0 import contract
+from rkt.stage1.common import hosts
+from rkt.stage1.common.say import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rkt.net.results import Dns
+    from rkt.net.setup import Attached
+    from rkt.stage1.common.arguments import RunArguments
+
+_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
+
+
+class Networks:
+    """What ``--net`` asks for, for one run of a pod.
+
+    Attributes:
+        attached: the networks that were set up, in order.
+    """
+
+    __slots__ = ("_arguments", "_lock_fd", "_path", "_plan", "_view", "attached")
+
+    def __init__(self, arguments: RunArguments, lock_fd: int) -> None:
+        """Find configurations and plugins; to be called where the host is seen, in the pod directory.
+
+        Args:
+            arguments: of ``run``.
+            lock_fd: of the pod, which plugins keep open.
+        Raises:
+            NetworkError: a network is not to be had.
+        """
+        self._arguments = arguments
+        self._lock_fd = lock_fd
+        self._path = os.getcwd()
+        self.attached: list[Attached] = []
+        try:
+            self._plan = setup.plan(
+                config.parse_requests(arguments.networks or ["default"]),
+                local_config=arguments.local_config,
+                other_directories=other_directories(),
+                stage1_root=os.path.abspath(contract.STAGE1_ROOTFS),
+            )
+        except NetworkError as e:
+            raise NetworkError(f"failed to setup network: {e.message}", hint=e.hint) from e
+        if arguments.debug:
+            for notice in self._plan.notices:
+                say(notice)
+        self._view = HostView(host_mounts())
+
+    def attach(self, netns_fd: int, runtime: dict[str, Any]) -> None:
+        """Set the networks up; to be called in the pod's network namespace.
+
+        Args:
+            netns_fd: of the pod's network namespace.
+            runtime: values of plugins' capabilities by their names.
+        Raises:
+            NetworkError: it could not be done; everything has been taken back.
+        """
+        setup.quiet_ipv6()
+        with _Interruptible():
+            try:
+                with self._view:
+                    self.attached = setup.attach(
+                        self._plan,
+                        uuid=self._arguments.uuid,
+                        pod_path=self._path,
+                        netns_fd=netns_fd,
+                        hold_fd=self._lock_fd,
+                        runtime=runtime,
+                        report=say,
+                    )
+            except NetworkError as e:
+                raise NetworkError(f"failed to setup network: {e.message}", hint=e.hint) from e
+            except OSError as e:
+                where = f": {os.fsdecode(e.filename)}" if e.filename else ""
+                raise NetworkError(f"failed to setup network: {e.strerror}{where}") from e
+        setup.record(self._path, setup.describe(self.attached, self._plan.networks))
+
+    def dns(self) -> tuple[str, Dns] | None:
+        """The first network that says something about names, and what; later ones are told of (spec runtime §4.5)."""
+        speaking = [each for each in self.attached if not each.result.dns.is_empty]
+        is_open = self._arguments.resolv_mode == "default"
+        for each in speaking[1 if is_open else 0 :] if self._arguments.resolv_mode != "none" else []:
+            say(
+                f"warning: network {each.network.name} plugin specified DNS configuration, but DNS already supplied"
+            )
+        return (speaking[0].network.name, speaking[0].result.dns) if speaking and is_open else None
+
+    def write_resolv_conf(self, path: str) -> bool:
+        """Write what a network says about names, for apps; whether one does."""
+        found = self.dns()
+        if found is None:
+            return False
+        files.write_new(path, hosts.network_resolv_conf(*found), 0o644)
+        return True
+
+    def release(self) -> None:
+        """Take everything back; nothing happens when nothing was made, or all was taken back before."""
+        if teardown.is_needed(self._path):
+            with self._view:
+                teardown.release(self._path, hold_fd=self._lock_fd, report=say)
+        self._view.close()
+
+
+def release_left(path: str, *, hold_fd: int) -> None:
+    """Take back what a pod whose supervisor is gone has left of its networks; told of where that cannot be.
+
+    Args:
+        path: absolute path of the pod directory.
+        hold_fd: descriptor that plugins keep open, -1 for none.
+    """
+    view = HostView(host_mounts())
+    with view:
+        teardown.release(path, hold_fd=hold_fd, report=say)
+    view.close()
+
+
+def host_mounts() -> int:
+    """The descriptor of the host's mount namespace that stage0 passed on, -1 without one."""
+    text = os.environ.get(contract.ENV_HOST_MOUNTS, "")
+    return int(text) if text.isdecimal() else -1
+
+
+def other_directories() -> list[str]:
+    """Further directories of network configurations that stage0 knows."""
+    return [each for each in os.environ.get(contract.ENV_NET_DIRECTORIES, "").split(":") if each]
+
+
+class _Interruptible:
+    """Inside, a signal that stops pods is an error, so that what is half made is taken back; a second one waits for that."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before: dict[int, Any] = {}
+        for number in _STOP_SIGNALS:
+            before = _signal.getsignal(number)
+            if before != _signal.SIG_IGN:
+                self._before[number] = before
+                _signal.signal(number, _stop)
+
+    def __exit__(self, *exception: object) -> None:
+        for number, before in self._before.items():
+            _signal.signal(number, before)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    for each in _STOP_SIGNALS:
+        _signal.signal(each, _signal.SIG_IGN)
+    raise Stage1Error("the pod was stopped while its networks were set up")

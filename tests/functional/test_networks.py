@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of pods, with the plugins of the distribution, on a host of the test's own (spec runtime §4, §6.5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib.host import missing
+from tests.lib.images import fetch
+from tests.lib.nethost import HOST, PEER, NetHost
+from tests.lib.rkt import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from tests.lib.images import Images
+    from tests.lib.rkt import Result, Running
+
+PLUGINS = "/usr/lib/cni"
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(missing("nsenter", "unshare", "ip")), reason=missing("nsenter", "unshare", "ip")),
+    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
+]
+INSECURE = "--insecure-options=image"
+PORT = "8080"
+#: What networks leave on a host for the next pod.
+BRIDGES = ("rkt0", "rkt1", "testbr")
+
+
+class Lab:
+    """A host with an engine, an image, and servers that say who has called them."""
+
+    def __init__(self, base: str, images: Images) -> None:
+        self.host = NetHost(f"{base}/host")
+        self.rkt = self.host.rkt()
+        self.image = fetch(self.rkt, images.busybox())
+        self.servers = [place.serve(PORT) for place in (self.host, self.host.peer)]
+        self.net_d = f"{self.rkt.local}/net.d"
+        os.makedirs(self.net_d, mode=0o755)
+
+    def define(self, name: str, kind: str, *, file: str = "", **members: Any) -> None:
+        """Configure a network."""
+        self.write(file or f"10-{name}.conf", {"cniVersion": "0.4.0", "name": name, "type": kind, **members})
+
+    def write(self, file: str, members: dict[str, Any]) -> None:
+        """Write a configuration."""
+        with open(f"{self.net_d}/{file}", "w", encoding="utf-8") as stream:
+            json.dump(members, stream)
+
+    def plugin(self, name: str, script: str) -> None:
+        """Write a plugin of somebody else's."""
+        with open(f"{self.net_d}/{name}", "w", encoding="utf-8") as stream:
+            stream.write(f"#!/bin/sh\n{script}\n")
+        os.chmod(f"{self.net_d}/{name}", 0o755)
+
+    def sh(self, net: str, script: str, *flags: str, check: int | None = 0) -> Result:
+        """Run a pod of one shell script."""
+        return self.rkt.run("run", *self._words(net, script, *flags), check=check)
+
+    def start(self, net: str, script: str, *flags: str) -> tuple[str, Running]:
+        """Start one that goes on; its UUID."""
+        known = set(self.rkt.pods("run"))
+        process = self.rkt.popen("run", *self._words(net, script, *flags))
+
+        def uuid() -> str | None:
+            assert process.poll() is None, process.stderr_text
+            new = [each for each in self.rkt.pods("run") if each not in known]
+            return next((each for each in new if os.path.exists(f"{self.rkt.pod_path(each)}/pid")), None)
+
+        return wait_for(uuid, "a running pod"), process
+
+    def _words(self, net: str, script: str, *flags: str) -> list[str]:
+        return [INSECURE, f"--net={net}", *flags, self.image, "--exec=/bin/sh", "--", "-c", script]
+
+    def address(self, uuid: str) -> str:
+        """The first address of a pod, as the command line has it."""
+        shown = json.loads(self.rkt.run("status", "--format=json", uuid, check=0).stdout)
+        return str(shown["networks"][0]["ip"])
+
+    def close(self) -> None:
+        """Stop everything; what is left on the host is an error."""
+        for server in self.servers:
+            server.kill()
+            server.communicate()
+        self.rkt.stop_everything()
+        leaks = self.host.leaks(but=BRIDGES)
+        self.host.__exit__(None, None, None)
+        assert not leaks, "\n".join(leaks)
+
+
+@pytest.fixture(scope="module")
+def lab(images: Images) -> Iterator[Lab]:
+    """One host for all of this file."""
+    with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
+        made = Lab(base, images)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_the_default_network_reaches_out(lab: Lab) -> None:
+    """A pod has a namespace with one interface and an address of its own; host and strangers answer it, the latter see the host (runtime T4, T5, T15)."""
+    script = f"readlink /proc/self/ns/net; ip -o -4 addr show eth0; nc {HOST} {PORT}; nc {PEER} {PORT}; ls /sys/class/net"
+    shown = lab.sh("default:IP=172.16.28.123", script).lines
+    assert shown[0] != lab.host.run("readlink", "/proc/self/ns/net").strip()
+    assert " 172.16.28.123/24 " in shown[1]
+    # The host is seen by its own, the peer sees the host for the pod.
+    assert shown[2:] == ["172.16.28.123", HOST, "eth0", "lo"]
+    assert lab.host.leaks(but=BRIDGES) == []
+
+
+def test_a_pod_is_served_shown_and_killed(lab: Lab) -> None:
+    """The host reaches a pod by the address that list and status show; when the engine is killed, gc takes all of it back (runtime T6, security NT7)."""
+    uuid, process = lab.start(
+        "default-restricted:IP=172.31.42.42,default", f"nc -l -p {PORT} -e echo hello; sleep 30"
+    )
+    (row,) = [line for line in lab.rkt.run("list", "--no-legend", check=0).lines if line.startswith(uuid[:8])]
+    assert row.endswith(f"default-restricted:ip4=172.31.42.42, default:ip4={_second(lab, uuid)}")
+    assert f"networks={row.rpartition(chr(9))[2]}\n" in lab.rkt.run("status", uuid, check=0).stdout
+    assert wait_for(lambda: lab.host.call("172.31.42.42", PORT), "an answer of the app") == "hello\n"
+    # What others on the host have to do with networks finds the pod's by name.
+    names = lab.host.run("nsenter", f"--net=/run/netns/rkt-{uuid}", "ls", "/proc/self/net/dev_snmp6").split()
+    assert set(names) >= {"eth0", "eth1", "lo"}
+    process.kill()
+    process.wait(10)
+    assert f"namespaces: rkt-{uuid}" in lab.host.leaks(but=BRIDGES)
+    lab.rkt.run("gc", "--grace-period=0", check=0)
+    assert lab.host.leaks(but=BRIDGES) == []
+
+
+def _second(lab: Lab, uuid: str) -> str:
+    shown = json.loads(lab.rkt.run("status", "--format=json", uuid, check=0).stdout)
+    return str(shown["networks"][1]["ip"])
+
+
+def test_an_address_is_given_once(lab: Lab) -> None:
+    """A second pod that wants a taken address fails and leaves nothing; the first one stops cleanly and gives it back (runtime T16)."""
+    _, process = lab.start("default:IP=172.16.28.98", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    result = lab.sh("default:IP=172.16.28.98", "true", check=254)
+    assert "requested IP address 172.16.28.98 is not available" in result.stderr
+    assert 'stage1: failed to setup network: network "default": plugin "bridge" failed (ADD)' in result.stderr
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    # Released with the pod, not with its directory.
+    assert lab.sh("default:IP=172.16.28.98", "true").status == 0
+    assert lab.host.leaks(but=BRIDGES) == []
+
+
+def test_a_forced_stop_releases_networks_too(lab: Lab) -> None:
+    """What a killed supervisor cannot do any more the command does that killed it."""
+    uuid, _ = lab.start("default", "sleep 30")
+    lab.rkt.run("stop", "--force", uuid, check=0)
+    assert lab.host.leaks(but=BRIDGES) == []
