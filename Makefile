@@ -10,6 +10,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 DATA_DIR ?= /var/lib/rkt
 SYSCONF_DIR ?= /etc
+#: optional libraries to install too: keyless (docs/trust.md)
+EXTRAS ?=
 #: words for pytest, such as TESTS='tests/unit -x'
 TESTS ?= tests
 #: processes of pytest for the whole suite; much of it waits, and each process starts many others
@@ -80,8 +82,8 @@ bench: setup-test man completion ## start latency, memory and fetching beside th
 	@$(VENV)/python -m tests.bench.bench $(BENCH)
 
 .PHONY: install
-install: setup man completion ## install below PREFIX (and DESTDIR); as root also groups and the data directory
-	@tools/install.sh install "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)"
+install: setup man completion ## install below PREFIX (and DESTDIR), EXTRAS=keyless with identities; as root also groups and the data directory
+	@tools/install.sh install "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)" "$(EXTRAS)"
 
 .PHONY: uninstall
 uninstall: ## remove what install put below PREFIX; images, pods and configuration stay

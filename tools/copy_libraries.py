@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies the libraries rkt imports from the virtual environment into an installation; needs no network.
 
-Exactly the versions of ``requirements/runtime.txt`` are copied, file by file as the distributions list them; an
+Exactly the versions of a file in ``requirements/`` are copied, file by file as the distributions list them; an
 environment that holds others is refused.
 """
 

@@ -1,7 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what `make` has built, or removes it again.
-# usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR
+# usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR [EXTRAS]
+#
+# EXTRAS: words for which there is a file requirements/WORD.txt; those libraries are installed too.
 #
 #   PREFIX/bin/rkt                            launcher
 #   PREFIX/lib/rkt/package/rkt                the engine, compiled; all of it in one file: PREFIX/lib/rkt/package/modules
@@ -15,6 +17,7 @@
 set -euo pipefail
 
 action=$1 prefix=$2 destdir=$3 data_dir=$4 sysconf_dir=$5
+read -r -a extras <<<"${6:-}"
 umask 022
 cd "$(dirname "$(readlink -f "$0")")/.."
 case $prefix in /*) ;; *)
@@ -56,7 +59,13 @@ fill() {
 }
 
 install_all() {
-    local page
+    local page extra
+    for extra in "${extras[@]}"; do
+        [ "$extra" = keyless ] || {
+            echo "install: unknown EXTRAS=$extra: known is keyless" >&2
+            exit 1
+        }
+    done
     mkdir -p "$root/bin" "$lib" "$root"/lib/{systemd/system,tmpfiles.d,sysusers.d} \
         "$root"/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
     rm -rf "$lib"/.{package,site,stage1-images}.new
@@ -68,7 +77,9 @@ install_all() {
     "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         -s "$lib/.package.new" -p "$prefix/lib/rkt/package" "$lib/.package.new"
     mkdir -p "$lib/.site.new"
-    "$python" -I tools/copy_libraries.py --requirements requirements/runtime.txt --target "$lib/.site.new"
+    for extra in runtime "${extras[@]}"; do
+        "$python" -I tools/copy_libraries.py --requirements "requirements/$extra.txt" --target "$lib/.site.new"
+    done
     "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         -s "$lib/.site.new" -p "$prefix/lib/rkt/site" "$lib/.site.new"
     mkdir -p "$lib/.stage1-images.new"
@@ -110,7 +121,7 @@ case $action in
 install) install_all ;;
 uninstall) remove ;;
 *)
-    echo "usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR" >&2
+    echo "usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR [EXTRAS]" >&2
     exit 2
     ;;
 esac

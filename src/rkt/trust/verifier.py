@@ -19,7 +19,7 @@ from rkt.schema import jsontext
 from rkt.trust.evidence import EVIDENCE_FOR, Finding
 from rkt.trust.keyfiles import read_key_file
 from rkt.trust.program import sealed_memory
-from rkt.trust.rules import KEYSTORE, OPENPGP
+from rkt.trust.rules import KEYLESS, KEYSTORE, OPENPGP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,13 +116,17 @@ def _check_openpgp(
 
 def _ask(document: bytes, requirements: Sequence[Requirement], settings: Settings) -> list[Any]:
     """What ``rkt-verify`` says."""
+    kinds = {requirement.kind for requirement in requirements}
+    if any(requirement.identity for requirement in requirements):
+        # Provenance may be by an identity too.
+        kinds.add(KEYLESS)
     memory = sealed_memory("evidence", document)
     try:
         answer = run_worker(
             "verify",
             {
                 "uid": VERIFY_UID_BASE + (os.getpid() & 0xFFFF),
-                "kinds": sorted({requirement.kind for requirement in requirements}),
+                "kinds": sorted(kinds),
             },
             {"evidence": memory},
             settings.installation,

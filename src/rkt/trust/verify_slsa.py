@@ -8,7 +8,7 @@ speak for several builders.
 from __future__ import annotations
 
 from rkt.errors import CannotVerify, NotVerified, SignatureMismatch, quoted
-from rkt.trust import public_keys
+from rkt.trust import public_keys, verify_keyless
 from rkt.trust.bundle import parse_bundle
 from rkt.trust.dsse import PROVENANCE_V02, PROVENANCE_V1
 from rkt.trust.evidence import Finding
@@ -36,6 +36,8 @@ def verify(
 ) -> Finding:
     """Whether a piece of evidence says, signed as a requirement asks, that its builder made the image."""
     finding = Finding(requirement=0, source=evidence.source)
+    if requirement["identity"]:
+        return _by_identity(finding, requirement, files, evidence, subject)
     try:
         key = load_public_key(files[requirement["key"]])
     except CannotVerify as e:
@@ -49,6 +51,21 @@ def verify(
             reason=e.message, signer=key.fingerprint if contradicts else "", contradicts=contradicts
         )
     return finding.replace(signer=key.fingerprint, digest=digest)
+
+
+def _by_identity(
+    finding: Finding,
+    requirement: dict[str, Any],
+    files: dict[str, bytes],
+    evidence: Evidence,
+    subject: Subject,
+) -> Finding:
+    try:
+        signed = verify_keyless.verify_signer(requirement, files, evidence)
+        digest = check_provenance(verify_keyless.read_statement(signed), requirement["builder"], subject)
+    except NotVerified as e:
+        return verify_keyless.refused(finding, requirement, e)
+    return finding.replace(signer=signed.signer, signed_at=signed.signed_at, digest=digest)
 
 
 def check_provenance(statement: Statement, builder: str, subject: Subject) -> str:
