@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives up what ``gpgv`` does not need, then becomes it; of root by way of the programs that take root's rights.
 
-It reads its libraries and what it was handed. It writes to the descriptors it was handed, opens no socket, sends no
-signal, and starts no other process.
+It reads its libraries and what it was handed. It writes to the descriptors it was handed, makes and changes no other file,
+opens no socket, sends no signal, and starts no other process.
 """
 
 from __future__ import annotations
@@ -25,14 +25,27 @@ _PATHS = (
     (b"/dev/null", landlock.READ | landlock.WRITE_FILE),
     (b"/dev/urandom", landlock.READ),
 )
-#: Taken from what an app may call. Programs are still started: this one becomes another.
+#: Taken from what an app may call: what makes or changes files, waits for others, or starts or steers processes. Programs
+#: are still executed: this one becomes another.
 _NOT_NEEDED = profiles.words(
     (
         profiles.ALLOWED["network"],
         profiles.ALLOWED["asynchronous I/O"],
         profiles.ALLOWED["System V and POSIX IPC"],
-        "kill tkill tgkill pidfd_send_signal rt_sigqueueinfo rt_tgsigqueueinfo fork vfork ptrace process_vm_readv",
-        "process_vm_writev pidfd_getfd",
+        """
+        chmod chown chown32 copy_file_range creat fallocate fchmod fchmodat fchmodat2 fchown fchown32 fchownat
+        file_setattr fremovexattr fsetxattr ftruncate ftruncate64 futimesat inotify_add_watch inotify_init inotify_init1
+        inotify_rm_watch lchown lchown32 link linkat lremovexattr lsetxattr mkdir mkdirat mknod mknodat removexattr
+        removexattrat rename renameat renameat2 rmdir sendfile sendfile64 setxattr setxattrat splice symlink symlinkat
+        sync syncfs tee truncate truncate64 unlink unlinkat utime utimensat utimensat_time64 utimes
+        """,
+        """
+        chroot clone fork ioprio_set kill landlock_add_rule landlock_create_ruleset landlock_restrict_self memfd_create
+        memfd_secret personality pidfd_getfd pidfd_open pidfd_send_signal process_mrelease process_vm_readv
+        process_vm_writev ptrace rt_sigqueueinfo rt_tgsigqueueinfo sched_setaffinity sched_setattr sched_setparam
+        sched_setscheduler seccomp setpgid setpriority setsid signalfd signalfd4 tgkill timer_create timerfd_create tkill
+        vfork
+        """,
     )
 )
 
