@@ -41,13 +41,17 @@ _NOT_NEEDED = profiles.words(
         """,
         """
         chroot clone fork ioprio_set kill landlock_add_rule landlock_create_ruleset landlock_restrict_self memfd_create
-        memfd_secret personality pidfd_getfd pidfd_open pidfd_send_signal process_mrelease process_vm_readv
-        process_vm_writev ptrace rt_sigqueueinfo rt_tgsigqueueinfo sched_setaffinity sched_setattr sched_setparam
+        memfd_secret personality pidfd_getfd pidfd_open pidfd_send_signal prlimit64 process_mrelease
+        process_vm_readv process_vm_writev ptrace rt_sigqueueinfo rt_tgsigqueueinfo sched_setaffinity sched_setattr sched_setparam
         sched_setscheduler seccomp setpgid setpriority setsid signalfd signalfd4 tgkill timer_create timerfd_create tkill
         vfork
         """,
     )
 )
+
+_LOW_32 = 0xFFFFFFFF
+#: Not those of other processes of the same user.
+_OWN_LIMITS = ("prlimit64", ((0, profiles.MASKED, 0, _LOW_32),))
 
 
 def profile() -> seccomp.Profile:
@@ -57,7 +61,7 @@ def profile() -> seccomp.Profile:
         base.default,
         [name for name in base.allowed if name not in _NOT_NEEDED],
         base.refused,
-        [item for item in base.conditional if item[0] not in _NOT_NEEDED],
+        [*(item for item in base.conditional if item[0] not in _NOT_NEEDED), _OWN_LIMITS],
         [item for item in base.exceptions if item[0] not in _NOT_NEEDED],
     )
 
