@@ -38,10 +38,12 @@ from tests.lib.layouts import (
     write_tar,
 )
 from tests.lib.registry import PLAIN, Client, LyingRegistry, Registry
+from tests.lib.site import write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.lib.rkt import Rkt
     from tests.lib.server import Authority
 
 pytestmark = [
@@ -87,7 +89,7 @@ class Vendor:
         self.skopeo("standalone-sign", manifest, name, self.key.fingerprint.upper(), "--output", path)
         return path
 
-    def push(self, registry: Registry, reference: str) -> None:
+    def push(self, registry: Registry, reference: str, *, signed: bool = True) -> None:
         """Copy the image to a registry and sign it, by ``skopeo copy --sign-by``."""
         write_files(
             f"{self.directory}/registries.d",
@@ -99,7 +101,7 @@ class Vendor:
             "--policy=/dev/stdin",
             "copy",
             "--dest-tls-verify=false",
-            f"--sign-by={self.key.fingerprint.upper()}",
+            *([f"--sign-by={self.key.fingerprint.upper()}"] if signed else []),
             f"oci:{layout}",
             f"docker://{registry.name}/{reference}",
             stdin='{"default":[{"type":"insecureAcceptAnything"}]}',
@@ -141,10 +143,23 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
     """A key, an image, and a directory of signatures with one by ``skopeo standalone-sign``."""
     directory = str(tmp_path_factory.mktemp("sigstore"))
     with KeyRing() as ring:
-        image = make_image(layer({"bin/app": (b"x", 0o755)}))
+        path = shutil.which("busybox")
+        assert path is not None, "busybox is not installed: run make setup"
+        with open(path, "rb") as file:
+            files = layer({"bin/busybox": (file.read(), 0o755)})
+        image = make_image(files, config={"Cmd": ["/bin/busybox", "echo", "ran"]})
         made = Vendor(ring, ring.make("Vendor <vendor@example.com>"), image, directory)
         made.sign(NAME, made.place("team/app"))
         yield made
+
+
+@pytest.fixture(scope="module")
+def registry(authority: Authority, vendor: Vendor) -> Iterator[Registry]:
+    """One that has the image as ``team/web:2``, and unsigned as ``team/web:3``."""
+    with Registry(PLAIN, authority) as running:
+        vendor.push(running, "team/web:2")
+        vendor.push(running, "team/web:3", signed=False)
+        yield running
 
 
 @pytest.fixture
@@ -154,17 +169,15 @@ def client(tmp_path: object) -> Client:
 
 
 def test_signature_that_skopeo_leaves_with_a_copy_vouches(
-    client: Client, authority: Authority, vendor: Vendor
+    client: Client, registry: Registry, vendor: Vendor
 ) -> None:
     """What ``skopeo copy --sign-by`` puts into its lookaside is found through the registry's configuration, and is good."""
-    with Registry(PLAIN, authority) as registry:
-        vendor.push(registry, "team/web:2")
-        client.configure(
-            "fetch.d/web",
-            {"rktKind": "registry", "registries": [registry.name], "lookaside": vendor.url},
-        )
-        name = f"{registry.name}/team/web:2"
-        found = collect(client.source(name), [Digest(vendor.image.digest)], {OPENPGP})
+    client.configure(
+        "fetch.d/web",
+        {"rktKind": "registry", "registries": [registry.name], "lookaside": vendor.url},
+    )
+    name = f"{registry.name}/team/web:2"
+    found = collect(client.source(name), [Digest(vendor.image.digest)], {OPENPGP})
     (reason,) = vendor.judge(found, name, client)
     assert "made by unknown entity" in reason
     vendor.trust(client, f"{registry.name}/team")
@@ -249,3 +262,28 @@ def test_signatures_of_a_layout_lie_beside_its_index(
             assert bool(problem) == bool(evidence.problem)
             assert place in evidence.source
         assert vendor.judge(found[:1], "", client) == [""]
+
+
+def test_key_of_the_store_lets_an_image_run(rkt: Rkt, registry: Registry, vendor: Vendor) -> None:
+    """``rkt trust --prefix=REGISTRY/…`` is all it takes; another tag, and the image without that key, are refused (issue 7, 1)."""
+    reference = f"docker://{registry.name}/team/web:2"
+    config = {"rktKind": "registry", "registries": [registry.name], "http": True, "lookaside": vendor.url}
+    write_config(rkt, "fetch.d/registry.json", config)
+    key = f"{rkt.base}/vendor.asc"
+    with open(key, "wb") as file:
+        file.write(vendor.ring.export(vendor.key))
+
+    prefix = f"{registry.name}/team"
+    assert f"rkt trust --prefix={prefix}" in rkt.run("fetch", reference, check=254).stderr
+    rkt.run("trust", f"--prefix={prefix}s", "--skip-fingerprint-review", key, check=0)
+    assert "no OpenPGP key counts" in rkt.run("fetch", reference, check=254).stderr
+    rkt.run("trust", f"--prefix={prefix}", "--skip-fingerprint-review", key, check=0)
+    refused = rkt.run("fetch", f"docker://{registry.name}/team/web:3", check=254).stderr
+    assert f'it is for another tag: it signs "{registry.name}/team/web:2"' in refused
+    assert rkt.run("run", "--net=none", reference, check=0).lines == ["ran"]
+    # Asked for by digest, a signature for the repository is enough.
+    rkt.run("fetch", f"docker://{registry.name}/team/web@{vendor.image.digest}", check=0)
+
+    rkt.run("trust", "rm", vendor.key.fingerprint, f"--prefix={prefix}", check=0)
+    stopped = rkt.run("run", "--net=none", vendor.image.digest, check=254).stderr
+    assert "is no longer trusted" in stopped

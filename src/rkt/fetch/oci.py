@@ -257,8 +257,11 @@ class _OciFetch:
     def _collect(self, resolved: Resolved, requirements: list[Requirement]) -> list[Evidence]:
         """What may meet requirements; foreign, read by ``rkt-verify`` alone."""
         from rkt.fetch.evidence import collect
+        from rkt.trust.rules import OPENPGP
 
-        return collect(self._source, _digests(resolved), {each.kind for each in requirements})
+        lookasides = {each.lookaside for each in requirements if each.kind == OPENPGP}
+        kinds = {each.kind for each in requirements}
+        return collect(self._source, _digests(resolved), kinds, lookasides)
 
     def _take(self, image: _Judged, staging: Staging) -> ImageRecord:
         """Have the image in the store, with its layers."""

@@ -357,16 +357,13 @@ def _not_for_acis(requirement: Requirement) -> str:
 
 def _keys(name: str, requirement: Requirement, settings: Settings) -> list[TrustedKey]:
     """The OpenPGP keys that a requirement names."""
-    if requirement.keys == KEYSTORE:
-        return Keystore(settings).load(name)
-    from rkt.trust.keyfiles import read_key_file
-    from rkt.trust.keys import parse_keys
+    from rkt.trust.simple_signing import trusted_keys
 
-    path = requirement.keys
-    return [
-        TrustedKey(key=key, path=path, rule=f"keys {path}")
-        for key in parse_keys(read_key_file(path), what=path)
-    ]
+    if requirement.keys == KEYSTORE:
+        return trusted_keys(KEYSTORE, b"", name, settings)
+    from rkt.trust.keyfiles import read_key_file
+
+    return trusted_keys(requirement.keys, read_key_file(requirement.keys), name, settings)
 
 
 def _failed(name: str, e: NotVerified, keys: list[TrustedKey]) -> NotVerified:

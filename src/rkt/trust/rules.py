@@ -414,6 +414,11 @@ class _File:
                     f"{what}, {name} must be an absolute path without . and .., not {quoted(texts[name])}",
                     name,
                 )
+        if "lookaside" in texts:
+            from rkt.config.registries import lookaside_problem
+
+            if problem := lookaside_problem(texts["lookaside"]):
+                raise self._refusal(f"{what}, lookaside: {problem}", "lookaside")
         return Requirement(**texts)
 
     def _only(

@@ -108,6 +108,10 @@ all = [ { kind = "unsigned" } ]
         (HEAD + RULE.replace("/k.pub", "k.pub"), "line 5 the rule for registry.example/team, all[0], key must be an absolute path"),
         (HEAD + RULE.replace("/k.pub", "/a/../k.pub"), "must be an absolute path"),
         (HEAD + RULE.replace("/k.pub", ""), "key must be text of one line, not empty"),
+        (
+            HEAD + "[[rule]]\nprefix = 'a.b'\nall = [ { kind = 'openpgp', keys = 'keystore', lookaside = '/x' } ]",
+            'line 5 the rule for a.b, all[0], lookaside: "/x" is not the URL of signatures',
+        ),
         (HEAD + RULE + "rollback = 'never'", "line 6 the rule for registry.example/team, rollback is"),
         (HEAD + RULE.replace("} ]", "}, { kind = 'unsigned' } ]"), "unsigned asks for nothing"),
         (HEAD + RULE.replace("registry.example/team", "registry.example/../x"), "line 4 rule 1: invalid"),
