@@ -255,7 +255,9 @@ def test_signatures_of_a_layout_lie_beside_its_index(
             resolved = source.resolve(staging, None)
             assert resolved is not None
             found = collect(source, [resolved.digest], {OPENPGP})
-            assert collect(source, [Digest(f"sha256:{'0' * 64}")], {OPENPGP}) == []
+            (none,) = collect(source, [Digest(f"sha256:{'0' * 64}")], {OPENPGP})
+            assert none.problem == "no OpenPGP signature is there"
+            assert f"signatures/sha256={'0' * 64}" in none.source
         assert len(found) == len(problems[kind])
         for evidence, problem in zip(found, problems[kind], strict=True):
             assert problem in evidence.problem

@@ -137,10 +137,10 @@ class LocalSource:
             return lookaside.find_in_layout(self._fd, self._reference.path, digests, self._settings)
         if kind != OCI_ARCHIVE:
             return []
-        places = [f"{lookaside.SIGNATURES}/{digest.replace(':', '=')}" for digest in digests]
+        places = lookaside.places_in_layout(digests)
         events: list[dict[str, Any]] = []
         self._run({"op": "layout-messages", "places": places}, {"source": self._fd}, events.append)
-        return lookaside.read_events(events)
+        return lookaside.find_in_archive(events, self._reference.path, digests)
 
     @contextlib.contextmanager
     def _source(self, fds: dict[str, int]) -> Iterator[None]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rkt.config.settings import Settings
     from rkt.fetch.oci_reference import DockerReference
 
-#: Directory of an image layout.
+#: Directory of an image layout or archive.
 SIGNATURES = "signatures"
 _FILE = "file://"
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -49,18 +49,20 @@ def find(url: str, reference: DockerReference, digests: Sequence[str], settings:
         digests: of manifest and index.
         settings: of the running command.
     Returns:
-        one for each message; one with ``problem`` where there is something that cannot be had or read.
+        one for each message; one with ``problem`` where there is something that cannot be had or read, or nothing.
     Raises:
         ConfigError: the URL may not be asked.
     """
     config = load_registries(settings).get(reference.registry, RegistryConfig())
     url = (url or config.lookaside).rstrip("/")
     if not url:
-        return []
+        problem = "it is not known where its OpenPGP signatures are: its configuration (kind registry) has no lookaside"
+        return [_nothing(reference.registry, problem)]
     places = [f"{reference.repository}@{digest.replace(':', '=')}" for digest in digests]
     _check(url, allow_http=config.http or settings.insecure.http)
     if url.startswith(_FILE):
-        return _read_directory(unquote(url.removeprefix(_FILE)), places, settings)
+        directory = unquote(url.removeprefix(_FILE))
+        return _read_directory(directory, places, settings) or [_nothing(f"{directory}/{places[0]}")]
     urls = [f"{url}/{place}" for place in places]
     request = {
         "op": "lookaside",
@@ -69,7 +71,7 @@ def find(url: str, reference: DockerReference, digests: Sequence[str], settings:
         "tls_insecure": settings.insecure.tls,
         "access": remote.describe(settings, *urls),
     }
-    return _run(request, {}, settings)
+    return _run(request, {}, settings) or [_nothing(urls[0])]
 
 
 def find_in_layout(
@@ -83,8 +85,24 @@ def find_in_layout(
         digests: of manifest and index.
         settings: of the running command.
     """
-    places = [f"{SIGNATURES}/{digest.replace(':', '=')}" for digest in digests]
-    return _read_files(directory_fd, path, places, settings)
+    places = places_in_layout(digests)
+    return _read_files(directory_fd, path, places, settings) or [_nothing(f"{path}/{places[0]}")]
+
+
+def find_in_archive(events: Sequence[dict[str, Any]], path: str, digests: Sequence[str]) -> list[Evidence]:
+    """What a worker said of the messages of an archive.
+
+    Args:
+        events: of ``layout_worker.Messages``.
+        path: of the archive, for people.
+        digests: of manifest and index.
+    """
+    return read_events(events) or [_nothing(f"{path}: {places_in_layout(digests)[0]}")]
+
+
+def places_in_layout(digests: Sequence[str]) -> list[str]:
+    """Where signatures are in a layout or an archive."""
+    return [f"{SIGNATURES}/{digest.replace(':', '=')}" for digest in digests]
 
 
 def read_events(events: Sequence[dict[str, Any]]) -> list[Evidence]:
@@ -111,6 +129,11 @@ def read_events(events: Sequence[dict[str, Any]]) -> list[Evidence]:
     except (KeyError, TypeError, ValueError) as e:
         raise FetchError("rkt-fetch reported no messages") from e
     return found
+
+
+def _nothing(source: str, problem: str = "no OpenPGP signature is there") -> Evidence:
+    """Says for people where was looked in vain."""
+    return Evidence(kind=SIMPLE_SIGNING, source=source, data=b"", problem=problem)
 
 
 def _check(url: str, *, allow_http: bool) -> None:
