@@ -615,7 +615,9 @@ class Fetch:
         # What follows needs its room no more; the name stays, with the lock that others wait for.
         os.ftruncate(blob_fd, 0)
         self._check_image_id(unpacked.image_id)
-        self._check_labels(parse_image_manifest(unpacked.manifest).labels)
+        labels = parse_image_manifest(unpacked.manifest).labels
+        self._check_labels(labels)
+        self._check_newest(verdict, labels, unpacked.image_id)
         return importer.commit(
             self._store,
             staging,
@@ -633,6 +635,24 @@ class Fetch:
 
     def _check_image_id(self, image_id: ImageID) -> None:
         """Hold it against what is expected, before anything is committed; nothing is where an image was asked for."""
+
+    def _check_newest(self, verdict: Verdict, labels: dict[str, str], image_id: ImageID) -> None:
+        """Refuse, or tell of, an older image than was seen by this name, as the rules say (invariant SG11)."""
+        if not verdict.signed_at:
+            return
+        from rkt.trust.judging import Asked
+        from rkt.trust.newest import Version, check_newest
+
+        found = Version(
+            name=verdict.name,
+            label=(labels if self._wanted is None else self._wanted.labels).get("version", ""),
+            platform=f"{labels.get('os', '')}/{labels.get('arch', '')}",
+            digest=image_id,
+            signed_at=verdict.signed_at,
+        )
+        rollback = Asked(verdict.name, self._settings).rollback
+        if text := check_newest(found, rollback, self._settings.data_dir):
+            self._report.message(text)
 
     def _judge(self, name: ACIdentifier, blob_path: str, signature: bytes | None) -> Verdict:
         from rkt.trust.policy import judge

@@ -72,7 +72,7 @@ from rkt.store.staging import Staging, sweep
 from rkt.trust.evidence import Subject
 from rkt.trust.judging import Asked
 from rkt.trust.policy import check_verdict, is_about, judge_oci
-from rkt.trust.verdict import KIND_INSECURE, told
+from rkt.trust.verdict import KIND_INSECURE, KIND_POLICY, told
 from rkt.values import ACIdentifier, Digest, ImageID
 
 TYPE_CHECKING = False
@@ -245,6 +245,7 @@ class _OciFetch:
                 f'"{self._text}" is for {config.platform}, not for {self._platform}',
                 hint=f"--platform={config.platform}",
             )
+        self._check_newest(verdict, resolved, config)
         return _Judged(
             resolved=resolved,
             documents=documents,
@@ -262,6 +263,24 @@ class _OciFetch:
         lookasides = {each.lookaside for each in requirements if each.kind == OPENPGP}
         kinds = {each.kind for each in requirements}
         return collect(self._source, _digests(resolved), kinds, lookasides)
+
+    def _check_newest(self, verdict: Verdict, resolved: Resolved, config: ImageConfig) -> None:
+        """Refuse, or tell of, an older image than was seen by this name, as the rules say (invariant SG11)."""
+        if self._target.digest or verdict.kind != KIND_POLICY or verdict.is_unsigned:
+            return
+        from rkt.trust.newest import Version, check_newest, seconds_of
+
+        found = Version(
+            name=verdict.subject,
+            label=self._origin.tag,
+            platform=str(self._platform),
+            digest=resolved.digest,
+            signed_at=verdict.signed_at,
+            created=seconds_of(config.created),
+        )
+        rollback = Asked(verdict.subject, self._settings, is_oci=True).rollback
+        if text := check_newest(found, rollback, self._settings.data_dir):
+            self._report.message(text)
 
     def _take(self, image: _Judged, staging: Staging) -> ImageRecord:
         """Have the image in the store, with its layers."""
