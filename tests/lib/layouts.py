@@ -88,6 +88,7 @@ def make_image(
     compression: str = "gzip",
     architecture: str = ARCHITECTURE,
     config: dict[str, Any] | None = None,
+    created: str = "",
 ) -> Image:
     """An OCI image of layers, bottom first.
 
@@ -96,8 +97,10 @@ def make_image(
         compression: ``gzip`` or ``none``.
         architecture: what it says that it is for.
         config: how to run it.
+        created: when it says that it was made.
     """
     document = {
+        **({"created": created} if created else {}),
         "architecture": architecture,
         "os": "linux",
         "config": {} if config is None else config,

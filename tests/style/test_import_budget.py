@@ -6,19 +6,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rkt
+from rkt.config.settings import Installation, Settings
 from rkt.store.cas import Store
 from rkt.store.record import RemoteRow
+from rkt.trust.compiled import read_policy
+from rkt.trust.verdict import Fact, Verdict
 from tests.lib.layers import put_layers
 from tests.lib.layouts import layer
 from tests.lib.store import INSECURE, put_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(rkt.__file__)))
 STAGE1_IMAGES = os.path.join(os.path.dirname(SOURCE), "build", "stage1")
@@ -85,7 +90,7 @@ class Engine:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self.flags = (
+        self.flags: tuple[str, ...] = (
             f"--dir={directory}/data",
             f"--local-config={directory}/local",
             f"--system-config={directory}/system",
@@ -184,6 +189,45 @@ def test_making_a_pod_stays_in_budget(engine: Engine, prepared: str, verb: str) 
     )
     assert done.returncode == 0, done.stderr
     assert modules - ALLOWED == set()
+
+
+@pytest.mark.root
+def test_a_trust_policy_stays_in_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that asks the rules of the policy parses no TOML and hashes no key: it has what the last reader left."""
+    engine = Engine(os.fspath(tmp_path))
+    engine.flags = engine.flags[:-1]
+    verdict = Verdict(
+        kind="policy",
+        name="example.com/app",
+        rule="the rule",
+        checked_at=0,
+        subject="example.com/app",
+        facts=[Fact(requirement="unsigned", kind="unsigned")],
+    )
+    put_image(f"{engine.directory}/data", verdict=verdict)
+    os.makedirs(f"{engine.directory}/local/trust.d")
+    with open(f"{engine.directory}/local/trust.d/x.toml", "w", encoding="ascii") as stream:
+        stream.write(
+            'version = 1\ndefault = "refuse"\n[[rule]]\nprefix = "example.com"\nall = [ { kind = "unsigned" } ]\n'
+        )
+    os.chmod(stream.name, 0o644)
+    # Brings stage1 into the store, too.
+    done, modules = engine.run("prepare", "example.com/app:1.0", "--exec=/bin/true")
+    assert done.returncode == 0, done.stderr
+    assert "tomllib" in modules
+    settings = Settings(
+        installation=Installation(package_path="", library_paths=[], stage1_images_path=""),
+        data_dir=f"{engine.directory}/data",
+        local_config_dir=f"{engine.directory}/local",
+        system_config_dir=f"{engine.directory}/system",
+    )
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
+    read_policy(settings)
+    done, modules = engine.run("prepare", "example.com/app:1.0", "--exec=/bin/true")
+    assert done.returncode == 0, done.stderr
+    assert modules - ALLOWED == set()
+    engine.run("rm", *_pods(engine))
 
 
 @pytest.mark.root

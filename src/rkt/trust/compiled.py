@@ -43,16 +43,19 @@ _NAME = "policy"
 _SETTLED_NS = 2 * 10**9
 
 
-def todays_policy(settings: Settings) -> Policy:
+def todays_policy(settings: Settings, name: str) -> Policy:
     """The policy of this moment, from the record where that is still true.
 
+    Args:
+        settings: the configuration directories, and where the record is.
+        name: an appc name, or ``REGISTRY/REPOSITORY``; rules that do not cover it may be left out.
     Raises:
         ConfigError: its files are not understood in full, or others than root could have written them.
     """
     paths = policy_rules.policy_files(settings.config_dirs)
     if not paths:
         return Policy()
-    kept = _kept(settings, paths)
+    kept = _kept(settings, paths, policy_rules.rule_name(name))
     return read_policy(settings) if kept is None else kept
 
 
@@ -147,7 +150,7 @@ def _is_as_it_was(watched: Watched) -> bool:
         return False
 
 
-def _kept(settings: Settings, paths: list[str]) -> Policy | None:
+def _kept(settings: Settings, paths: list[str], name: str) -> Policy | None:
     """What the record says, if that is still true."""
     path = f"{settings.data_dir}/{DIRECTORY}/{_NAME}"
     try:
@@ -166,7 +169,7 @@ def _kept(settings: Settings, paths: list[str]) -> Policy | None:
             or not all(_is_as_it_was(each) for each in body["watched"])
         ):
             return None
-        return _from_json(body)
+        return _from_json(body, name)
     except (OSError, RktError, KeyError, TypeError):
         # Only a cache.
         return None
@@ -222,7 +225,8 @@ def make_directory(data_dir: str) -> None:
     os.chmod(path, 0o2750)
 
 
-def _from_json(body: dict[str, Any]) -> Policy:
+def _from_json(body: dict[str, Any], name: str) -> Policy:
+    below = f"{name}/"
     return Policy(
         default=body["default"],
         default_path=body["defaultPath"],
@@ -236,5 +240,7 @@ def _from_json(body: dict[str, Any]) -> Policy:
                 requirements=[Requirement(**each) for each in rule["requirements"]],
             )
             for rule in body["rules"]
+            # Making all of them costs more than everything else.
+            if below.startswith(f"{rule['prefix']}/")
         ],
     )

@@ -172,7 +172,7 @@ def _require_policy(verdict: Verdict, settings: Settings) -> None:
     from rkt.trust.rules import REFUSE
 
     name = verdict.subject or verdict.name
-    policy = todays_policy(settings)
+    policy = todays_policy(settings, name)
     rules = policy.rules_for(name)
     if not rules:
         if policy.default == REFUSE:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RULE = 'version = 1\ndefault = "refuse"\n[[rule]]\nprefix = "registry.example/team"\nall = [ { kind = "cosign", key = "%s" } ]\n'
+NAME = "registry.example/team/app"
 
 
 class Site:
@@ -75,14 +76,15 @@ def test_what_is_remembered_is_what_the_files_say(site: Site, monkeypatch: pytes
     policy = remember(site, monkeypatch)
     (requirement,) = policy.rules[0].requirements
     assert requirement.digest == f"sha256:{hashlib.sha256(b'key' + bytes([10])).hexdigest()}"
-    assert todays_policy(site.settings) == policy
+    assert todays_policy(site.settings, NAME) == policy
     assert os.stat(site.record).st_mode & 0o777 == 0o640
+    assert todays_policy(site.settings, "registry.example/teams").rules == []
 
 
 def test_without_files_nothing_is_kept(site: Site) -> None:
     """A host without a policy pays nothing and has no record."""
     os.unlink(site.path)
-    assert todays_policy(site.settings) == Policy()
+    assert todays_policy(site.settings, NAME) == Policy()
     assert not os.path.exists(site.record)
 
 
@@ -113,7 +115,7 @@ def test_a_change_is_seen_by_the_next_start(site: Site, monkeypatch: pytest.Monk
     else:
         settings = settings.replace(system_config_dir=f"{settings.system_config_dir}2")
     with pytest.raises(AssertionError, match="read again"):
-        todays_policy(settings)
+        todays_policy(settings, NAME)
 
 
 def test_a_key_that_comes_back_is_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +123,10 @@ def test_a_key_that_comes_back_is_seen(site: Site, monkeypatch: pytest.MonkeyPat
     os.unlink(site.key)
     policy = remember(site, monkeypatch)
     assert "No such file" in policy.rules[0].requirements[0].problem
-    assert todays_policy(site.settings) == policy
+    assert todays_policy(site.settings, NAME) == policy
     site.write(site.key, "key\n")
     with pytest.raises(AssertionError, match="read again"):
-        todays_policy(site.settings)
+        todays_policy(site.settings, NAME)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_record_that_is_not_ours_is_no_policy(
         with open(site.record, "wb") as binary:
             binary.write(data)
     with pytest.raises(AssertionError, match="read again"):
-        todays_policy(site.settings)
+        todays_policy(site.settings, NAME)
 
 
 def test_a_policy_that_just_changed_is_not_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +188,7 @@ def test_a_policy_that_just_changed_is_not_kept(site: Site, monkeypatch: pytest.
 def test_a_data_directory_that_cannot_be_written_only_costs_time(site: Site) -> None:
     """Without a place for the record the policy is what its files say."""
     settings = site.settings.replace(data_dir="/proc/nonexistent")
-    assert todays_policy(settings).rules == todays_policy(site.settings).rules
+    assert todays_policy(settings, NAME).rules == todays_policy(site.settings, NAME).rules
 
 
 def test_a_policy_that_is_not_understood_leaves_no_record(
@@ -197,7 +199,7 @@ def test_a_policy_that_is_not_understood_leaves_no_record(
     site.write(site.path, "version = 1\nunknown = 1\n")
     for _ in range(2):
         with pytest.raises(ConfigError, match="unknown"):
-            todays_policy(site.settings)
+            todays_policy(site.settings, NAME)
 
 
 def test_a_start_imports_little_with_a_policy(site: Site) -> None:
@@ -211,7 +213,7 @@ def test_a_start_imports_little_with_a_policy(site: Site) -> None:
         "s = Settings(installation=Installation(package_path='', library_paths=[], stage1_images_path=''),\n"
         f"    data_dir={site.settings.data_dir!r}, local_config_dir={site.settings.local_config_dir!r},\n"
         f"    system_config_dir={site.settings.system_config_dir!r})\n"
-        "print(todays_policy(s).rules[0].prefix)\n"
+        "print(todays_policy(s, 'registry.example/team/app').rules[0].prefix)\n"
         "slow = 're json enum dataclasses typing tomllib hashlib datetime string subprocess tempfile'\n"
         "print([m for m in slow.split() if m in sys.modules])"
     )
