@@ -92,6 +92,7 @@ def write_rule(invocation: Invocation) -> int:
     """Write the rule and say what it means."""
     from rkt.cli.output import message
     from rkt.trust import rule_files
+    from rkt.trust.extras import NO_LIBRARY, has_sigstore
 
     values, settings = invocation.values, invocation.settings
     if values["root"]:
@@ -124,6 +125,8 @@ def write_rule(invocation: Invocation) -> int:
     )
     for line in _told(prefix, written):
         message(settings, line)
+    if any(requirement.identity for requirement in requirements) and not has_sigstore(settings.installation):
+        message(settings, f"warning: {NO_LIBRARY}")
     return 0
 
 

@@ -14,6 +14,7 @@ from rkt.schema.record import Record
 from rkt.trust.bundle import SHA256, Bundle, parse_bundle
 from rkt.trust.dsse import SIGNATURE_PREDICATE, parse_statement
 from rkt.trust.evidence import COSIGN_CLASSIC, Finding
+from rkt.trust.extras import NO_LIBRARY
 from rkt.trust.verify_cosign import check_digest
 
 TYPE_CHECKING = False
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
     from rkt.trust.dsse import Statement
     from rkt.trust.evidence import Evidence, Subject
-
-#: The extra that has the library, and how an installation gets it.
-INSTALL_HINT = "make install EXTRAS=keyless"
-_NO_LIBRARY = (
-    "this installation of rkt cannot verify identities: the Python library sigstore is missing; install it with "
-    f"{INSTALL_HINT}"
-)
 
 
 class Signed(Record):
@@ -107,7 +101,7 @@ def verify_signer(requirement: dict[str, Any], files: dict[str, bytes], evidence
     try:
         from rkt.trust import sigstore_bundle
     except ImportError:
-        raise CannotVerify(_NO_LIBRARY) from None
+        raise CannotVerify(NO_LIBRARY) from None
     root = sigstore_bundle.load_root(files[requirement["root"]], requirement["root"])
     identity, issuer = requirement["identity"], requirement["issuer"]
     signed_at = sigstore_bundle.verify(evidence.data, bundle, root, identity=identity, issuer=issuer)

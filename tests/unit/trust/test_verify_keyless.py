@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rkt.config.settings import Installation
 from rkt.trust import verify_keyless
 from rkt.trust.evidence import BUNDLE, COSIGN_CLASSIC, Evidence, Finding, Subject
+from rkt.trust.extras import has_sigstore
 from tests.lib import cosign
 from tests.lib.keyless import IDENTITY, ISSUER, SERVER_AUTH, SIGNED_AT, Signer, Sigstore, dump
 from tests.lib.rkt import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Any
 
     Bundle = dict[str, Any]
@@ -463,6 +466,7 @@ _WATCHED = """
 import base64, json, sys
 sys.path.insert(0, sys.argv[1])
 sys.path.append(sys.argv[2])
+from rkt.config.settings import Installation
 from rkt.trust import verify_keyless
 from rkt.trust.evidence import BUNDLE, Evidence, Subject
 verify_keyless.prepare()
@@ -514,3 +518,11 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
         "this installation of rkt cannot verify identities: the Python library sigstore is missing; install it with "
         "make install EXTRAS=keyless"
     )
+
+
+def test_is_the_library_there(tmp_path: Path) -> None:
+    """Whether the library is there is told without importing it."""
+    installation = Installation(package_path="", library_paths=[str(tmp_path)], stage1_images_path="")
+    assert not has_sigstore(installation)
+    (tmp_path / "sigstore").mkdir()
+    assert has_sigstore(installation)
