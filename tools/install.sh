@@ -34,7 +34,8 @@ pages() { find build/man -maxdepth 1 -name '*.[1-8]' -printf '%f\n'; }
 
 remove() {
     rm -rf "$lib"/{package,site,stage1-images} "$lib"/.{package,site,stage1-images}.{new,old}
-    rm -f "$root/bin/rkt" "$lib/setup-data-dir.sh" "$root"/lib/systemd/system/rkt-gc.{service,timer}
+    rm -f "$root/bin/rkt" "$lib/setup-data-dir.sh" "$root"/lib/systemd/system/rkt-gc.{service,timer} \
+        "$root"/lib/systemd/system/rkt-metadata.{service,socket}
     rm -f "$root"/lib/{tmpfiles.d,sysusers.d}/rkt.conf
     rm -f "$root/share/bash-completion/completions/rkt" "$root/share/zsh/site-functions/_rkt"
     rm -f "$root/share/fish/vendor_completions.d/rkt.fish"
@@ -59,7 +60,7 @@ fill() {
 }
 
 install_all() {
-    local page extra
+    local page extra unit
     for extra in "${extras[@]}"; do
         [ "$extra" = keyless ] || {
             echo "install: unknown EXTRAS=$extra: known is keyless" >&2
@@ -95,8 +96,9 @@ install_all() {
     install -m 644 build/completion/rkt.bash "$root/share/bash-completion/completions/rkt"
     install -m 644 build/completion/_rkt "$root/share/zsh/site-functions/_rkt"
     install -m 644 build/completion/rkt.fish "$root/share/fish/vendor_completions.d/rkt.fish"
-    fill dist/systemd/rkt-gc.service "$root/lib/systemd/system/rkt-gc.service"
-    fill dist/systemd/rkt-gc.timer "$root/lib/systemd/system/rkt-gc.timer"
+    for unit in rkt-gc.service rkt-gc.timer rkt-metadata.service rkt-metadata.socket; do
+        fill "dist/systemd/$unit" "$root/lib/systemd/system/$unit"
+    done
     fill dist/tmpfiles.d/rkt.conf "$root/lib/tmpfiles.d/rkt.conf"
     fill dist/sysusers.d/rkt.conf "$root/lib/sysusers.d/rkt.conf"
     if [ "$data_dir" != /var/lib/rkt ] && [ ! -e "$destdir$sysconf_dir/rkt/paths.d/data.json" ]; then

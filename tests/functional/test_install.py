@@ -99,6 +99,8 @@ def test_everything_has_its_place(installed: Installed) -> None:
         "lib/rkt/setup-data-dir.sh",
         "lib/systemd/system/rkt-gc.service",
         "lib/systemd/system/rkt-gc.timer",
+        "lib/systemd/system/rkt-metadata.service",
+        "lib/systemd/system/rkt-metadata.socket",
         "lib/sysusers.d/rkt.conf",
         "lib/tmpfiles.d/rkt.conf",
         "share/bash-completion/completions/rkt",

@@ -10,7 +10,7 @@ import rkt
 
 SOURCE = os.path.dirname(os.path.abspath(rkt.__file__))
 #: Packages that decide and keep; they may use each other, without a cycle of modules.
-MIDDLE = frozenset({"pod", "store", "image", "trust", "fetch", "config", "privsep"})
+MIDDLE = frozenset({"pod", "store", "image", "trust", "fetch", "config", "privsep", "metadata"})
 BASE = frozenset({"errors", "values", "schema", "linux"})
 CONTRACT = "rkt.stage0.contract"
 #: Package to the packages it may import, besides itself and ``rkt`` (docs/devel/architecture.md).

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from rkt.cli.command import Invocation
 
 _OF_PREPARE = ("locked", "name", "no-overlay", "private-users", "sysctl", "volume")
-_OF_RUN = ("dns", "dns-domain", "dns-opt", "dns-search", "hostname", "hosts-entry", "ipc", "net")
+_OF_RUN = (
+    "dns",
+    "dns-domain",
+    "dns-opt",
+    "dns-search",
+    "hostname",
+    "hosts-entry",
+    "ipc",
+    "mds-register",
+    "net",
+)
 
 
 def run(invocation: Invocation) -> int:

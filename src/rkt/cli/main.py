@@ -72,6 +72,7 @@ COMMANDS = {
     "image rm": "image_rm",
     "image sign": "image_sign",
     "image verify": "image_verify",
+    "metadata-service": "metadata_service",
     "config": "config",
     "version": "version",
     "completion": "completion",

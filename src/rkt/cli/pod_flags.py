@@ -161,7 +161,6 @@ RUN_FLAGS = (
         kind=BOOL,
         default=False,
         help="register the pod with the metadata service",
-        hidden=True,
     ),
     Flag(
         name="net",
@@ -278,12 +277,14 @@ def run_options(invocation: Invocation) -> RunOptions:
         _check_networks(nets, invocation)
     if values.get("port") and not _has_sockets():
         raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
-    if values.get("mds-register"):
-        if "host" not in names:
+    if values["mds-register"]:
+        if not names or "none" in names:
             raise UsageError(
                 "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
             )
-        raise UsageError("the metadata service is not there yet, so --mds-register cannot be honoured")
+        from rkt.stage0 import metadata
+
+        metadata.probe()
     if values.get("sysctl"):
         from rkt.pod.limit_flags import check_sysctls
 
@@ -302,6 +303,7 @@ def run_options(invocation: Invocation) -> RunOptions:
             hosts=hosts.entries,
         ),
         ipc=values.get("ipc", ""),
+        mds_register=values["mds-register"],
     )
 
 

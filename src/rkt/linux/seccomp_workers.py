@@ -51,6 +51,8 @@ _PACK = "getdents64 openat openat2 readlinkat"
 _FILL = """
     fchmod fchmodat fchmodat2 fchown fchownat linkat mkdirat openat openat2 symlinkat unlinkat utimensat
 """
+#: Connections are accepted on sockets that are there.
+_METADATA = "accept accept4 getpeername getsockname getsockopt select setsockopt shutdown"
 _ENDS = "chroot execve execveat fork vfork"
 
 _LISTS = {
@@ -58,6 +60,7 @@ _LISTS = {
     "download": _EVERY + _DOWNLOAD,
     "download-user": _EVERY + _DOWNLOAD,
     "fill": _EVERY + _FILL,
+    "metadata": _EVERY + _METADATA,
     "pack": _EVERY + _PACK,
     "unpack": _EVERY + _UNPACK,
 }
@@ -67,7 +70,7 @@ _NO_UNIX_SOCKETS = ("socket", errno.EAFNOSUPPORT, ((0, profiles.MASKED, _AF_UNIX
 
 
 def profile(kind: str) -> seccomp.Profile:
-    """What a kind of worker may call: ``copy``, ``download``, ``download-user``, ``fill``, ``pack`` or ``unpack``."""
+    """What a kind of worker may call: ``copy``, ``download``, ``download-user``, ``fill``, ``metadata``, ``pack`` or ``unpack``."""
     conditional: list[tuple[str, tuple[seccomp.Comparison, ...]]] = [
         ("clone", ((_CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
         ("prctl", ((0, profiles.MASKED, _PR_SET_NAME, _LOW_32),)),

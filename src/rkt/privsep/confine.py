@@ -24,6 +24,9 @@ limits             file size, memory, descriptors, processes   file size, memory
 ``rkt-pack`` and ``rkt-fill``, which copy from and to pods, are confined as ``rkt-unpack`` is, each with the one directory that
 the copy is about as its root, with fewer capabilities, and in a user namespace of the pod's ids if the pod has one.
 
+``rkt-metadata``, which answers pods for the metadata service, is confined as ``rkt-fetch`` is for local files, and may accept
+connections on the sockets that it is given; its system calls are a list of their own.
+
 A member of the group ``rkt`` fetches without root, so ``rkt-fetch`` then has the member's user id and no namespace of its
 own. What confines it is Landlock and the list of system calls, which must both be there, no_new_privs, and that it opens
 no Unix socket: behind those are services that do what this user says.
@@ -54,6 +57,7 @@ FETCH_UID_BASE = 0x726B0000
 VERIFY_UID_BASE = 0x72760000
 _MEMORY_BYTES = 1 << 30
 _OPEN_FILES = 256
+_LOG_BYTES = 1 << 40
 _PROCESSES = 16
 _SECCOMP_RET_KILL_PROCESS = 0x80000000
 #: Read by TLS and by the resolver of the C library: its plug-ins, its settings and where those may really be,
@@ -161,6 +165,36 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
         landlock.restrict([(path, landlock.READ) for path in _RESOLVER_PATHS], network=landlock.BIND_TCP)
     else:
         landlock.restrict([])
+    _load(program)
+
+
+def confine_metadata(*, uid: int) -> None:
+    """Become ``rkt-metadata``, which answers pods on sockets that it is given: no file, no network of its own, no rights.
+
+    Args:
+        uid: user and group id of this process alone.
+    Raises:
+        OSError: the kernel refuses.
+    """
+    last = capabilities.last_capability()
+    program = _compile("metadata")
+    mount.attach(mount.create(b"tmpfs", ((b"size", b"4k"),), attributes=mount.READ_ONLY), b"/proc")
+    _become_root(b"/proc")
+    os.umask(0o077)
+    _new_keyring()
+    # Its standard error output may be a file.
+    _lower_limits(_LOG_BYTES, processes=_PROCESSES)
+    capabilities.drop_bounding(0, last)
+    capabilities.clear_ambient()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    capabilities.limit(0)
+    # Changing the user cleared it.
+    die_with_parent()
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict([])
     _load(program)
 
 

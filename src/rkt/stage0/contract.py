@@ -37,6 +37,8 @@ ANNOTATIONS_OF_PROBES = ("coreos.com/rkt/readiness", "coreos.com/rkt/liveness")
 ANNOTATION_LOGS = ANNOTATION_PREFIX + "log-options"
 ANNOTATIONS_OF_LOGS = ("coreos.com/rkt/log-",)
 ANNOTATION_LOG_DRIVER = "coreos.com/rkt/log-driver"
+#: A stage1 that takes the token for the metadata service from a file, not from an argument, has this annotation.
+ANNOTATION_METADATA = ANNOTATION_PREFIX + "metadata-file"
 #: Where journald listens.
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -82,6 +84,12 @@ LOGS = "logs"
 SHARED_VOLUMES = "sharedVolumes"
 #: Volumes of images, each mounted read-only at ``NAME/rootfs`` before stage1 starts.
 IMAGE_VOLUMES = "imageVolumes"
+#: Of a pod that the metadata service may know, for root alone: its token and the port of the service, a line each.
+MDS_REGISTERED = "mds-registered"
+#: Below the data directory: what the service remembers of each pod.
+MDS_PODS = "metadata/pods"
+#: Written by stage1, for root alone: the value of ``AC_METADATA_URL``.
+METADATA_URL = "metadata-url"
 #: Listening socket of the pod's supervisor (SOCK_SEQPACKET, mode 0600), for stop and live changes.
 CONTROL_SOCKET = "control"
 #: Written by stage1: ``APP/endpoints`` and the sockets that ``rkt attach`` connects to, as ``iottymux`` of rkt had them.

@@ -259,6 +259,10 @@ def _lock_changes(pod: Pod) -> Lock | None:
 
 def _delete(settings: Settings, pod: Pod) -> None:
     names.release(pod)
+    if pod.has(contract.MDS_REGISTERED):
+        from rkt.stage0 import metadata
+
+        metadata.forget(pod)
     if pod.ever_ran:
         for problem in take_back(settings, pod):
             tell(settings, f'cgroup of pod "{pod.uuid}" not removed: {problem}')

@@ -74,6 +74,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest, *, locked: str = "") 
             _lay_out(pod, added, store, settings)
             _replace_manifest(pod, manifest.replace(apps=[*manifest.apps, added.runtime]))
             _record(pod, settings, app)
+            _tell_service(settings, pod)
             _ask(settings, pod, contract.ANNOTATION_APP_ADD, app.name, "add")
         except BaseException as e:
             try:
@@ -132,6 +133,8 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
         _replace_manifest(pod, manifest.replace(apps=[app for app in manifest.apps if app.name != name]))
         _remove_files(pod, name, lives=lives)
         _forget(pod, name)
+        if lives:
+            _tell_service(settings, pod)
 
 
 def update(settings: Settings, pod: Pod, name: str, flags: AppRequest) -> None:
@@ -156,6 +159,18 @@ def update(settings: Settings, pod: Pod, name: str, flags: AppRequest) -> None:
         except BaseException:
             _replace_manifest(pod, manifest)
             raise
+
+
+def _tell_service(settings: Settings, pod: Pod) -> None:
+    """Have the metadata service know a registered pod as it is now."""
+    if not pod.has(contract.MDS_REGISTERED):
+        return
+    from rkt.stage0 import metadata
+
+    try:
+        metadata.refresh(pod)
+    except RktError as e:
+        tell(settings, f"warning: the metadata service does not know of the change: {e.message}")
 
 
 class _NotRunning(PodError):

@@ -47,6 +47,7 @@ class RunOptions(Record):
     Attributes:
         networks: normalised ``--net`` list, each ``NAME`` or ``NAME:ARGS``.
         ipc: ``auto``, ``private``, ``parent``, or empty for stage1's default.
+        mds_register: the metadata service is to know the pod.
     """
 
     networks: list[str]
@@ -55,6 +56,7 @@ class RunOptions(Record):
     resolver: Resolver = Resolver()
     ipc: str = ""
     mutable: bool = False
+    mds_register: bool = False
 
     @property
     def has_networks(self) -> bool:
@@ -112,6 +114,8 @@ def _keep_options(pod: Pod, options: RunOptions) -> None:
         "ipc": kept.ipc,
         "resolver": kept.resolver.as_dict(),
     }
+    if kept.mds_register:
+        members["mds_register"] = True
     data = jsontext.dump(members).encode()
     replace_file(f"{pod.path}/{RUN_OPTIONS}", data, lifecycle.FILE_MODE, sync=False)
 
@@ -155,6 +159,14 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     apps = status.app_names(pod)
     store = Store(settings.data_dir)
     _keep_options(pod, options)
+    if options.mds_register:
+        from rkt.stage0 import metadata
+
+        token = metadata.register(pod)
+        if not program.has(contract.ANNOTATION_METADATA):
+            # As the contract has it; others on the host can read it then.
+            place = next(i for i, word in enumerate(arguments) if word.startswith("--local-config="))
+            arguments.insert(place, f"--mds-token={token}")
     pod.move(lifecycle.RUN, sync=False)
     os.chdir(pod.path)
     environment = stage1_environment()

@@ -45,6 +45,7 @@ _OF_A_RUN = (
     contract.CONTROL_SOCKET,
     contract.PAUSED,
     contract.ENDPOINTS,
+    contract.METADATA_URL,
     status.NET_INFO,
     "pgid",
     "netns",
@@ -113,6 +114,10 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
 
         check_ports(options.networks, settings)
     check_pod_verdicts(pod, settings)
+    if options.mds_register:
+        from rkt.stage0 import metadata
+
+        metadata.probe()
     name = pod.read_text(names.FILE)
     if name and names.lookup(pod.pods_dir, name) != pod.uuid:
         names.check_free(pod.pods_dir, name)

@@ -15,6 +15,7 @@ class RunArguments(Record):
         networks: normalised ``--net`` list; empty means ``default``.
         resolv_mode: of ``/etc/resolv.conf``; ``network`` once a network has said what is in it.
         ipc: ``auto``, ``private`` or ``parent``.
+        metadata_url: of a pod that is registered, empty for others; not an argument, see ``metadata``.
     """
 
     uuid: PodUUID
@@ -31,6 +32,7 @@ class RunArguments(Record):
     disable_seccomp: bool = False
     mutable: bool = False
     ipc: str = "auto"
+    metadata_url: str = ""
 
 
 def parse_run(arguments: list[str]) -> RunArguments:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rkt.schema.appc import App
 
 
-def build_environment(app_name: str, app: App) -> dict[bytes, bytes]:
+def build_environment(app_name: str, app: App, metadata_url: str) -> dict[bytes, bytes]:
     """Defaults, what the manifest says, and what tells the app where it is."""
     values = {
         **DEFAULT_ENVIRONMENT,
@@ -18,4 +18,6 @@ def build_environment(app_name: str, app: App) -> dict[bytes, bytes]:
         "AC_APP_NAME": app_name,
         "container": "rkt",
     }
+    if metadata_url:
+        values["AC_METADATA_URL"] = metadata_url
     return {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in values.items()}

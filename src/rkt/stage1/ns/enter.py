@@ -94,7 +94,12 @@ def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
 def load_run_arguments() -> RunArguments:
     """The arguments with which the pod was run, as its ``run`` entrypoint left them."""
     words = jsontext.parse(files.read_bounded(RUNTIME_CONFIG, _LIMIT_BYTES), what=RUNTIME_CONFIG)
-    return parse_run([str(word) for word in words["arguments"]])
+    arguments = parse_run([str(word) for word in words["arguments"]])
+    if os.path.exists(contract.METADATA_URL):
+        from rkt.stage1.common import metadata
+
+        return arguments.replace(metadata_url=metadata.known_url())
+    return arguments
 
 
 def _parse(argv: list[str]) -> tuple[str, list[str]]:

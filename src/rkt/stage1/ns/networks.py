@@ -108,12 +108,22 @@ class Networks:
         files.write_new(path, hosts.network_resolv_conf(*found), 0o644)
         return True
 
+    def gateways(self) -> list[str]:
+        """By which addresses the pod may reach its host: first those of the network whose traffic is masqueraded, as for ports."""
+        first = next((each for each in self.attached if _masquerades(each)), None)
+        order = sorted(self.attached, key=lambda each: each is not first)
+        return [address.gateway for each in order for address in each.result.own_addresses if address.gateway]
+
     def release(self) -> None:
         """Take everything back; nothing happens when nothing was made, or all was taken back before."""
         if teardown.is_needed(self._path):
             with self._view:
                 teardown.release(self._path, hold_fd=self._lock_fd, report=say)
         self._view.close()
+
+
+def _masquerades(attached: Attached) -> bool:
+    return any(each.get("ipMasq") is True for each in attached.network.plugins)
 
 
 def release_left(path: str, *, hold_fd: int) -> None:

@@ -110,7 +110,7 @@ def build_exec_plan(
     seccomp = b"" if arguments.disable_seccomp else _filter(app)
     plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in words],
-        environment=build_environment(app.name, app.app),
+        environment=build_environment(app.name, app.app, arguments.metadata_url),
         uid=uid,
         gid=gid,
         # The app's own group too, or a file that denies that group something would grant it (CVE-2022-36109).

@@ -92,6 +92,10 @@ def main(argv: list[str]) -> int:
         if networks is not None:
             networks.release()
         groups.remove()
+        if os.path.exists(contract.MDS_REGISTERED):
+            from rkt.stage1.common import metadata
+
+            metadata.forget(arguments.uuid)
         server.close()
         os.unlink(contract.CONTROL_SOCKET)
 
@@ -122,6 +126,8 @@ def _supervise(
     os.close(reaper_fd)
     if networks is not None:
         arguments = _attach(networks, pod, arguments, shared, init)
+    if os.path.exists(contract.MDS_REGISTERED):
+        arguments = _reach_metadata(networks, arguments, shared, init)
     terminal = _open_terminal(pod, arguments)
     status_directory = f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
 
@@ -427,10 +433,29 @@ def _attach(
         libc.mount(None, own, None, flags | libc.MS_RDONLY)
         return arguments.replace(resolv_mode="network")
     except BaseException:
-        shared.leave()
-        init.kill()
-        init.wait()
+        _give_up(shared, init)
         raise
+
+
+def _reach_metadata(
+    networks: Networks | None, arguments: RunArguments, shared: PodNamespaces, init: Init
+) -> RunArguments:
+    """The arguments with the URL of the metadata service."""
+    from rkt.stage1.common import metadata
+
+    try:
+        gateways = None if networks is None else networks.gateways()
+        return arguments.replace(metadata_url=metadata.announce(arguments, gateways))
+    except BaseException:
+        _give_up(shared, init)
+        raise
+
+
+def _give_up(shared: PodNamespaces, init: Init) -> None:
+    """End the pod before it has apps."""
+    shared.leave()
+    init.kill()
+    init.wait()
 
 
 def _hostname(arguments: RunArguments) -> str:
