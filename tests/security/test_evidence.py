@@ -119,7 +119,8 @@ def test_what_is_asked_for(client: Client, servers: list[LyingRegistry]) -> None
     assert [piece.data for piece in only if not piece.problem] == [MADE]
     assert not any(request.path.endswith(".sig") for request in registry.requests)
     registry.requests.clear()
-    assert found(client, registry, "openpgp", "unsigned") == []
+    (none,) = found(client, registry, "openpgp", "unsigned")
+    assert "has no lookaside" in none.problem
     assert registry.requests == []
 
 
