@@ -304,6 +304,23 @@ class Signer:
         body = self.message_body(signature, digest)
         return self.bundle(content, self.sigstore.enter(body, form=("hashedrekord", "0.0.1"), **entry))
 
+    def sign_classic(self, payload: bytes, **entry: Any) -> dict[str, str]:
+        """What cosign kept beside a payload before version 3: signature, certificate, and what the log promised."""
+        signature = self.key.sign(payload)
+        body = self.message_body(signature, _sha256(payload))
+        made = self.sigstore.enter(body, form=("hashedrekord", "0.0.1"), **entry)
+        promise = {
+            "SignedEntryTimestamp": made.get("inclusionPromise", {}).get("signedEntryTimestamp", ""),
+            "Payload": {
+                "body": made["canonicalizedBody"],
+                "integratedTime": int(made["integratedTime"]),
+                "logIndex": int(made["logIndex"]),
+                "logID": base64.b64decode(made["logId"]["keyId"]).hex(),
+            },
+        }
+        certificate = self.certificate.public_bytes(Encoding.PEM).decode()
+        return {"signature": b64(signature), "certificate": certificate, "log_entry": json.dumps(promise)}
+
     def bundle(self, content: dict[str, Any], *entries: dict[str, Any]) -> dict[str, Any]:
         """A bundle, decoded; ``dump`` makes bytes of it."""
         certificate = {"rawBytes": b64(self.certificate.public_bytes(Encoding.DER))}

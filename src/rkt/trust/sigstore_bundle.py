@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from encodings import utf_16_be, utf_32_be
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,21 +33,28 @@ from sigstore import models
 from sigstore.errors import CertValidationError, Error
 from sigstore.hashes import Hashed
 from sigstore.verify import Verifier
-from sigstore_models.common.v1 import HashAlgorithm
+from sigstore_models.bundle.v1 import Bundle as LibraryBundle
+from sigstore_models.bundle.v1 import VerificationMaterial
+from sigstore_models.common.v1 import HashAlgorithm, LogId
+from sigstore_models.common.v1 import MessageSignature as LibrarySignature
+from sigstore_models.rekor.v1 import InclusionPromise, KindVersion, TransparencyLogEntry
 from sigstore_models.trustroot.v1 import TrustedRoot
 
 from rkt.errors import CannotVerify, InvalidManifest, SignatureMismatch, quoted
 from rkt.schema import jsontext
 from rkt.schema.record import Record
+from rkt.trust.bundle import SHA256, Bundle, MessageSignature
+from rkt.trust.dsse import decode64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from sigstore._internal.timestamp import TimestampVerificationResult
+    from sigstore._internal.trust import RekorKeyring
     from sigstore_models.common.v1 import TimeRange
 
-    from rkt.trust.bundle import Bundle
+    from rkt.trust.evidence import Evidence
 
 #: Imported on use, when nothing can be imported any more: by certificate chains, and by names in certificates.
 _ON_USE = (backend, utf_16_be, utf_32_be)
@@ -57,6 +64,8 @@ _ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 #: An identity that is neither a mail address nor a URI.
 _USER_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.7")
 _MAX_DETAIL_LENGTH = 200
+#: Times and positions in a log are below.
+_NUMBERS = 1 << 63
 _NO_PROOF = "the log entry has no proof of inclusion with a checkpoint"
 #: What the library says when something is wrong, and what that means; the first that fits.
 _MEANINGS = (
@@ -158,11 +167,61 @@ def verify(data: bytes, bundle: Bundle, root: Root, *, identity: str, issuer: st
     entry = bundle.log_entries[0]
     if not isinstance(entry, dict) or not isinstance(entry.get("inclusionProof"), dict):
         raise CannotVerify(_NO_PROOF)
-    verifier = _Verifier(root.trusted)
-    policy = _Signer(identity, issuer)
-    library: models.Bundle | None = None
     try:
         library = models.Bundle.from_json(data)
+    except Exception as e:  # noqa: BLE001 - whatever it is, these bytes vouch for nothing
+        raise _problem(e) from None
+    signed_at = _verify(library, bundle, root, _Signer(identity, issuer))
+    _check_position(library)
+    return signed_at
+
+
+def verify_promised(payload: bytes, evidence: Evidence, root: Root, *, identity: str, issuer: str) -> int:
+    """See that a payload is signed by somebody, as cosign before version 3 does: beside it are certificate and promise.
+
+    The log promised to keep the entry, at a time, and signed that; a proof that it did was not kept.
+
+    Args:
+        payload: what is signed.
+        evidence: has ``signature``, ``certificate`` and ``log_entry``.
+        root: whom to believe.
+        identity: of the signer.
+        issuer: who confirmed it.
+    Returns:
+        seconds since the epoch: when, as the log says.
+    Raises:
+        SignatureMismatch: as for ``verify``.
+        CannotVerify: likewise.
+    """
+    signature = decode64(evidence.signature, "the signature")
+    entry = _promise(evidence.log_entry)
+    message = MessageSignature(
+        digest_algorithm=SHA256, digest=hashlib.sha256(payload).digest(), signature=signature
+    )
+    try:
+        certificate = x509.load_pem_x509_certificate(evidence.certificate.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise CannotVerify("the certificate of the signature is not one in PEM") from None
+    material = VerificationMaterial.model_construct(
+        tlog_entries=[entry], timestamp_verification_data=None, public_key=None
+    )
+    # The library reads no such form; what it needs of a bundle is put together here.
+    library = models.Bundle.__new__(models.Bundle)
+    library._inner = LibraryBundle.model_construct(  # noqa: SLF001 - the library has no other way
+        verification_material=material,
+        message_signature=LibrarySignature(signature=base64.b64encode(signature)),
+        dsse_envelope=None,
+    )
+    library._signing_certificate = certificate  # noqa: SLF001
+    library._log_entry = _Promised(entry)  # noqa: SLF001
+    bundle = Bundle(key_hint="", certificate=b"", log_entries=[], message=message)
+    return _verify(library, bundle, root, _Signer(identity, issuer))
+
+
+def _verify(library: models.Bundle, bundle: Bundle, root: Root, policy: _Signer) -> int:
+    """All that both forms have in common; returns the time of signing."""
+    verifier = _Verifier(root.trusted)
+    try:
         _check_certificate(library.signing_certificate)
         if bundle.message is not None:
             hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bundle.message.digest)
@@ -173,15 +232,62 @@ def verify(data: bytes, bundle: Bundle, root: Root, *, identity: str, issuer: st
             if (kind, payload) != (bundle.envelope.payload_type, bundle.envelope.payload):
                 raise CannotVerify("the bundle is read in two ways")
     except CertValidationError:
-        assert library is not None
         raise _certificate_problem(library.signing_certificate, verifier.times, root) from None
     except (CannotVerify, SignatureMismatch):
         raise
     except Exception as e:  # noqa: BLE001 - whatever it is, these bytes vouch for nothing
-        raise _problem(e, bundle, library) from None
-    _check_position(library)
+        if any(words in str(e) for words in _NOT_SIGNED):
+            raise SignatureMismatch(
+                "the signature is not of these bytes, though the certificate is the signer's"
+            ) from None
+        if any(words in str(e) for words in _OTHER_ENTRY):
+            raise SignatureMismatch(_entry_problem(bundle, library)) from None
+        raise _problem(e) from None
     _check_periods(library, verifier.times, root)
     return int(min(verifier.times).timestamp())
+
+
+def _promise(text: str) -> TransparencyLogEntry:
+    """What cosign keeps of a log's entry: ``{"SignedEntryTimestamp": …, "Payload": {…}}``."""
+    if not text:
+        raise CannotVerify("the signature has no promise of a transparency log")
+    try:
+        value = jsontext.parse(text, what="the promise of the log")
+    except InvalidManifest as e:
+        raise CannotVerify(e.message) from None
+    payload = value.get("Payload") if isinstance(value, dict) else None
+    if not isinstance(payload, dict):
+        raise CannotVerify("the promise of the log has no Payload")
+    body = decode64(payload.get("body"), "the entry of the log")
+    signature = decode64(value.get("SignedEntryTimestamp"), "the signature of the log")
+    time, index, log_id = (payload.get(name) for name in ("integratedTime", "logIndex", "logID"))
+    if not all(type(number) is int and 0 <= number < _NUMBERS for number in (time, index)):
+        raise CannotVerify("the promise of the log has no integratedTime and logIndex")
+    try:
+        entry = jsontext.parse(body, what="the entry of the log")
+        known = bytes.fromhex(str(log_id))
+        kind = KindVersion(kind=entry["kind"], version=entry["apiVersion"])
+    except (InvalidManifest, KeyError, TypeError, ValueError):
+        raise CannotVerify("the promise of the log is of an unreadable entry") from None
+    return TransparencyLogEntry.model_construct(
+        log_index=index,
+        log_id=LogId(key_id=base64.b64encode(known)),
+        kind_version=kind,
+        integrated_time=time,
+        inclusion_promise=InclusionPromise(signed_entry_timestamp=base64.b64encode(signature)),
+        inclusion_proof=None,
+        canonicalized_body=body,
+    )
+
+
+class _Promised(models.TransparencyLogEntry):
+    """An entry without a proof that the log has it."""
+
+    def _validate(self) -> None:
+        """Nothing: there is no proof."""
+
+    def _verify(self, keyring: RekorKeyring) -> None:
+        self._verify_set(keyring)
 
 
 class _Verifier(Verifier):
@@ -257,26 +363,17 @@ def _certificate_problem(cert: x509.Certificate, times: list[datetime], root: Ro
     return CannotVerify(f"the certificate is not by an authority of {root.path}")
 
 
-def _problem(
-    error: Exception, bundle: Bundle, library: models.Bundle | None
-) -> CannotVerify | SignatureMismatch:
+def _problem(error: Exception) -> CannotVerify:
     """What a failure of the library means."""
     text = str(error)
-    if any(words in text for words in _NOT_SIGNED):
-        return SignatureMismatch(
-            "the signature is not of these bytes, though the certificate is the signer's"
-        )
-    if any(words in text for words in _OTHER_ENTRY):
-        return SignatureMismatch(_entry_problem(bundle, library))
     for words, meaning in _MEANINGS:
         if words in text:
             return CannotVerify(meaning)
     return CannotVerify(f"the bundle is not sound: {_detail(error)}")
 
 
-def _entry_problem(bundle: Bundle, library: models.Bundle | None) -> str:
+def _entry_problem(bundle: Bundle, library: models.Bundle) -> str:
     """In what the log's entry differs."""
-    assert library is not None
     if bundle.message is not None:
         digests = [bundle.message.digest]
     else:

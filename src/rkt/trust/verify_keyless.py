@@ -15,14 +15,19 @@ from rkt.trust.bundle import SHA256, Bundle, parse_bundle
 from rkt.trust.dsse import SIGNATURE_PREDICATE, parse_statement
 from rkt.trust.evidence import COSIGN_CLASSIC, Finding
 from rkt.trust.extras import NO_LIBRARY
+from rkt.trust.payload import COSIGN_TYPE, check_reference, parse_payload
 from rkt.trust.verify_cosign import check_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
     from rkt.trust.dsse import Statement
     from rkt.trust.evidence import Evidence, Subject
+    from rkt.trust.sigstore_bundle import Root
+
+_BY_KEY = "the signature is by a key, but an identity is asked for"
 
 
 class Signed(Record):
@@ -54,22 +59,18 @@ def verify(
     """Whether a piece of evidence is a signature of the image by the identity of a requirement."""
     finding = Finding(requirement=0, source=evidence.source)
     try:
-        signed = verify_signer(requirement, files, evidence)
-    except NotVerified as e:
-        return refused(finding, requirement, e)
-    try:
-        if signed.bundle.message is not None:
-            digest = check_digest([f"sha256:{signed.bundle.message.digest.hex()}"], subject)
+        if evidence.kind == COSIGN_CLASSIC:
+            signed_at = _verify_promised(requirement, files, evidence)
+            payload = parse_payload(evidence.data, COSIGN_TYPE)
+            digest = check_digest([payload.digest], subject)
+            check_reference(payload.reference, subject.reference)
         else:
-            statement = read_statement(signed)
-            if statement.predicate_type != SIGNATURE_PREDICATE:
-                raise CannotVerify(
-                    f"the statement is an attestation of the type {quoted(statement.predicate_type)}, no signature"
-                )
-            digest = check_digest(statement.digests, subject)
+            signed = verify_signer(requirement, files, evidence)
+            signed_at = signed.signed_at
+            digest = check_digest(_signed_digests(signed), subject)
     except NotVerified as e:
         return refused(finding, requirement, e)
-    return finding.replace(signer=signed.signer, signed_at=signed.signed_at, digest=digest)
+    return finding.replace(signer=_signer(requirement), signed_at=signed_at, digest=digest)
 
 
 def verify_signer(requirement: dict[str, Any], files: dict[str, bytes], evidence: Evidence) -> Signed:
@@ -83,29 +84,63 @@ def verify_signer(requirement: dict[str, Any], files: dict[str, bytes], evidence
         SignatureMismatch: its certificate is of that identity, but the signature, or the log's entry for it, is not of these bytes.
         CannotVerify: anything else is wrong with it.
     """
-    if evidence.kind == COSIGN_CLASSIC:
-        raise CannotVerify(
-            "the signature is of cosign before version 3, which keeps no proof that its log holds the signature; "
-            "sign again with cosign 3"
-            if evidence.certificate
-            else "the signature is by a key, but an identity is asked for"
-        )
     bundle = parse_bundle(evidence.data)
     if not bundle.certificate:
-        raise CannotVerify("the signature is by a key, but an identity is asked for")
+        raise CannotVerify(_BY_KEY)
     message = bundle.message
     if message is not None and (message.digest_algorithm != SHA256 or len(message.digest) != 32):
         raise CannotVerify(
             f"the signed digest is of the algorithm {quoted(message.digest_algorithm)}, not {quoted(SHA256)}"
         )
+    library = _library()
+    signed_at = library.verify(
+        evidence.data,
+        bundle,
+        _root(requirement, files),
+        identity=requirement["identity"],
+        issuer=requirement["issuer"],
+    )
+    return Signed(bundle=bundle, signer=_signer(requirement), signed_at=signed_at)
+
+
+def _verify_promised(requirement: dict[str, Any], files: dict[str, bytes], evidence: Evidence) -> int:
+    """The same of a signature of cosign before version 3; returns the time of signing."""
+    if not evidence.certificate:
+        raise CannotVerify(_BY_KEY)
+    root = _root(requirement, files)
+    identity, issuer = requirement["identity"], requirement["issuer"]
+    signed_at: int = _library().verify_promised(
+        evidence.data, evidence, root, identity=identity, issuer=issuer
+    )
+    return signed_at
+
+
+def _library() -> ModuleType:
     try:
         from rkt.trust import sigstore_bundle
     except ImportError:
         raise CannotVerify(NO_LIBRARY) from None
-    root = sigstore_bundle.load_root(files[requirement["root"]], requirement["root"])
-    identity, issuer = requirement["identity"], requirement["issuer"]
-    signed_at = sigstore_bundle.verify(evidence.data, bundle, root, identity=identity, issuer=issuer)
-    return Signed(bundle=bundle, signer=f"{identity} ({issuer})", signed_at=signed_at)
+    return sigstore_bundle
+
+
+def _root(requirement: dict[str, Any], files: dict[str, bytes]) -> Root:
+    root: Root = _library().load_root(files[requirement["root"]], requirement["root"])
+    return root
+
+
+def _signer(requirement: dict[str, Any]) -> str:
+    return f"{requirement['identity']} ({requirement['issuer']})"
+
+
+def _signed_digests(signed: Signed) -> list[str]:
+    if signed.bundle.message is not None:
+        return [f"sha256:{signed.bundle.message.digest.hex()}"]
+    statement = read_statement(signed)
+    if statement.predicate_type != SIGNATURE_PREDICATE:
+        raise CannotVerify(
+            f"the statement is an attestation of the type {quoted(statement.predicate_type)}, no signature"
+        )
+    return statement.digests
 
 
 def read_statement(signed: Signed) -> Statement:
@@ -122,5 +157,6 @@ def read_statement(signed: Signed) -> Statement:
 def refused(finding: Finding, requirement: dict[str, Any], error: NotVerified) -> Finding:
     """A finding that vouches for nothing."""
     contradicts = isinstance(error, SignatureMismatch)
-    signer = f"{requirement['identity']} ({requirement['issuer']})" if contradicts else ""
-    return finding.replace(reason=error.message, signer=signer, contradicts=contradicts)
+    return finding.replace(
+        reason=error.message, signer=_signer(requirement) if contradicts else "", contradicts=contradicts
+    )

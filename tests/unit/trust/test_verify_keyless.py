@@ -53,11 +53,9 @@ def _verify(
     root: bytes = b"",
     identity: str = IDENTITY,
     issuer: str = ISSUER,
-    kind: str = BUNDLE,
-    **members: str,
 ) -> Finding:
     requirement = {"kind": "keyless", "identity": identity, "issuer": issuer, "root": _ROOT_PATH}
-    evidence = Evidence(kind=kind, source="referrer", data=data, **members)
+    evidence = Evidence(kind=BUNDLE, source="referrer", data=data)
     subject = _subject(*(digests or (_DIGEST,)))
     return verify_keyless.verify(requirement, {_ROOT_PATH: root or _SIGSTORE.root()}, evidence, subject, 0)
 
@@ -443,22 +441,104 @@ def test_reasons_differ() -> None:
     assert same == 3
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        pytest.param(
-            "PEM",
-            "the signature is of cosign before version 3, which keeps no proof that its log holds the signature; "
-            "sign again with cosign 3",
-            id="by identity",
-        ),
-        pytest.param("", "the signature is by a key, but an identity is asked for", id="by key"),
-    ],
-)
-def test_classic(certificate: str, reason: str) -> None:
-    """Signatures of cosign before version 3 are refused, and it is said why."""
-    finding = _verify(b"{}", kind=COSIGN_CLASSIC, signature="AAAA", certificate=certificate)
-    assert finding.reason == reason
+_REFERENCE = "registry.example/app:1"
+_PAYLOAD = cosign.payload(_DIGEST, "registry.example/app")
+
+
+def _classic(
+    payload: bytes = _PAYLOAD, signer: Signer = _SIGNER, reference: str = _REFERENCE, **changes: Any
+) -> Finding:
+    """Verify what cosign wrote before version 3; a change is of ``Sigstore.enter``, or of an annotation."""
+    notes = ("signature", "certificate", "log_entry")
+    entry = {name: value for name, value in changes.items() if name not in notes}
+    members = {**signer.sign_classic(payload, **entry), **{n: changes[n] for n in notes if n in changes}}
+    requirement = {"kind": "keyless", "identity": IDENTITY, "issuer": ISSUER, "root": _ROOT_PATH}
+    evidence = Evidence(kind=COSIGN_CLASSIC, source="tag", data=payload, **members)
+    subject = _subject(_DIGEST).replace(reference=reference)
+    return verify_keyless.verify(requirement, {_ROOT_PATH: _SIGSTORE.root()}, evidence, subject, 0)
+
+
+def test_classic() -> None:
+    """What cosign wrote before version 3 vouches too: the log's promise says when."""
+    finding = _classic()
+    assert (finding.reason, finding.digest) == ("", _DIGEST)
+    assert (finding.signer, finding.signed_at) == (f"{IDENTITY} ({ISSUER})", int(SIGNED_AT.timestamp()))
+
+
+_CLASSIC: dict[str, tuple[Callable[[], Finding], str]] = {
+    "by a key": (lambda: _classic(certificate=""), "the signature is by a key, but an identity is asked for"),
+    "no promise": (lambda: _classic(log_entry=""), "the signature has no promise of a transparency log"),
+    "promise of noise": (lambda: _classic(log_entry="[]"), "the promise of the log has no Payload"),
+    "certificate of noise": (
+        lambda: _classic(certificate="-----BEGIN"),
+        "the certificate of the signature is not one in PEM",
+    ),
+    "expired certificate": (
+        lambda: _classic(at=SIGNED_AT + timedelta(minutes=10)),
+        f"{_VALID}, but the signature is of 2026-03-01 12:10:00 UTC",
+    ),
+    "wrong identity": (
+        lambda: _classic(signer=Signer(_SIGSTORE, identities=("https://git.example/x",))),
+        f'the certificate is for the identity "https://git.example/x", not "{IDENTITY}"',
+    ),
+    "certificate of another root": (
+        lambda: _classic(signer=Signer(Sigstore())),
+        f"the certificate is not by an authority of {_ROOT_PATH}",
+    ),
+    "promise of another log": (
+        lambda: _classic(key=cosign.Key().private),
+        "the promise of the log is not signed by a log of the root, or is of another entry",
+    ),
+    "promise for another payload": (
+        lambda: _classic(log_entry=_SIGNER.sign_classic(b"other")["log_entry"]),
+        "the log entry is of something else than what is signed",
+    ),
+    "promise for another signature": (
+        lambda: _classic(log_entry=_SIGNER.sign_classic(_PAYLOAD)["log_entry"]),
+        "the log entry is of another signature or certificate",
+    ),
+    "promise for a log entry of another kind": (
+        lambda: _classic(log_entry=json.dumps(_promise_of(_entry(_BUNDLE)))),
+        "the log entry is of a kind that is not supported",
+    ),
+    "signature of another payload": (
+        lambda: _classic(signature=_SIGNER.sign_classic(b"other")["signature"]),
+        "the signature is not of these bytes, though the certificate is the signer's",
+    ),
+    "another digest": (
+        lambda: _classic(cosign.payload(_OTHER, "registry.example/app")),
+        f'the signature is for "{_OTHER}", not for this image',
+    ),
+    "another name": (
+        lambda: _classic(cosign.payload(_DIGEST, "registry.example/other")),
+        'the signature is for the name "registry.example/other", not for "registry.example/app"',
+    ),
+    "another type": (
+        lambda: _classic(cosign.payload(_DIGEST, "registry.example/app", "atomic container signature")),
+        'the signed payload is of the type "atomic container signature"',
+    ),
+}
+
+
+def _promise_of(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "SignedEntryTimestamp": entry["inclusionPromise"]["signedEntryTimestamp"],
+        "Payload": {
+            "body": entry["canonicalizedBody"],
+            "integratedTime": int(entry["integratedTime"]),
+            "logIndex": int(entry["logIndex"]),
+            "logID": base64.b64decode(entry["logId"]["keyId"]).hex(),
+        },
+    }
+
+
+@pytest.mark.parametrize("case", _CLASSIC)
+def test_classic_refused(case: str) -> None:
+    """What is wrong with a signature of cosign before version 3 is refused too, and the reason says what it is."""
+    verify, reason = _CLASSIC[case]
+    finding = verify()
+    assert finding.reason.startswith(reason)
+    assert not finding.digest
 
 
 #: Started as ``rkt-verify`` is, and given its work only once everything is loaded.
@@ -468,15 +548,15 @@ sys.path.insert(0, sys.argv[1])
 sys.path.append(sys.argv[2])
 from rkt.config.settings import Installation
 from rkt.trust import verify_keyless
-from rkt.trust.evidence import BUNDLE, Evidence, Subject
+from rkt.trust.evidence import Evidence, Subject
 verify_keyless.prepare()
 work = json.load(sys.stdin)
 seen, reasons, watched = [], [], ("import", "open", "os.", "socket.", "subprocess.", "ctypes.")
 is_on = True
 sys.addaudithook(lambda event, args: is_on and event.startswith(watched) and seen.append((event, str(args[0]))))
-for requirement, root, data in work:
+for requirement, root, data, notes in work:
     files = {requirement["root"]: base64.b64decode(root)}
-    evidence = Evidence(kind=BUNDLE, source="", data=base64.b64decode(data))
+    evidence = Evidence(source="", data=base64.b64decode(data), **notes)
     subject = Subject(name="a", reference="", digests=["sha256:" + "a" * 64])
     reasons.append(verify_keyless.verify(requirement, files, evidence, subject, 0).reason)
 is_on = False
@@ -484,15 +564,20 @@ json.dump([seen, reasons], sys.stdout)
 """
 
 
-@pytest.mark.parametrize("first", ["statement", "message", "stamped", "mistakes"])
+@pytest.mark.parametrize("first", ["statement", "stamped", "classic", "mistakes"])
 def test_nothing_opened(first: str) -> None:
     """Once the library is loaded, verifying opens no file and no socket, and imports nothing: ``rkt-verify`` could not."""
     requirement = {"identity": IDENTITY, "issuer": ISSUER, "root": _ROOT_PATH}
+    notes = {"kind": BUNDLE}
+    root = _SIGSTORE.root()
     if first == "mistakes":
-        bundles = [(_SIGSTORE.root(), dump(make())) for make, _ in _REFUSED.values()]
+        pieces = [dump(make()) for make, _ in _REFUSED.values()]
+    elif first == "classic":
+        payload = cosign.payload(_OTHER, "")
+        pieces, notes = [payload], {"kind": COSIGN_CLASSIC, **_SIGNER.sign_classic(payload)}
     else:
-        bundles = [(_fixture("root.json"), _fixture(f"{first}.json"))]
-    work = [(requirement, cosign.b64(root), cosign.b64(data)) for root, data in bundles]
+        pieces, root = [_fixture(f"{first}.json")], _fixture("root.json")
+    work = [(requirement, cosign.b64(root), cosign.b64(data), notes) for data in pieces]
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _WATCHED, f"{ROOT}/src", sysconfig.get_path("purelib")],
         input=json.dumps(work),
