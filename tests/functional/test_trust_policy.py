@@ -81,11 +81,13 @@ def test_refused_trusted_signed_run_and_refused_again(rkt: Rkt, registry: LyingR
     reference = f"docker://{registry.image(IMAGE, 'team/app', '1')}"
     prefix = f"{registry.name}/team"
     refused = run(rkt, reference, 254).stderr
-    assert f"rkt trust --prefix={prefix} --cosign-key=FILE" in refused
+    command = refused.partition("hint: rkt ")[2].partition("=FILE")[0]
+    assert command == f"trust --prefix={prefix} --cosign-key"
     assert registry.requests == []
 
-    key = write(rkt, "keys/team.pub", KEY.pem)
-    path = rule(rkt, prefix, f'{{ kind = "cosign", key = "{key}" }}')
+    rkt.run(*f"{command}={write(rkt, 'team.pub', KEY.pem)}".split(), check=0)
+    key = os.path.join(rkt.local, "trust.d", "keys", "team.pub")
+    (path,) = (entry.path for entry in os.scandir(f"{rkt.local}/trust.d") if entry.is_file())
     unsigned = run(rkt, reference, 254).stderr
     assert f"the rule for {prefix} ({path}) asks for a cosign signature by {key}" in unsigned
     sign(registry, IMAGE, OTHER_KEY)
@@ -104,23 +106,23 @@ def test_refused_trusted_signed_run_and_refused_again(rkt: Rkt, registry: LyingR
 
     for change in ("key", "gone", "rule"):
         if change == "key":
-            write(rkt, "keys/team.pub", OTHER_KEY.pem)
+            write(rkt, "trust.d/keys/team.pub", OTHER_KEY.pem)
         elif change == "gone":
             os.unlink(key)
         else:
-            write(rkt, "keys/team.pub", KEY.pem)
-            other = write(rkt, "keys/other.pub", OTHER_KEY.pem)
-            rule(rkt, prefix, f'{{ kind = "cosign", key = "{key}" }}, {{ kind = "cosign", key = "{other}" }}')
+            write(rkt, "trust.d/keys/team.pub", KEY.pem)
+            other = write(rkt, "other.pub", OTHER_KEY.pem)
+            tightened = rule(rkt, prefix, f'{{ kind = "cosign", key = "{other}" }}')
         for words in (["run", "--net=none", reference], ["run-prepared", uuid], ["prepare", IMAGE.digest]):
             stopped = rkt.run(*words, check=254).stderr
             assert f'image "{prefix}/app" is no longer trusted: by the rule for {prefix}' in stopped
-    rule(rkt, prefix, f'{{ kind = "cosign", key = "{key}" }}')
+    os.unlink(tightened)
     assert rkt.run("run-prepared", "--net=none", uuid, check=0).lines == ["2024-01-02T00:00:00Z"]
     assert registry.requests == []
 
 
 def test_one_image_of_two_names_obeys_the_rules_for_each(rkt: Rkt, registry: LyingRegistry) -> None:
-    """What came by a name whose rule asks for nothing is judged anew when it is asked for by one that asks for more (SG2, SG12)."""
+    """What came by a name whose rule asks for nothing is judged anew when it is asked for by one that asks for more (SG2, SG12, SG16)."""
     strict = f"docker://{registry.image(IMAGE, 'team/app', '1')}"
     lax = f"docker://{registry.image(IMAGE, 'lax/app', '1')}"
     key = write(rkt, "keys/team.pub", KEY.pem)
@@ -138,6 +140,11 @@ def test_one_image_of_two_names_obeys_the_rules_for_each(rkt: Rkt, registry: Lyi
     (verdict,) = [row["verdict"] for row in rows if row["id"] == IMAGE.digest.replace(":", "-")]
     assert (verdict["kind"], verdict["facts"][0]["kind"]) == ("policy", "unsigned")
     assert "NOT SIGNED" in rkt.run("image", "list", "--no-legend", "--fields=verdict", check=0).stdout
+    uuid = rkt.run("prepare", lax, check=0).stdout.strip()
+    assert "insecure-options=unsigned" in rkt.run("status", uuid, check=0).lines
+    for words in (["--pod", uuid], [lax]):
+        told = rkt.run("explain", *words, check=0).stdout
+        assert "which nobody signed, the rule for" in told
     # The signature is gone, and with it the right to run by the other name.
     registry.pages.pop(f"/v2/team/app/manifests/{cosign.tag_of(IMAGE, '.sig')}")
     assert "verification failed" in run(rkt, strict, 254).stderr

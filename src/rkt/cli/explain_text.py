@@ -87,6 +87,14 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
         who = ", ".join(verified["identities"]) or verified["fingerprint"]
         trusted = "every name" if verified["rule"] == "root" else verified["rule"]
         vouched = f"signed by {who}, whose key is trusted for {trusted}"
+    elif verified["kind"] == "policy":
+        signers = ", ".join(f"{each['kind']} {each['signer']}" for each in verified["signers"])
+        asked = verified["rule"]
+        vouched = (
+            f"verified by {signers}, as {asked} says"
+            if signers
+            else f"which nobody signed, {asked} lets it pass"
+        )
     uid = "unknown" if user["uid"] is None else user["uid"]
     rows = [
         ("image", f"{name}, {vouched}"),

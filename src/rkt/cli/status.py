@@ -95,7 +95,8 @@ COMMAND = Command(
     usage="UUID",
     description=(
         "Prints key=value lines: state, times, process id, and once the pod is over the exit status of each app as "
-        "app-NAME. Protections that are off for the pod are shown as insecure-options, a pod that is frozen has "
+        "app-NAME. Protections that are off for the pod are shown as insecure-options, with the word unsigned where a rule of the trust "
+        "policy let an image pass that nobody signed; a pod that is frozen has "
         "paused=true, processes that the kernel killed for want of memory are counted as oom-kills-NAME, "
         "and how often an app was started again as restarts-NAME.\n\n"
         "A pod whose rkt process was killed, by SIGKILL or with the host, is over and has killed=true; apps that ran "

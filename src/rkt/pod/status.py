@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: File that names the protections switched off when the pod was prepared, or later when it was started.
 INSECURE_OPTIONS = "insecure-options"
+#: Beside the words of ``--insecure-options``: nobody signed an image of the pod, and a rule of the trust policy lets it pass.
+UNSIGNED = "unsigned"
 #: Where a pod's networks are recorded by stage1.
 NET_INFO = "net-info.json"
 #: Exit status of an app whose status file cannot be read.

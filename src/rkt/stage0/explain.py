@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMAT = "rkt.explain"
 VERSION = 1
-IMAGE, FLAG, MANIFEST, DEFAULT = "image", "flag", "pod-manifest", "default"
+IMAGE, FLAG, MANIFEST, DEFAULT, POLICY = "image", "flag", "pod-manifest", "default", "trust-policy"
 #: How stage1 ``ns`` was started, in the pod directory.
 _RUNTIME_CONFIG = "runtime-config"
 #: Isolators that say the same thing in two ways.
@@ -147,7 +147,8 @@ def of_pod(pod: Pod, settings: Settings, options: RunOptions | None) -> dict[str
     """
     if pod.place in {lifecycle.EMBRYO, lifecycle.PREPARE, lifecycle.GARBAGE}:
         raise PodError(f'pod "{pod.uuid}" is {pod.state}', hint="rkt list")
-    words = status.insecure_words(pod)
+    # What came unsigned, the verdicts say by image.
+    words = [word for word in status.insecure_words(pod) if word != status.UNSIGNED]
     networks, ipc = ["none"], ""
     if pod.place == lifecycle.PREPARED:
         words += [word for word in settings.insecure.words() if word not in words]
@@ -247,16 +248,25 @@ def explain(subject: Subject, settings: Settings) -> dict[str, Any]:
 def _judge_verdicts(report: _Report) -> None:
     told: set[str] = set()
     for app, name, verdict, is_oci in report.subject.verdicts:
-        if verdict.kind != KIND_INSECURE or name in told:
+        if (verdict.kind != KIND_INSECURE and not verdict.is_unsigned) or name in told:
             continue
         told.add(name)
         if not name:
             report.add(
                 "unverified-stage1",
                 "",
-                FLAG,
+                POLICY if verdict.is_unsigned else FLAG,
                 "nobody vouches for the stage1 image, whose programs run as root of this machine",
                 "use the built-in stage1, or trust its key",
+            )
+            continue
+        if verdict.is_unsigned:
+            report.add(
+                "unverified-image",
+                app,
+                POLICY,
+                f"nobody signed image {name}: {verdict.rule} lets it pass",
+                "trust who signs it (rkt trust --help) in place of that rule, then fetch it again",
             )
             continue
         report.add(
@@ -437,6 +447,7 @@ def _verdict_json(subject: Subject, app: str) -> dict[str, Any]:
         "rule": verdict.rule,
         "fingerprint": verdict.fingerprint,
         "identities": list(verdict.identities),
+        "signers": [{"kind": fact.kind, "signer": fact.signer} for fact in verdict.facts if fact.signer],
     }
 
 

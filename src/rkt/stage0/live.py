@@ -296,10 +296,13 @@ def _replace_manifest(pod: Pod, manifest: PodManifest) -> None:
 
 
 def _record(pod: Pod, settings: Settings, app: PlannedApp) -> None:
-    """Show the app in lists, and with it that its image was not verified, if so."""
+    """Show the app in lists, and with it that its image was not verified, or not signed, if so."""
     words = status.insecure_words(pod)
-    if settings.insecure.image and "image" not in words:
-        words.append("image")
+    images = (app.image, *app.composed.dependencies)
+    new_words = ["image"] if settings.insecure.image else []
+    new_words += [status.UNSIGNED] if any(image.verdict.is_unsigned for image in images) else []
+    if not set(new_words) <= set(words):
+        words += [word for word in new_words if word not in words]
         text = f"{','.join(words)}\n".encode()
         path = f"/proc/self/fd/{pod.fd}/{status.INSECURE_OPTIONS}"
         files.replace_file(path, text, lifecycle.FILE_MODE, sync=False)

@@ -378,20 +378,32 @@ def _write(pod: Pod, plan: Plan, request: PodRequest, settings: Settings, store:
     pod.write(contract.POD_CREATED, b"")
     if plan.overlay:
         pod.write(contract.OVERLAY_PREPARED, b"")
-    if settings.insecure.bits:
-        pod.write(status.INSECURE_OPTIONS, f"{settings.insecure}\n".encode())
+    words = insecure_words(settings, plan)
+    if words:
+        pod.write(status.INSECURE_OPTIONS, f"{words}\n".encode())
     summary.write(
         pod.fd,
         summary.Summary(
             created_ns=status.created_ns(pod),
             name=request.name,
-            insecure=str(settings.insecure) if settings.insecure.bits else "",
+            insecure=words,
             apps=[
                 summary.AppSummary(name=app.name, image=app.image.full_name, image_id=app.image.key)
                 for app in plan.apps
             ],
         ),
     )
+
+
+def insecure_words(settings: Settings, plan: Plan) -> str:
+    """Protections that are off for a pod to be, comma separated; an image that nobody signed is as loud as the others (SG16)."""
+    used = [(plan.stage1, plan.stage1_composed)]
+    used += [(app.image, app.composed) for app in plan.apps]
+    used += [(volume.image, volume.composed) for volume in plan.volumes]
+    words = settings.insecure.words()
+    if any(each.verdict.is_unsigned for image, made in used for each in (image, *made.dependencies)):
+        words.append(status.UNSIGNED)
+    return ",".join(words)
 
 
 def _refer(pod: Pod, plan: Plan, store: Store) -> None:
