@@ -83,8 +83,9 @@ COMMAND = Command(
         "it, whose meta elements ac-discovery say so; without such a page https://NAME-VERSION-OS-ARCH.aci is tried. "
         "What came must have the name and the labels that were asked for. When no key is trusted for the name, the keys "
         "that its pages speak of are offered first.\n\n"
-        "Docker and OCI images are kept as they are, and everything in them that has a digest is held against it. There is "
-        "no trust policy for them yet: they need --insecure-options=image. Of several platforms this host's is taken, or "
+        "Docker and OCI images are kept as they are, and everything in them that has a digest is held against it. Somebody who "
+        "is trusted for their REGISTRY/REPOSITORY must have signed them: a rule of the trust policy says who and how (rkt "
+        "trust), or a key of the key store. Of several platforms this host's is taken, or "
         "--platform's; layers that the store has are not fetched again.\n\n"
         "With the policy update servers are asked again, unless they said for how long that is not needed (max-age); "
         "new looks into the store first, never looks nowhere else. Credentials, proxies and private root certificates "
@@ -126,7 +127,7 @@ COMMAND = Command(
         ("rkt fetch example.com/app:1.0", "find the image of a name, verify and import it"),
         (
             "rkt fetch --insecure-options=image docker://busybox",
-            "an image of Docker Hub, by its digest and without a signature",
+            "an image of Docker Hub that nobody signed, this time",
         ),
         ("rkt fetch ./app.aci", "verify a local image by ./app.aci.asc and import it"),
         (

@@ -201,7 +201,8 @@ COMMAND = Command(
     summary="list the images of the store",
     description=(
         "The size is that of the uncompressed image. The verdict says how the image was verified when it was fetched: "
-        "openpgp (a trusted key signed it), builtin (a stage1 image of the installation), or NOT VERIFIED. "
+        "openpgp (a trusted key signed it), what a rule of the trust policy asked for (openpgp, cosign, keyless, slsa), NOT SIGNED (a rule "
+        "let it pass), builtin (a stage1 image of the installation), or NOT VERIFIED. "
         "Whether it may run is decided anew at each start.\n\n"
         "Images that members of the group rkt fetched, and that no command of root has needed yet, have the verdict "
         "pending: root will judge them when they are needed, and what is shown of them is what that member says. In JSON "

@@ -151,21 +151,18 @@ def _read(path: str, rollback: str) -> Version | None:
 
 
 def _from_json(body: dict[str, Any], path: str) -> Version:
-    try:
-        version = Version(**body)
-    except TypeError as e:
-        raise DamagedRecord(f"record {path} is damaged: {e}") from e
-    texts = (version.name, version.label, version.platform, version.digest)
-    if not all(type(text) is str for text in texts) or not all(
-        type(number) is int for number in (version.signed_at, version.created)
-    ):
-        raise DamagedRecord(f"record {path} is damaged: a member is of the wrong type")
-    return version
+    kinds = {**dict.fromkeys(("name", "label", "platform", "digest"), str), "signedAt": int, "created": int}
+    if body.keys() != kinds.keys() or any(type(body[member]) is not kind for member, kind in kinds.items()):
+        raise DamagedRecord(f"record {path} is damaged: it has not the members of a version")
+    signed_at = body.pop("signedAt")
+    return Version(signed_at=signed_at, **body)
 
 
 def _write(path: str, version: Version) -> None:
+    body = version.as_dict()
+    body["signedAt"] = body.pop("signed_at")
     try:
-        replace_file(path, seal(FORMAT, VERSION, version.as_dict()), 0o640)
+        replace_file(path, seal(FORMAT, VERSION, body), 0o640)
     except OSError as e:
         raise HostError(f"cannot write {path}: {e.strerror}") from e
 

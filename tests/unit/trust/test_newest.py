@@ -14,6 +14,7 @@ from rkt.trust.newest import Version, check_newest, seconds_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+SAMPLES = os.path.join(os.path.dirname(__file__), "..", "..", "data", "formats", "1", "trust")
 APP = Version(
     name="registry.example/team/app", label="1", platform="linux/amd64", digest="sha256:b", signed_at=200
 )
@@ -106,6 +107,26 @@ def test_a_damaged_memory_refuses_where_older_is_refused(data: str, content: byt
     assert caught.value.hint == f"rm {directory}/{name}"
     assert check_newest(OLD, "warn", data) == ""
     assert check_newest(OLD, "refuse", data) == ""
+
+
+def test_the_form_on_disk(tmp_path: Path) -> None:
+    """A record of version 1 is read as it was meant, and written again as it was."""
+    with open(os.path.join(SAMPLES, "newest"), "rb") as stream:
+        sample = stream.read()
+    known = Version(
+        name="registry.example:5000/team/app",
+        label="1.0",
+        platform="linux/amd64",
+        digest="sha256:" + "5" * 64,
+        signed_at=1767322000,
+        created=1767321500,
+    )
+    check_newest(known, "refuse", str(tmp_path))
+    (name,) = os.listdir(tmp_path / "trust" / "newest")
+    assert (tmp_path / "trust" / "newest" / name).read_bytes() == sample
+    older = known.replace(digest="sha256:x", signed_at=known.signed_at - 1)
+    with pytest.raises(NotVerified):
+        check_newest(older, "refuse", str(tmp_path))
 
 
 @pytest.mark.parametrize(

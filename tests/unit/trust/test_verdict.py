@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from rkt.errors import DamagedRecord
+from rkt.schema.envelope import open_sealed, seal
 from rkt.trust.verdict import Fact, Verdict
 
+SAMPLE = os.path.join(os.path.dirname(__file__), "..", "..", "data", "formats", "1", "trust", "verdict")
 FULL = Verdict(
     kind="openpgp",
     name="example.com/app",
@@ -82,6 +85,20 @@ def test_anything_unexpected_is_damage(change: dict[str, Any]) -> None:
     """A verdict that is not understood in full is none (SG14)."""
     with pytest.raises(DamagedRecord):
         Verdict.from_json({**FULL.to_json(), **change}, what="record")
+
+
+def test_the_form_on_disk() -> None:
+    """A verdict by policy of version 1 is read as it was meant, and written again as it was."""
+    with open(SAMPLE, "rb") as stream:
+        sample = stream.read()
+    version, body = open_sealed(sample, "rkt.verdict", "sample")
+    verdict = Verdict.from_json(body, what="sample")
+    assert [(fact.kind, fact.signer) for fact in verdict.facts] == [
+        ("cosign", "sha256:" + "2" * 64),
+        ("keyless", "me@example.com (https://issuer.example)"),
+    ]
+    assert verdict.subject == "registry.example:5000/team/app"
+    assert seal("rkt.verdict", version, verdict.to_json()) == sample
 
 
 FACT = POLICY.facts[0].to_json()
