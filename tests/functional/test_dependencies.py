@@ -246,7 +246,7 @@ def test_an_image_used_through_others_is_used(listed: Rkt) -> None:
 
 
 def test_a_changed_layer_is_not_rendered(listed: Rkt) -> None:
-    """What is rendered was compared with what was fetched."""
+    """What is rendered was compared with what was fetched (SG13)."""
     listing = listed.run("image", "list", "--fields=id,name", "--full", "--no-legend", check=0).lines
     key = next(line.split()[0] for line in listing if "example.com/fat" in line)
     with open(f"{listed.data}/cas/layer/{key}/rootfs/public", "wb") as file:

@@ -102,7 +102,7 @@ def test_export_does_not_overwrite(rkt: Rkt, file: str) -> None:
 
 
 def test_one_changed_byte_is_named(rkt: Rkt, file: str) -> None:
-    """After one byte of the unpacked tree changed, verify names the file and export refuses to write."""
+    """After one byte of the unpacked tree changed, verify names the file and export refuses to write (SG13)."""
     fetch(rkt, file)
     good = rkt.run("image", "verify", NAME, check=0)
     assert good.stdout.startswith(f'successfully verified checksum for image: "{NAME}" ("sha512-')
