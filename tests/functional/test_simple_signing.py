@@ -289,3 +289,10 @@ def test_key_of_the_store_lets_an_image_run(rkt: Rkt, registry: Registry, vendor
     rkt.run("trust", "rm", vendor.key.fingerprint, f"--prefix={prefix}", check=0)
     stopped = rkt.run("run", "--net=none", vendor.image.digest, check=254).stderr
     assert "is no longer trusted" in stopped
+
+    # By a rule instead, which brings key and lookaside.
+    write_config(rkt, "fetch.d/registry.json", {**config, "lookaside": "file:///nonexistent"})
+    rkt.run("trust", f"--prefix={prefix}", f"--openpgp-key={key}", f"--lookaside={vendor.url}", check=0)
+    fetched = rkt.run("fetch", "--pull-policy=update", reference, check=0).stderr
+    assert f"openpgp {vendor.key.fingerprint}" in fetched
+    assert rkt.run("run", "--net=none", reference, check=0).lines == ["ran"]

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.config.settings import Settings
-from rkt.errors import CannotVerify, ConfigError, SignatureMismatch
+from rkt.errors import CannotVerify, ConfigError, NotVerified, SignatureMismatch
 from rkt.fetch.lookaside import read_events
 from rkt.fetch.lookaside_worker import describe
+from rkt.trust import policy
 from rkt.trust.keys import parse_keys
 from rkt.trust.keystore import Keystore, TrustedKey
 from rkt.trust.openpgp import verify_detached
@@ -228,6 +229,36 @@ def test_all_keys_of_a_file_count(tmp_path: Path, alice: Signer) -> None:
     for content in (alice.public + bob.public[:-1], alice.public + openpgp.packet(5, b"secret")):
         with pytest.raises(ConfigError, match="/etc/rkt/keys"):
             trusted_keys("/etc/rkt/keys", content, "example.com/app", settings)
+
+
+def test_keys_of_a_file_that_a_rule_names_count_for_an_aci(tmp_path: Path, alice: Signer) -> None:
+    """Each of them does, those of the key store do not, and at the next start it is still that file that counts (SG7, SG12)."""
+    bob, eve = Signer(b"Bob"), Signer(b"Eve")
+    settings = make_settings(tmp_path)
+    (key,) = parse_keys(eve.public, what="key")
+    Keystore(settings).store(key, "example.com")
+    path = tmp_path / "keys"
+    path.write_bytes(alice.public + bob.public)
+    rules = tmp_path / "local" / "trust.d"
+    rules.mkdir()
+    (rules / "team.toml").write_text(
+        'version = 1\ndefault = "keystore"\n[[rule]]\nprefix = "example.com"\n'
+        f'all = [ {{ kind = "openpgp", keys = "{path}" }} ]\n'
+    )
+    for place in (path, rules, rules / "team.toml"):
+        place.chmod(0o755 if place.is_dir() else 0o644)
+    blob = tmp_path / "app.aci"
+    blob.write_bytes(PAYLOAD)
+    for signer in (alice, bob):
+        verdict = policy.judge("example.com/app", str(blob), signer.sign(PAYLOAD), settings)
+        assert [fact.signer for fact in verdict.facts] == [signer.fingerprint]
+        policy.check_verdict(verdict, settings, opted_out=False)
+    with pytest.raises(CannotVerify) as caught:
+        policy.judge("example.com/app", str(blob), eve.sign(PAYLOAD), settings)
+    assert "unknown entity" in "".join(caught.value.__notes__)
+    path.write_bytes(alice.public)
+    with pytest.raises(NotVerified):
+        policy.check_verdict(verdict, settings, opted_out=False)
 
 
 @pytest.mark.parametrize(

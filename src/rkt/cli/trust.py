@@ -88,7 +88,8 @@ COMMAND = Command(
     description=(
         "Adds OpenPGP public keys to the key store, so that images signed with them may be used. A key counts for the "
         "prefix itself and for names below it: one for example.com/app counts for example.com/app/web, but not for "
-        "example.com/apple.\n\n"
+        "example.com/apple. For Docker and OCI images PREFIX is REGISTRY/REPOSITORY or the front part of it, the registry "
+        "with its port if it has one; their OpenPGP signatures are those of podman and skopeo.\n\n"
         "PUBKEY is a file, or an http or https URL. Without one, the pages of the prefix are asked where its keys are "
         "(meta elements ac-discovery-pubkeys). Servers are reached, and their certificates checked, as rkt-fetch(1) says.\n\n"
         "Every key of each file is shown with its fingerprint. Compare it with what the owner says over another "

@@ -71,7 +71,11 @@ def find(url: str, reference: DockerReference, digests: Sequence[str], settings:
         "tls_insecure": settings.insecure.tls,
         "access": remote.describe(settings, *urls),
     }
-    return _run(request, {}, settings) or [_nothing(urls[0])]
+    try:
+        return _run(request, {}, settings) or [_nothing(urls[0])]
+    except FetchError as e:
+        # Something else may vouch for the image.
+        return [_nothing(urls[0], e.message)]
 
 
 def find_in_layout(
