@@ -372,6 +372,23 @@ def test_status_of_the_verifier(tmp_path: Path) -> None:
     assert len(findings) == len(pieces) * len(requirements)
 
 
+def test_many_words(tmp_path: Path) -> None:
+    """Evidence that makes every reason as long as it can does not drown the good piece beside it: the answer fits."""
+    path = tmp_path / "key.pub"
+    path.write_bytes(KEY.pem)
+    path.chmod(0o644)
+    text = "\U000e0001" * 300
+    message = {"messageDigest": {"algorithm": text, "digest": "AAAA"}, "signature": "AAAA"}
+    long = Evidence(kind=BUNDLE, source="long", data=cosign.bundle_of(KEY, {"messageSignature": message}))
+    pieces = [long] * (MAX_PIECES - 1) + [Evidence(kind=BUNDLE, source="good", data=SIGNED)]
+    requirements = [Requirement(kind="cosign", key=str(path))] * 12
+    subject = Subject(name="a/b", reference="a/b:1", digests=[IMAGE.digest])
+    findings = verifier.verify(pieces, requirements, subject, Settings(installation=INSTALLATION))
+    assert [finding.source for finding in findings if not finding.reason] == ["good"] * len(requirements)
+    # Shown as escapes, by a codec that was loaded before (privsep.worker).
+    assert findings[0].reason.startswith('the signed digest is of the algorithm "\\U000e0001')
+
+
 def test_the_command_imports_no_cryptography() -> None:
     """Whoever starts the verifier reads neither keys nor signatures: the library is in the worker alone (SG10)."""
     import subprocess

@@ -66,6 +66,8 @@ def main() -> None:
     if os.getppid() != parent:
         os._exit(1)
     connection = socket.socket(fileno=fd)
+    # What errors.quoted shows foreign text by: a codec is a module, and none can be found once the worker is confined.
+    "".encode("unicode_escape")
     message = wire.Receiver(connection).receive()
     if message is None:
         os._exit(1)

@@ -28,6 +28,8 @@ MAX_PIECE_BYTES = 1 << 20
 MAX_TOTAL_BYTES = 8 << 20
 #: Of evidence as it is written down: base64, and what is around it.
 MAX_WRITTEN_BYTES = 3 * MAX_TOTAL_BYTES
+#: Longest reason that is told, in characters.
+MAX_REASON_LENGTH = 600
 
 
 class Evidence(Record):

@@ -16,7 +16,7 @@ from rkt.privsep.client import run_worker
 from rkt.privsep.confine import VERIFY_UID_BASE
 from rkt.privsep.wire import foreign_text
 from rkt.schema import jsontext
-from rkt.trust.evidence import EVIDENCE_FOR, Finding
+from rkt.trust.evidence import EVIDENCE_FOR, MAX_REASON_LENGTH, Finding
 from rkt.trust.keyfiles import read_key_file
 from rkt.trust.program import sealed_memory
 from rkt.trust.rules import KEYLESS, KEYSTORE, OPENPGP
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rkt.trust.rules import Requirement
 
 _SECONDS = 60.0
-_MAX_REASON_LENGTH = 600
 _FILES = ("key", "keys", "root")
 
 
@@ -69,7 +68,7 @@ def verify(
         if len(values) != len(readable):
             raise RktError("rkt-verify reported other findings than were asked for")
         for pair, value in zip(readable, values, strict=True):
-            found[pair] = _finding(value, pair[0], subject, signed.get(pair))
+            found[pair] = _finding(value, pair[0], offered[pair[1]].source, subject, signed.get(pair))
     findings = [found[pair] for pair in pairs]
     return [_unless_wrong(finding, findings) for finding in findings]
 
@@ -166,12 +165,13 @@ def _listed(answer: dict[str, Any]) -> list[Any]:
     return values
 
 
-def _finding(value: Any, requirement: int, subject: Subject, signed: Finding | None) -> Finding:
+def _finding(value: Any, requirement: int, source: str, subject: Subject, signed: Finding | None) -> Finding:
     """One of the worker's findings; one that does not say of what it is about this image vouches for nothing.
 
     Args:
         value: what the worker says.
         requirement: that it must be about.
+        source: of the evidence that it is about.
         subject: the image.
         signed: who signed, and when, where the worker was not asked that.
     """
@@ -180,8 +180,8 @@ def _finding(value: Any, requirement: int, subject: Subject, signed: Finding | N
         signed_at = value["signed_at"]
         finding = Finding(
             requirement=number,
-            source=foreign_text(value["source"]),
-            reason=foreign_text(value["reason"])[:_MAX_REASON_LENGTH],
+            source=source,
+            reason=foreign_text(value["reason"])[:MAX_REASON_LENGTH],
             signer=foreign_text(value["signer"]),
             digest=foreign_text(value["digest"]),
             signed_at=signed_at,

@@ -12,8 +12,9 @@ import importlib
 import os
 
 from rkt.privsep import confine
+from rkt.privsep.wire import MAX_LINE_BYTES
 from rkt.schema import jsontext
-from rkt.trust.evidence import MAX_TOTAL_BYTES, Evidence, Finding, Subject
+from rkt.trust.evidence import MAX_REASON_LENGTH, MAX_TOTAL_BYTES, Evidence, Finding, Subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _MODULES = {
 }
 #: Evidence and files in base64, and room for what is around them.
 _MAX_DOCUMENT_BYTES = 4 * MAX_TOTAL_BYTES
+#: Of a finding without its reason, and of a character of that, as JSON at most.
+_FINDING_BYTES = 700
+_CHARACTER_BYTES = 6
 
 
 def prepare(request: dict[str, Any]) -> Work:
@@ -61,7 +65,14 @@ class Verifying:
         """Verify; the result: ``findings``."""
         data = os.pread(fds["evidence"], _MAX_DOCUMENT_BYTES + 1, 0)
         document = jsontext.parse(data, what="the evidence", limit_bytes=_MAX_DOCUMENT_BYTES)
-        return {"findings": [finding.as_dict() for finding in self.findings(document)]}
+        findings = list(self.findings(document))
+        length = _reason_length(len(findings))
+        # Where a piece of evidence was is known to who asks, in the same order.
+        return {
+            "findings": [
+                finding.replace(source="", reason=finding.reason[:length]).as_dict() for finding in findings
+            ]
+        }
 
     def findings(self, document: dict[str, Any]) -> Iterator[Finding]:
         """One for each pair of a requirement and a piece of evidence that could meet it."""
@@ -75,6 +86,13 @@ class Verifying:
             verify = self._verifiers[requirement["kind"]]
             finding = _verify(verify, requirement, files, piece, subject, document["now"])
             yield finding.replace(requirement=number, source=piece.source)
+
+
+def _reason_length(count: int) -> int:
+    """How many characters of each reason fit into an answer, whatever they are: evidence chooses words of it."""
+    return max(
+        1, min(MAX_REASON_LENGTH, (MAX_LINE_BYTES // max(1, count) - _FINDING_BYTES) // _CHARACTER_BYTES)
+    )
 
 
 def _verify(
