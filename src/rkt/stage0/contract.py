@@ -84,6 +84,8 @@ LOGS = "logs"
 SHARED_VOLUMES = "sharedVolumes"
 #: Volumes of images, each mounted read-only at ``NAME/rootfs`` before stage1 starts.
 IMAGE_VOLUMES = "imageVolumes"
+#: Written by stage1: what apps of a pod on networks see as ``/etc/hosts``; other pods change it.
+HOSTS = "hosts"
 #: Of a pod that the metadata service may know, for root alone: its token and the port of the service, a line each.
 MDS_REGISTERED = "mds-registered"
 #: Below the data directory: what the service remembers of each pod.

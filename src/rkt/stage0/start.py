@@ -46,6 +46,7 @@ _OF_A_RUN = (
     contract.PAUSED,
     contract.ENDPOINTS,
     contract.METADATA_URL,
+    contract.HOSTS,
     status.NET_INFO,
     "pgid",
     "netns",

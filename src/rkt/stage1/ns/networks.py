@@ -8,7 +8,7 @@ import os
 
 from rkt.errors import NetworkError, Stage1Error
 from rkt.linux import files
-from rkt.net import config, setup, teardown
+from rkt.net import config, names, setup, teardown
 from rkt.net.host import HostView
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from rkt.net.setup import Attached
     from rkt.stage1.common.arguments import RunArguments
 
+#: Users' own name for the pod, in its directory (``pod.names``).
+_POD_NAME = "name"
+_MAX_NAME_BYTES = 256
 _STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
@@ -108,22 +111,42 @@ class Networks:
         files.write_new(path, hosts.network_resolv_conf(*found), 0o644)
         return True
 
+    def publish(self, base: bytes | None) -> None:
+        """Let the pods of these networks know this one by its names, and this one them.
+
+        Args:
+            base: what the pod's hosts file begins with; ``None`` if it has the host's.
+        Raises:
+            NetworkError: a file cannot be written.
+        """
+        uuid = self._arguments.uuid
+        addresses: dict[str, list[str]] = {}
+        for each in self.attached:
+            found = addresses.setdefault(each.network.name, [])
+            found += [address.address for address in each.result.own_addresses]
+        try:
+            own = files.read_bounded(_POD_NAME, _MAX_NAME_BYTES).decode().strip()
+        except FileNotFoundError:
+            own = ""
+        called = names.pod_names(uuid, own, self._arguments.hostname)
+        try:
+            names.join(self._path, uuid, addresses=addresses, names=called, base=base)
+        except OSError as e:
+            raise NetworkError(f"cannot tell pods of each other's names: {e.strerror}: {e.filename}") from e
+
     def gateways(self) -> list[str]:
         """By which addresses the pod may reach its host: first those of the network whose traffic is masqueraded, as for ports."""
-        first = next((each for each in self.attached if _masquerades(each)), None)
+        first = next((each for each in self.attached if each.network.masquerades), None)
         order = sorted(self.attached, key=lambda each: each is not first)
         return [address.gateway for each in order for address in each.result.own_addresses if address.gateway]
 
     def release(self) -> None:
         """Take everything back; nothing happens when nothing was made, or all was taken back before."""
+        names.leave(self._arguments.uuid)
         if teardown.is_needed(self._path):
             with self._view:
                 teardown.release(self._path, hold_fd=self._lock_fd, report=say)
         self._view.close()
-
-
-def _masquerades(attached: Attached) -> bool:
-    return any(each.get("ipMasq") is True for each in attached.network.plugins)
 
 
 def release_left(path: str, *, hold_fd: int) -> None:
@@ -133,6 +156,7 @@ def release_left(path: str, *, hold_fd: int) -> None:
         path: absolute path of the pod directory.
         hold_fd: descriptor that plugins keep open, -1 for none.
     """
+    names.leave(os.path.basename(path))
     view = HostView(host_mounts())
     with view:
         teardown.release(path, hold_fd=hold_fd, report=say)

@@ -45,6 +45,7 @@ EMPTY_ROOT = "empty-root"
 RUNTIME_CONFIG = "runtime-config"
 _SHM_OPTIONS = b"mode=1777,size=64m"
 _OWN_FLAGS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+_MAX_HOSTS_BYTES = 1 << 20
 _OWN_OPTIONS = b"mode=700,size=1m,nr_inodes=64"
 
 
@@ -420,9 +421,10 @@ def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
 def _attach(
     networks: Networks, pod: LoadedPod, arguments: RunArguments, shared: PodNamespaces, init: Init
 ) -> RunArguments:
-    """Set the pod's networks up; the arguments as they are when one of them has name servers."""
+    """Set the pod's networks up; the arguments as they are then, with files of names that come of the networks."""
     try:
         networks.attach(shared.net_fd, {})
+        arguments = _publish_names(networks, arguments)
         if networks.dns() is None:
             return arguments
         own = OWN_FILES.encode()
@@ -435,6 +437,19 @@ def _attach(
     except BaseException:
         _give_up(shared, init)
         raise
+
+
+def _publish_names(networks: Networks, arguments: RunArguments) -> RunArguments:
+    """Let pods of the same networks know each other by name; the hosts file that changes with them takes the place of ours."""
+    if arguments.hosts_mode == "host":
+        networks.publish(None)
+        return arguments
+    own = f"{OWN_FILES}/hosts".encode()
+    networks.publish(files.read_bounded(own.decode(), _MAX_HOSTS_BYTES))
+    libc.mount(contract.HOSTS.encode(), own, None, libc.MS_BIND)
+    # What is bound of it into apps is as read-only as this is.
+    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | _OWN_FLAGS)
+    return arguments.replace(hosts_mode="network")
 
 
 def _reach_metadata(

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods find each other by name: each pod's hosts file lists the pods that share a network with it.
+
+Nobody stays awake for that: who starts or ends changes the files of the others. Each pod on a network is written down, and
+one lock is held around every change::
+
+    /run/rkt/names/.lock
+    /run/rkt/names/NETWORK/UUID     path of the pod directory, then a line for each address: address and names
+    $POD/hosts                      what the apps see as /etc/hosts, read-only
+
+Apps have ``$POD/hosts`` mounted, so it keeps its inode, and they may read at any moment, so it never holds half a line. It is
+what the pod starts with, then blocks of 256 bytes that end by a line feed, one for each address. A new block is appended
+by one write(2), which readers see whole or not at all, because the size changes last. An entry goes by one byte: its first
+becomes ``#``. A block is used again when that is some time ago, behind its ``#``, and the first byte of the address is
+written last. So nothing is locked that an app could lock too, and a kill leaves a file that can be read.
+
+An entry of a pod that was killed goes when the pod is collected, or when the next pod joins one of its networks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+
+from rkt.linux import files, locks
+from rkt.stage0.contract import HOSTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+DIRECTORY = "/run/rkt/names"
+BLOCK_BYTES = 256
+#: How long a block rests after its entry has gone: no reader is that slow between two bytes of one line.
+_REST_SECONDS = 30
+_HEAD = b"# Pods of the same networks"
+_FREE = b"#"
+_AGE_MARK = b" #"
+_AGE_AT = BLOCK_BYTES - 16
+_MAX_FILE_BYTES = 16 << 20
+#: Nobody is called so.
+_TAKEN = ("localhost", "localhost.domain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback")
+
+
+def pod_names(uuid: str, name: str, hostname: str) -> list[str]:
+    """What a pod is called, the best known first.
+
+    Args:
+        uuid: of the pod.
+        name: users' own, if it has one.
+        hostname: if one was asked for.
+    """
+    found = [
+        each for each in (name, hostname.rstrip("."), f"rkt-{uuid}") if each and each.lower() not in _TAKEN
+    ]
+    return list(dict.fromkeys(found))
+
+
+def join(
+    pod_path: str,
+    uuid: str,
+    *,
+    addresses: dict[str, list[str]],
+    names: Sequence[str],
+    base: bytes | None,
+) -> None:
+    """Let the pods of some networks know a new one, and the new one them.
+
+    Args:
+        pod_path: absolute path of its directory, whose lock is held.
+        uuid: of the pod.
+        addresses: by the network's name.
+        names: from ``pod_names``.
+        base: what its hosts file begins with; ``None`` if it has none of its own.
+    Raises:
+        OSError: a file cannot be written; what was written is taken back by ``leave``.
+    """
+    own = {network: [_entry(address, names) for address in found] for network, found in addresses.items()}
+    with _locked():
+        lines = [line for network in own.values() for line in network]
+        peers: dict[str, tuple[str, list[bytes]]] = {}
+        for network, entries in own.items():
+            directory = f"{DIRECTORY}/{network}"
+            try:
+                os.mkdir(directory, 0o700)
+            except FileExistsError:
+                pass
+            for other, (path, theirs) in _members(network).items():
+                if other == uuid:
+                    continue
+                if not _lives(path):
+                    _forget(other)
+                    continue
+                lines += theirs
+                known = peers.setdefault(other, (path, []))[1]
+                known += entries
+        if base is not None:
+            files.replace_file(f"{pod_path}/{HOSTS}", render(base, lines), 0o644, sync=False)
+        for network, entries in own.items():
+            record = b"\n".join([os.fsencode(pod_path), *entries]) + b"\n"
+            files.replace_file(f"{DIRECTORY}/{network}/{uuid}", record, 0o600, sync=False)
+        for path, entries in peers.values():
+            _change(f"{path}/{HOSTS}", uuid, entries)
+
+
+def leave(uuid: str) -> None:
+    """Let nobody know a pod any more; may be done again.
+
+    Args:
+        uuid: of the pod.
+    """
+    if any(os.path.exists(f"{DIRECTORY}/{network}/{uuid}") for network in _networks()):
+        with _locked():
+            _forget(uuid)
+
+
+def render(base: bytes, entries: Iterable[bytes]) -> bytes:
+    """A hosts file: what it begins with, up to the end of a block, and a block for each entry."""
+    text = base if base.endswith(b"\n") or not base else base + b"\n"
+    head = text + _HEAD
+    head += b" " * (-(len(head) + 1) % BLOCK_BYTES) + b"\n"
+    return head + b"".join(_block(entry) for entry in entries)
+
+
+class Table:
+    """The blocks of a hosts file that is in use.
+
+    Args:
+        fd: of the file, to read and write.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        data = files.read_fd_bounded(fd, _MAX_FILE_BYTES, HOSTS)
+        start = data.rfind(b"\n" + _HEAD)
+        start = start + 1 if start >= 0 else 0
+        end = data.find(b"\n", start) + 1
+        #: Only whole blocks: somebody was killed before the rest of the last was there.
+        self._first = end
+        self._blocks = [
+            data[at : at + BLOCK_BYTES]
+            for at in range(end, len(data) - len(data) % BLOCK_BYTES if end else 0, BLOCK_BYTES)
+        ]
+
+    def replace(self, uuid: str, entries: Sequence[bytes]) -> None:
+        """Give a pod these entries and no others."""
+        mark = f"rkt-{uuid}".encode()
+        missing = list(entries)
+        for index, block in enumerate(self._blocks):
+            if not block.startswith(_FREE) and mark in block.split():
+                if block.rstrip() in missing:
+                    missing.remove(block.rstrip())
+                else:
+                    self._free(index)
+        for entry in missing:
+            self._add(_block(entry))
+
+    def _free(self, index: int) -> None:
+        at = self._first + index * BLOCK_BYTES
+        os.pwrite(self._fd, _FREE, at)
+        # A comment behind a comment: whoever has read the first byte before takes it for one.
+        age = (_AGE_MARK + b"%d" % int(time.time()))[: BLOCK_BYTES - _AGE_AT - 1]
+        os.pwrite(self._fd, age, at + _AGE_AT)
+        self._blocks[index] = (
+            _FREE + self._blocks[index][1:_AGE_AT] + age.ljust(BLOCK_BYTES - _AGE_AT - 1) + b"\n"
+        )
+
+    def _add(self, block: bytes) -> None:
+        now = int(time.time())
+        for index, old in enumerate(self._blocks):
+            if old.startswith(_FREE) and _rested(old, now):
+                at = self._first + index * BLOCK_BYTES
+                os.pwrite(self._fd, block[1:], at + 1)
+                os.pwrite(self._fd, block[:1], at)
+                self._blocks[index] = block
+                return
+        os.pwrite(self._fd, block, self._first + len(self._blocks) * BLOCK_BYTES)
+        self._blocks.append(block)
+
+
+def _rested(block: bytes, now: int) -> bool:
+    age = block[_AGE_AT + len(_AGE_MARK) :].strip()
+    return age.isdigit() and int(age) + _REST_SECONDS <= now
+
+
+def _entry(address: str, names: Sequence[str]) -> bytes:
+    return f"{address} {' '.join(names)}".encode()
+
+
+def _block(entry: bytes) -> bytes:
+    # As names are bounded it fits; the end is left to what _free writes.
+    return entry[:_AGE_AT].ljust(BLOCK_BYTES - 1) + b"\n"
+
+
+def _locked() -> locks.Lock:
+    for path, mode in ((os.path.dirname(DIRECTORY), 0o755), (DIRECTORY, 0o700)):
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            continue
+    return locks.lock_file(f"{DIRECTORY}/.lock", exclusive=True, mode=0o600)
+
+
+def _networks() -> list[str]:
+    try:
+        return [name for name in os.listdir(DIRECTORY) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _members(network: str) -> dict[str, tuple[str, list[bytes]]]:
+    """Of each pod on a network, where its directory is and what others are told of it."""
+    found = {}
+    for uuid in sorted(os.listdir(f"{DIRECTORY}/{network}")):
+        if not uuid.startswith("."):
+            data = files.read_bounded(f"{DIRECTORY}/{network}/{uuid}", _MAX_FILE_BYTES)
+            path, *entries = data.rstrip(b"\n").split(b"\n")
+            found[uuid] = os.fsdecode(path), entries
+    return found
+
+
+def _forget(uuid: str) -> None:
+    """Remove a pod's records and its entries in the files of others."""
+    for network in _networks():
+        try:
+            os.unlink(f"{DIRECTORY}/{network}/{uuid}")
+        except FileNotFoundError:
+            continue
+        for path, _ in _members(network).values():
+            _change(f"{path}/{HOSTS}", uuid, ())
+
+
+def _change(path: str, uuid: str, entries: Sequence[bytes]) -> None:
+    """Change the entries of a pod in the hosts file of another one, if that has one."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        Table(fd).replace(uuid, entries)
+    except OSError as e:
+        # A full disk there is no reason for this pod not to start.
+        if e.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+            raise
+    finally:
+        os.close(fd)
+
+
+def _lives(path: str) -> bool:
+    """Whether somebody holds the lock of a pod directory."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
