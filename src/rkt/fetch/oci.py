@@ -93,6 +93,8 @@ if TYPE_CHECKING:
 
     Target: TypeAlias = DockerReference | LocalReference
 
+#: In place of a registry, in names of images of layouts and archives that are not called by a registry's.
+_LOCAL = "localhost"
 _WAITING = "another rkt instance is downloading a layer of this image, waiting..."
 _ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
@@ -192,7 +194,9 @@ class _OciFetch:
             self._store.touch(known.key)
             record = known
         else:
-            record = self._take(self._judge(resolved, staging), staging)
+            judged = self._judge(resolved, staging)
+            self._check_newest(judged)
+            record = self._take(judged, staging)
         self._remember(record)
         return record
 
@@ -233,11 +237,12 @@ class _OciFetch:
         asked = self._target.digest
         if asked is not None and asked not in {resolved.digest, resolved.index_digest}:
             raise ImageError(f'"{self._text}" led to another image: {resolved.digest}')
+        name = ACIdentifier.sanitize(self._origin.name)
         verdict = judge_oci(
             _subject(self._target, resolved),
             functools.partial(self._collect, resolved),
             self._settings,
-        )
+        ).replace(name=name)
         self._report.message(told(verdict))
         manifest, config = _parse(documents, resolved)
         if self._platform.rank(config.platform) is None:
@@ -245,14 +250,13 @@ class _OciFetch:
                 f'"{self._text}" is for {config.platform}, not for {self._platform}',
                 hint=f"--platform={config.platform}",
             )
-        self._check_newest(verdict, resolved, config)
         return _Judged(
             resolved=resolved,
             documents=documents,
             manifest=manifest,
             config=config,
             verdict=verdict,
-            name=ACIdentifier.parse(verdict.name),
+            name=name,
         )
 
     def _collect(self, resolved: Resolved, requirements: list[Requirement]) -> list[Evidence]:
@@ -264,8 +268,9 @@ class _OciFetch:
         kinds = {each.kind for each in requirements}
         return collect(self._source, _digests(resolved), kinds, lookasides)
 
-    def _check_newest(self, verdict: Verdict, resolved: Resolved, config: ImageConfig) -> None:
+    def _check_newest(self, image: _Judged, *, remember: bool = True) -> None:
         """Refuse, or tell of, an older image than was seen by this name, as the rules say (invariant SG11)."""
+        verdict = image.verdict
         if self._target.digest or verdict.kind != KIND_POLICY or verdict.is_unsigned:
             return
         from rkt.trust.newest import Version, check_newest, seconds_of
@@ -274,12 +279,12 @@ class _OciFetch:
             name=verdict.subject,
             label=self._origin.tag,
             platform=str(self._platform),
-            digest=resolved.digest,
+            digest=image.resolved.digest,
             signed_at=verdict.signed_at,
-            created=seconds_of(config.created),
+            created=seconds_of(image.config.created),
         )
         rollback = Asked(verdict.subject, self._settings, is_oci=True).rollback
-        if text := check_newest(found, rollback, self._settings.data_dir):
+        if text := check_newest(found, rollback, self._settings.data_dir, remember=remember):
             self._report.message(text)
 
     def _take(self, image: _Judged, staging: Staging) -> ImageRecord:
@@ -526,9 +531,12 @@ def _layers(manifest: Manifest, config: ImageConfig) -> list[_Wanted]:
 
 
 def _subject_name(target: Target) -> str:
-    """By what name rules are found: as the operator says, never as the image says itself (invariant SG3)."""
-    name = _origin(target).name
-    return name if "/" in name else ACIdentifier.sanitize(name)
+    """By what name rules are found: as the operator says, never as the image says itself (invariant SG3).
+
+    What has no registry is named as if this host were one, so that no directory can be called like a registry.
+    """
+    origin = _origin(target)
+    return origin.name if origin.registry else f"{_LOCAL}/{ACIdentifier.sanitize(origin.name)}"
 
 
 def _subject(target: Target, resolved: Resolved) -> Subject:

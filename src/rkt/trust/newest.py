@@ -74,13 +74,14 @@ class Version(Record):
         return None
 
 
-def check_newest(found: Version, rollback: str, data_dir: str) -> str:
+def check_newest(found: Version, rollback: str, data_dir: str, *, remember: bool = True) -> str:
     """Compare an image that was just verified with the newest one of its name, and remember it if it is that.
 
     Args:
         found: the image.
         rollback: ``refuse``: it must be newer, or the same. ``warn``: an older one is told. ``allow``: nothing.
         data_dir: where the memory is.
+        remember: otherwise it is only compared.
     Returns:
         what to tell people; empty for nothing.
     Raises:
@@ -100,19 +101,20 @@ def check_newest(found: Version, rollback: str, data_dir: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = _read(path, rollback)
         if known is None:
-            _write(path, found)
+            if remember:
+                _write(path, found)
             return ""
         if known.digest == found.digest:
             # With one signature less than before it is not older than it was.
             again = found.replace(
                 signed_at=max(found.signed_at, known.signed_at), created=max(found.created, known.created)
             )
-            if again != known:
+            if again != known and remember:
                 _write(path, again)
             return ""
         age = found.age_beside(known)
         text = _told(found, known, age, rollback)
-        if age is None or age >= 0:
+        if remember and (age is None or age >= 0):
             _write(path, found)
         return text
     finally:

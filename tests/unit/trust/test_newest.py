@@ -42,6 +42,14 @@ def test_an_older_signed_image_is_refused_where_the_rule_says_so(data: str) -> N
         check_newest(APP, "refuse", data)
 
 
+def test_a_look_leaves_no_trace(data: str) -> None:
+    """Who only asks what would happen is told, and nothing is remembered."""
+    assert check_newest(NEW, "refuse", data, remember=False) == ""
+    assert check_newest(APP, "refuse", data) == ""
+    with pytest.raises(NotVerified):
+        check_newest(OLD, "refuse", data, remember=False)
+
+
 def test_by_default_going_back_is_told_each_time(data: str) -> None:
     """It is loud, and what was newest stays so."""
     for _ in range(2):
