@@ -224,6 +224,12 @@ def test_signatures_of_a_server_are_read_until_there_is_none(
     ]
     with pytest.raises(ConfigError, match="plain http"):
         lookaside.find("http://127.0.0.1:1/x", reference, [index], client.settings)
+    with LyingRegistry() as server:
+        server.put(f"{base}/signature-1", signature)
+        url = f"{server.base}/signatures"
+        allowed = Client(f"{client.base}/allowed", insecure="http")
+        (good,) = lookaside.find(url, reference, [vendor.image.digest], allowed.settings)
+        assert (good.source, good.problem) == (f"{server.base}{base}/signature-1", "")
     # What cannot be had is told where it is missed, not by an error: something else may vouch for the image.
     found = lookaside.find("https://127.0.0.1:1/x", reference, [index], client.settings)
     assert len(found) == 1

@@ -44,7 +44,7 @@ FINGERPRINT_LENGTHS = (40, 64)
 RULE_ROOT = "root"
 
 _HEX = frozenset("0123456789abcdef")
-#: The first one is what people write, the last one who answers.
+#: The first one is what people write, and what is written here; the last one who answers.
 _HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
 _WRITABLE_BY_OTHERS = 0o002
@@ -102,7 +102,7 @@ class TrustedKey(Record):
 
 
 def name_components(name: str) -> list[str]:
-    """The components of an image name or prefix; the first one may be a registry with its port.
+    """The components of an image name or prefix; the first one may be a registry with its port, and is one for Docker Hub.
 
     Raises:
         InvalidManifest: not an AC Identifier, or a component is empty or consists of dots (such a name could lead out
@@ -114,7 +114,7 @@ def name_components(name: str) -> list[str]:
         raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
     # The grammar of appc names has no ports.
     components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")
-    components[0] = first
+    components[0] = _HUB_NAMES[0] if first in _HUB_NAMES else first
     for component in components:
         if not component.strip("."):
             raise InvalidManifest(f"invalid image name {name!r}: component {component!r} is not a name")
@@ -128,6 +128,7 @@ def name_prefixes(name: str) -> list[str]:
         InvalidManifest: as ``name_components``.
     """
     components = name_components(name)
+    # A directory that somebody made by hand counts by whatever name.
     registries = _HUB_NAMES if components[0] in _HUB_NAMES else (components[0],)
     return [
         "/".join((registry, *components[1:count]))

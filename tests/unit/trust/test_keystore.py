@@ -71,6 +71,15 @@ def test_key_for_a_registry_counts_for_its_images(
     assert counting(settings, name) == ({A} if counts else set())
 
 
+def test_keys_for_docker_hub_are_written_to_one_place(settings: Settings) -> None:
+    """A mask that is made by one of its names hides a key that was trusted by another."""
+    store = Keystore(settings)
+    put(settings, "local", "prefix.d/docker.io/library", A)
+    path = store.mask(A, "registry-1.docker.io/library")
+    assert path == f"{settings.local_config_dir}/trustedkeys/prefix.d/docker.io/library/{A}"
+    assert counting(settings, "index.docker.io/library/busybox") == set()
+
+
 @pytest.mark.parametrize(
     "name", ["r.example:/x", "r.example:x/y", "r.example:123456/x", "r.example:1:2", "x/y:1", ":1/x"]
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import zlib
 
 import pytest
@@ -97,6 +98,21 @@ def test_anything_else_is_refused(message: bytes, reason: str) -> None:
     """What is not one binary message around one text, signed once, is refused and says why (SG8)."""
     with pytest.raises(Malformed, match=reason):
         open_message(message)
+
+
+def test_no_changed_byte_breaks_it() -> None:
+    """Whatever one byte becomes, the message is refused or taken apart, and nothing else happens."""
+    for message in (
+        MESSAGE,
+        compressed(MESSAGE),
+        ONE_PASS + in_parts(packets.TAG_LITERAL, literal_body(bytes(600))) + SIGNATURE,
+    ):
+        for position in range(len(message)):
+            for value in (0, 0x7F, 0x80, 0xC8, 0xE0, 0xFF, message[position] ^ 1):
+                changed = message[:position] + bytes([value]) + message[position + 1 :]
+                with contextlib.suppress(Malformed):
+                    opened = open_message(changed)
+                    assert len(opened.payload) + len(opened.signature) <= len(changed) + 100
 
 
 def test_every_truncation_is_refused() -> None:
