@@ -156,8 +156,8 @@ def test_f9_names_in_the_store(rkt: Rkt) -> None:
     assert 'discovery failed for "127.1.1.1/other"' in result.stderr
     assert "hint: " in result.stderr
     result = rkt.run("fetch", "docker://busybox", check=254)
-    assert 'refusing "docker://busybox"' in result.stderr
-    assert "hint: --insecure-options=image" in result.stderr
+    assert 'image "docker.io/library/busybox" verification failed' in result.stderr
+    assert "hint: rkt trust --prefix=docker.io/library " in result.stderr
 
 
 def test_f11_f12_hashes(rkt: Rkt) -> None:

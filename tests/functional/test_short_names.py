@@ -171,7 +171,7 @@ def test_short_names_need_the_opt_out_too(
     search(rkt, first.name)
     first.image(image, WORD)
     failed = rkt.run("--insecure-options=http", "fetch", WORD, check=254)
-    assert f'refusing "docker://{first.name}/{WORD}:latest"' in failed.stderr
+    assert f'image "{first.name}/{WORD}" verification failed' in failed.stderr
     assert not first.requests
     shown = json.loads(rkt.run("config", check=0).stdout)["stage0"]
     assert {"rktVersion": "v1", "rktKind": "registry", "search": [first.name]} in shown
