@@ -117,6 +117,10 @@ class Sigstore:
         """The member for the transparency log."""
         return self._log(self.log_key, "https://log.example", **period)
 
+    def root_certificate_log(self, **period: str) -> dict[str, Any]:
+        """The member for the certificate log."""
+        return self._log(self.certificate_log_key, "https://ct.example", **period)
+
     def _log(self, key: ec.EllipticCurvePrivateKey, url: str, **period: str) -> dict[str, Any]:
         return {
             "baseUrl": url,

@@ -12,7 +12,7 @@ In this order, each with a reason of its own (invariant SG15):
 7. the log's entry is of this signature, this certificate and these bytes (CVE-2022-36056, CVE-2026-22703).
 
 The library does most of it. What it leaves out is done here: it compares issuers by an extension that certificates may do
-without, takes any one of several names, believes a log and an authority at times at which the root does not, and does not
+without, takes any one of several names, believes logs and authorities at times at which the root does not, and does not
 hold the size of the tree against the checkpoint. It would fetch roots by network; it is given one instead.
 """
 
@@ -404,6 +404,14 @@ def _check_periods(library: models.Bundle, times: list[datetime], root: Root) ->
         raise CannotVerify(f"the log entry is of a log that {root.path} does not have")
     if not any(_covers(log.public_key.valid_for, times) for log in logs):
         raise CannotVerify(f"{root.path} does not believe this log at {_shown(min(times))}")
+    (seen,) = library.signing_certificate.extensions.get_extension_for_class(
+        x509.PrecertificateSignedCertificateTimestamps
+    ).value
+    seen_at = seen.timestamp.replace(tzinfo=UTC)
+    if not any(
+        _covers(log.public_key.valid_for, [seen_at]) for log in inner.ctlogs if seen.log_id in _log_ids(log)
+    ):
+        raise CannotVerify(f"{root.path} does not believe the certificate log at {_shown(seen_at)}")
     issuers = [
         authority
         for authority in inner.certificate_authorities

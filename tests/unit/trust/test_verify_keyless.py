@@ -401,6 +401,12 @@ _ROOTS: dict[str, tuple[bytes, str]] = {
         _SIGSTORE.root(tlogs=[_SIGSTORE.root_log(start=_iso(_SIGSTORE.start), end=_iso(SIGNED_AT - _YEAR))]),
         f"{_ROOT_PATH} does not believe this log at 2026-03-01 12:00:00 UTC",
     ),
+    "certificate log not believed any more": (
+        _SIGSTORE.root(
+            ctlogs=[_SIGSTORE.root_certificate_log(start=_iso(_SIGSTORE.start), end=_iso(SIGNED_AT - _YEAR))]
+        ),
+        f"{_ROOT_PATH} does not believe the certificate log at 2026-03-01 11:59:00 UTC",
+    ),
     "authority not believed any more": (
         _SIGSTORE.root(
             certificateAuthorities=[
