@@ -183,6 +183,19 @@ def test_files_of_the_image_and_of_volumes_come_first(module_rkt: Rkt, images: I
         assert stream.read() == "192.0.2.2 mine\n"
 
 
+def test_an_app_has_them_each_time(module_rkt: Rkt, images: Images) -> None:
+    """A handler before the app, a restart and a later start of the pod see the same hosts file as the first process."""
+    count = ["/bin/sh", "-c", "wc -l </etc/hosts"]
+    app = {"eventHandlers": [{"name": "pre-start", "exec": count}]}
+    image = stored(module_rkt, inspect_image(images, "each-time", app=app))
+    again = f"{' '.join(count[2:])}; [ -e /again ] || {{ touch /again; exit 1; }}"
+    words = ("--restart=on-failure:1", "--exec=/bin/sh", "--", "-c", again)
+    before = set(module_rkt.pods())
+    assert module_rkt.run("run", INSECURE, image, *words, check=0).lines == ["8"] * 4
+    (uuid,) = set(module_rkt.pods()) - before
+    assert module_rkt.run("start", uuid, check=0).lines == ["8"] * 2
+
+
 def test_an_app_cannot_change_these_files_for_others(module_rkt: Rkt, image: str) -> None:
     """They are read-only binds: what one app writes is refused, and nothing of it is in the image or the other app."""
     tamper = "for f in /etc/hosts /etc/hostname /etc/resolv.conf; do echo evil 2>/dev/null >> $f && echo wrote $f; done; true"

@@ -31,6 +31,7 @@ _REASONS = {
     501: "Not Implemented",
     505: "HTTP Version Not Supported",
 }
+_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -105,6 +106,9 @@ def parse_head(data: bytes, *, max_body_bytes: int) -> Head:
     if len(words) != 3 or not words[0] or not _TOKEN.issuperset(words[0]):
         raise Refused(400, "malformed request line")
     method, target, version = words
+    if method not in _METHODS:
+        # Nor is one written down that might be anything.
+        raise Refused(501, "unknown method")
     if version not in {b"HTTP/1.1", b"HTTP/1.0"}:
         raise Refused(505 if version.startswith(b"HTTP/") else 400, "HTTP/1.1 is spoken here")
     if not target.startswith(b"/") or not all(0x21 <= byte < 0x7F for byte in target):

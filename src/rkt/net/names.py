@@ -224,12 +224,14 @@ def _members(network: str) -> dict[str, tuple[str, list[bytes]]]:
 def _forget(uuid: str) -> None:
     """Remove a pod's records and its entries in the files of others."""
     for network in _networks():
-        try:
-            os.unlink(f"{DIRECTORY}/{network}/{uuid}")
-        except FileNotFoundError:
+        members = _members(network)
+        if uuid not in members:
             continue
-        for path, _ in _members(network).values():
-            _change(f"{path}/{HOSTS}", uuid, ())
+        for other, (path, _) in members.items():
+            if other != uuid:
+                _change(f"{path}/{HOSTS}", uuid, ())
+        # Last, so that after a kill somebody knows that there is something to remove.
+        os.unlink(f"{DIRECTORY}/{network}/{uuid}")
 
 
 def _change(path: str, uuid: str, entries: Sequence[bytes]) -> None:

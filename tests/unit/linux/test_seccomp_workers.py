@@ -14,10 +14,11 @@ ALLOW = seccomp.SCMP_ACT_ALLOW
 KILL = seccomp.SCMP_ACT_KILL_PROCESS
 ENOSYS = seccomp.scmp_act_errno(errno.ENOSYS)
 KINDS = ("copy", "download", "unpack")
+ALL_KINDS = (*KINDS, "metadata")
 
 try:
     LIBRARY = seccomp.Library()
-    PROGRAMS = {kind: seccomp_workers.compile_worker(kind) for kind in KINDS}
+    PROGRAMS = {kind: seccomp_workers.compile_worker(kind) for kind in ALL_KINDS}
 except OSError as e:
     pytest.skip(f"libseccomp: {e}", allow_module_level=True)
 if MACHINE not in AUDIT_ARCH:
@@ -32,7 +33,7 @@ def answer(kind: str, name: str, *arguments: int) -> int:
     return run_seccomp(PROGRAMS[kind], number, arguments, arch=AUDIT_ARCH[MACHINE])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_nothing_listed_is_dangerous(kind: str) -> None:
     """No list holds a call that is refused to pods, or that starts a program or a process."""
     profile = seccomp_workers.profile(kind)
@@ -43,7 +44,7 @@ def test_nothing_listed_is_dangerous(kind: str) -> None:
             assert answer(kind, name) == KILL, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_threads_but_no_processes(kind: str) -> None:
     """``clone`` makes threads; a process, and ``clone3`` that cannot be looked into, are not there."""
     assert answer(kind, "clone", 0x3D0F00) == ALLOW
@@ -74,3 +75,10 @@ def test_arguments() -> None:
 def test_other_abis(kind: str) -> None:
     """Calls of another ABI of this machine are not there."""
     assert run_seccomp(PROGRAMS[kind], 3, arch=AUDIT_ARCH_I386) == ENOSYS
+
+
+def test_who_answers_pods_opens_nothing() -> None:
+    """``rkt-metadata`` accepts connections, and opens neither sockets nor files."""
+    assert answer("metadata", "accept4") == ALLOW
+    for name in ("socket", "connect", "bind", "listen", "openat", "open", "unlinkat"):
+        assert answer("metadata", name) == ENOSYS, name

@@ -39,6 +39,8 @@ def test_a_request_is_parsed() -> None:
         ("GET / HTTP/1.1 x", 400),
         ("GET  / HTTP/1.1", 400),
         ("G\x00T / HTTP/1.1", 400),
+        ("EAT / HTTP/1.1", 501),
+        ("get / HTTP/1.1", 501),
         ("GET / SPDY/1", 400),
         ("GET / HTTP/2.0", 505),
         ("GET http://host/ HTTP/1.1", 400),

@@ -350,8 +350,10 @@ class BindFile(Step):
             raise
         try:
             try:
-                mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode & 0o170000
-                if self.only_if_absent:
+                found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+                mode = found.st_mode & 0o170000
+                # One without content may be what an earlier process of the app, or an earlier run, was given a place by.
+                if self.only_if_absent and (mode != 0o100000 or found.st_size):
                     return
                 if mode != 0o100000:
                     os.unlink(name, dir_fd=parent_fd)
