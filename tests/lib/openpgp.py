@@ -89,7 +89,7 @@ class Signer:
         head = b"\x99" + len(body).to_bytes(2, "big") + body
         self.fingerprint = hashlib.sha1(head, usedforsecurity=False).hexdigest()
         named = b"\xb4" + len(identity).to_bytes(4, "big") + identity
-        bound = self._sign(head + named, CERTIFICATION, [subpacket(FLAGS, b"\x03"), *says], certify_hash)
+        bound = self._sign(head + named, CERTIFICATION, [*says, subpacket(FLAGS, b"\x03")], certify_hash)
         self.public = (
             packet(PUBLIC_KEY, body)
             + (self._sign(head, REVOCATION, [], SHA512) if revoked else b"")

@@ -101,6 +101,18 @@ BAD: dict[str, tuple[Callable[[], Signer], tuple[bytes, ...], int, str]] = {
         openpgp.SHA512,
         "it was made in the future",
     ),
+    "SG4 key not for signing": (
+        lambda: Signer(b"x", says=[subpacket(openpgp.FLAGS, b"\x01")]),
+        (),
+        openpgp.SHA512,
+        "does not count",
+    ),
+    "SG4 signature of an unknown critical kind": (
+        lambda: Signer(b"x"),
+        (subpacket(0x80 | 100, b"x"),),
+        openpgp.SHA512,
+        "does not",
+    ),
     "SG5 digest SHA-1": (lambda: Signer(b"x"), (), openpgp.SHA1, "it is weak: hash algorithm 2"),
     "SG5 key bound by SHA-1": (
         lambda: Signer(b"x", certify_hash=openpgp.SHA1),
