@@ -7,7 +7,7 @@
 //   root.json        whom to believe: authority, certificate log, transparency log, authority for time stamps
 //   statement.json   what cosign 3 writes: a statement about an image, entered as dsse 0.0.1, time by the log's promise
 //   message.json     a signature of the manifest itself, entered as hashedrekord 0.0.1, time by the log's promise
-//   stamped.json     the statement again, as a log of version 2 enters it (hashedrekord 0.0.2), time by a time stamp
+//   stamped.json     the statement again, as a log of version 2 enters it (hashedrekord 0.0.2, Ed25519), time by a time stamp
 //
 // The mock of the log keeps what it is sent, in a tree of one leaf. A real one keeps less of an envelope, and has a path from
 // leaf to checkpoint: both are made here. sigstore-js writes signatures of messages in version 0.2; here it is 0.3.
@@ -33,6 +33,9 @@ const newKey = () => crypto.generateKeyPairSync('ec', { namedCurve: 'prime256v1'
 const spki = (pair) => pair.publicKey.export({ format: 'der', type: 'spki' });
 
 const keys = { authority: newKey(), seen: newKey(), log: newKey(), stamp: newKey() };
+keys.second = crypto.generateKeyPairSync('ed25519');
+// Logs of version 2 are called by the key of their checkpoints (C2SP signed-note), others by their whole key.
+const secondId = sha256(Buffer.concat([Buffer.from('second.example\n\u0001'), spki(keys.second).subarray(-32)]));
 const authority = await initializeCA(keys.authority, await initializeCTLog(keys.seen));
 const log = await initializeTLog('https://log.example', keys.log);
 const stamper = await initializeTSA(keys.stamp);
@@ -52,33 +55,37 @@ const signer = () =>
   new FulcioSigner({ fulcioBaseURL: 'https://authority.example', identityProvider: { getToken: async () => token } });
 
 // A witness: has the log enter what `body` makes of the content and the certificate.
-const enter = (body, hasPromise) => ({
+const enter = (body, isSecond) => ({
   async testify(content, certificate) {
     // As a log writes them: with an end of line.
     const made = body(content, new crypto.X509Certificate(certificate).toString());
     const [entry] = Object.values(await log.log(made));
     const { signedEntryTimestamp } = entry.verification;
-    const logId = Buffer.from(entry.logID, 'hex');
+    const logId = isSecond ? secondId : Buffer.from(entry.logID, 'hex');
     const leaf = (data) => sha256(Buffer.concat([Buffer.from([0]), data]));
     const sibling = leaf(Buffer.from('first'));
     const body64 = Buffer.from(entry.body, 'base64');
     const rootHash = sha256(Buffer.concat([Buffer.from([1]), sibling, leaf(body64)]));
-    const note = `log.example\n2\n${b64(rootHash)}\n`;
-    const noteSignature = Buffer.concat([logId.subarray(0, 4), crypto.sign('sha256', Buffer.from(note), keys.log.privateKey)]);
+    const origin = isSecond ? 'second.example' : 'log.example';
+    const note = `${origin}\n2\n${b64(rootHash)}\n`;
+    const signed = isSecond
+      ? crypto.sign(null, Buffer.from(note), keys.second.privateKey)
+      : crypto.sign('sha256', Buffer.from(note), keys.log.privateKey);
+    const noteSignature = Buffer.concat([logId.subarray(0, 4), signed]);
     return {
       tlogEntries: [
         {
           logIndex: String(entry.logIndex),
           logId: { keyId: logId },
           kindVersion: { kind: made.kind, version: made.apiVersion },
-          integratedTime: hasPromise ? String(entry.integratedTime) : '0',
-          inclusionPromise: hasPromise ? { signedEntryTimestamp: Buffer.from(signedEntryTimestamp, 'base64') } : undefined,
+          integratedTime: isSecond ? '0' : String(entry.integratedTime),
+          inclusionPromise: isSecond ? undefined : { signedEntryTimestamp: Buffer.from(signedEntryTimestamp, 'base64') },
           inclusionProof: {
             logIndex: '1',
             rootHash,
             treeSize: '2',
             hashes: [sibling],
-            checkpoint: { envelope: `${note}\n\u2014 log.example ${b64(noteSignature)}\n` },
+            checkpoint: { envelope: `${note}\n\u2014 ${origin} ${b64(noteSignature)}\n` },
           },
           canonicalizedBody: body64,
         },
@@ -152,23 +159,23 @@ const write = (name, value) => fs.writeFileSync(path.join(target, name), `${JSON
 const stamp = new TSAWitness({ tsaBaseURL: 'https://stamp.example' });
 
 const made = {
-  'statement.json': await new DSSEBundleBuilder({ signer: signer(), witnesses: [enter(dsseBody, true)] }).create(statement),
+  'statement.json': await new DSSEBundleBuilder({ signer: signer(), witnesses: [enter(dsseBody, false)] }).create(statement),
   'message.json': await new MessageBuilder({
     signer: signer(),
-    witnesses: [enter(messageBody, true)],
+    witnesses: [enter(messageBody, false)],
   }).create({ data: MANIFEST }),
   'stamped.json': await new DSSEBundleBuilder({
     signer: signer(),
-    witnesses: [enter(secondBody, false), stamp],
+    witnesses: [enter(secondBody, true), stamp],
   }).create(statement),
 };
 for (const [name, bundle] of Object.entries(made)) write(name, bundleToJSON(bundle));
 
-const logOf = (pair, url) => ({
+const logOf = (pair, url, keyId = sha256(spki(pair)), keyDetails = 'PKIX_ECDSA_P256_SHA_256') => ({
   baseUrl: url,
   hashAlgorithm: 'SHA2_256',
-  publicKey: { rawBytes: b64(spki(pair)), keyDetails: 'PKIX_ECDSA_P256_SHA_256', validFor: { start: START } },
-  logId: { keyId: b64(sha256(spki(pair))) },
+  publicKey: { rawBytes: b64(spki(pair)), keyDetails, validFor: { start: START } },
+  logId: { keyId: b64(keyId) },
 });
 const authorityOf = (url, ...certificates) => ({
   subject: { organization: 'sigstore.mock', commonName: 'sigstore' },
@@ -178,7 +185,10 @@ const authorityOf = (url, ...certificates) => ({
 });
 write('root.json', {
   mediaType: 'application/vnd.dev.sigstore.trustedroot+json;version=0.1',
-  tlogs: [logOf(keys.log, 'https://log.example')],
+  tlogs: [
+    logOf(keys.log, 'https://log.example'),
+    logOf(keys.second, 'https://second.example', secondId, 'PKIX_ED25519'),
+  ],
   certificateAuthorities: [authorityOf('https://authority.example', authority.rootCertificate)],
   ctlogs: [logOf(keys.seen, 'https://seen.example')],
   timestampAuthorities: [authorityOf('https://stamp.example', stamper.intCertificate, stamper.rootCertificate)],

@@ -41,6 +41,8 @@ _SIGNER = Signer(_SIGSTORE)
 _BUNDLE = _SIGNER.sign(_DIGEST)
 _OTHER_BUNDLE = _SIGNER.sign(_OTHER)
 _YEAR = timedelta(days=365)
+_WORKFLOW = "https://github.com/trailofbits/pypi-attestations/.github/workflows/release.yml@refs/tags/v0.0.19"
+_WORKFLOW_ISSUER = "https://token.actions.githubusercontent.com"
 
 
 def _subject(*digests: str) -> Subject:
@@ -141,10 +143,7 @@ def test_other_producer(name: str) -> None:
 def test_public_instance() -> None:
     """A provenance that a public builder signed is verified against the public root, and is no signature of an image."""
     digest = "sha256:9bb1add04b1b4e182be6b0b80931593f7a291eb49d69b4fd728a5d4cbcdc4bd3"
-    builder = (
-        "https://github.com/trailofbits/pypi-attestations/.github/workflows/release.yml@refs/tags/v0.0.19"
-    )
-    issuer = "https://token.actions.githubusercontent.com"
+    builder, issuer = _WORKFLOW, _WORKFLOW_ISSUER
     finding = _verify(
         _fixture("provenance.json"), digest, root=_public_root(), identity=builder, issuer=issuer
     )
@@ -570,7 +569,7 @@ json.dump([seen, reasons], sys.stdout)
 """
 
 
-@pytest.mark.parametrize("first", ["statement", "stamped", "classic", "mistakes"])
+@pytest.mark.parametrize("first", ["statement", "stamped", "provenance", "classic", "mistakes"])
 def test_nothing_opened(first: str) -> None:
     """Once the library is loaded, verifying opens no file and no socket, and imports nothing: ``rkt-verify`` could not."""
     requirement = {"identity": IDENTITY, "issuer": ISSUER, "root": _ROOT_PATH}
@@ -581,6 +580,9 @@ def test_nothing_opened(first: str) -> None:
     elif first == "classic":
         payload = cosign.payload(_OTHER, "")
         pieces, notes = [payload], {"kind": COSIGN_CLASSIC, **_SIGNER.sign_classic(payload)}
+    elif first == "provenance":
+        pieces, root = [_fixture("provenance.json")], _public_root()
+        requirement.update(identity=_WORKFLOW, issuer=_WORKFLOW_ISSUER)
     else:
         pieces, root = [_fixture(f"{first}.json")], _fixture("root.json")
     work = [(requirement, cosign.b64(root), cosign.b64(data), notes) for data in pieces]
@@ -595,7 +597,8 @@ def test_nothing_opened(first: str) -> None:
     seen, reasons = json.loads(done.stdout)
     assert seen == []
     if first != "mistakes":
-        assert [reason.partition('"')[0] for reason in reasons] == ["the signature is for "]
+        # Of another image, or an attestation: everything before that was looked at.
+        assert reasons[0].startswith(("the signature is for ", "the statement is an attestation "))
 
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
