@@ -44,18 +44,19 @@ SERVE = (
 )
 
 
+def activator(sockets: Sequence[socket.socket], names: str) -> list[str]:
+    """Words before a command that gets sockets."""
+    return [sys.executable, "-c", ACTIVATOR, ",".join(str(each.fileno()) for each in sockets), names]
+
+
 def activate(
     rkt: Rkt, sockets: Sequence[socket.socket], names: str, *words: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command with sockets, to its end."""
-    fds = [each.fileno() for each in sockets]
-    command = [
-        sys.executable, "-c", ACTIVATOR, ",".join(map(str, fds)), names, *rkt.command(*words)
-    ]  # fmt: skip
     return subprocess.run(
-        command,
+        [*activator(sockets, names), *rkt.command(*words)],
         env=rkt.environment(),
-        pass_fds=fds,
+        pass_fds=[each.fileno() for each in sockets],
         capture_output=True,
         text=True,
         check=False,
@@ -106,6 +107,43 @@ def test_each_app_gets_the_sockets_that_it_declares(rkt: Rkt, images: Images) ->
         assert said["web"] == 2 * f"fds=2 names=web:names\npid is mine\n{inode(http)}\n{inode(dns)}\n"
         assert said["admin"] == f"fds=1 names=adm\npid is mine\n{inode(admin)}\n"
         assert said["other"] == "fds= names=\n"
+
+
+def test_an_app_that_comes_later_gets_its_sockets(rkt: Rkt, images: Images) -> None:
+    """A sandbox keeps what was passed for apps that will declare it, with user ids of its own too; an app that declares nothing has nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as http:
+        inode_text = inode(http)
+        ports = {"ports": [port("http", http.getsockname()[1])]}
+        declared = inspect_image(images, "later", name="example.com/later", app=ports)
+        for image in (declared, inspect_image(images)):
+            stored(rkt, image)
+        command = rkt.command("app", "sandbox", "--private-users")
+        with subprocess.Popen(
+            [*activator([http], "web"), *command],
+            env=rkt.environment(),
+            pass_fds=[http.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as sandbox:
+            uuid = rkt.wait_for_pod()
+            for name in ("later", "inspect"):
+                words = [
+                    "app",
+                    "add",
+                    "--insecure-options=image",
+                    uuid,
+                    f"example.com/{name}",
+                    "--exec=/bin/sh",
+                ]
+                rkt.run(*words, "--", "-c", SAY, check=0)
+                rkt.run("app", "start", uuid, f"--app={name}", check=0)
+                wait_for(lambda n=name: "fds=" in rkt.log(uuid, n), "output")  # type: ignore[misc]
+            rkt.run("stop", uuid, check=0)
+            assert sandbox.stdout is not None
+            said = by_app(sandbox.stdout.read())
+            assert sandbox.wait(20) == 0
+    assert said["later"] == f"fds=1 names=web\npid is mine\n{inode_text}\n"
+    assert said["inspect"] == "fds= names=\n"
 
 
 def test_sockets_that_nobody_declares_are_refused(rkt: Rkt, images: Images) -> None:

@@ -133,54 +133,51 @@ class Table:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        data = files.read_fd_bounded(fd, _MAX_FILE_BYTES, HOSTS)
-        start = data.rfind(b"\n" + _HEAD)
-        start = start + 1 if start >= 0 else 0
-        end = data.find(b"\n", start) + 1
-        #: Only whole blocks: somebody was killed before the rest of the last was there.
-        self._first = end
-        self._blocks = [
-            data[at : at + BLOCK_BYTES]
-            for at in range(end, len(data) - len(data) % BLOCK_BYTES if end else 0, BLOCK_BYTES)
-        ]
+        self._data = bytearray(files.read_fd_bounded(fd, _MAX_FILE_BYTES, HOSTS))
+        start = self._data.rfind(b"\n" + _HEAD) + 1
+        self._first = self._data.find(b"\n", start) + 1
+        # Only whole blocks: somebody was killed before the rest of the last was there.
+        del self._data[len(self._data) - len(self._data) % BLOCK_BYTES :]
 
     def replace(self, uuid: str, entries: Sequence[bytes]) -> None:
         """Give a pod these entries and no others."""
-        mark = f"rkt-{uuid}".encode()
         missing = list(entries)
-        for index, block in enumerate(self._blocks):
-            if not block.startswith(_FREE) and mark in block.split():
-                if block.rstrip() in missing:
-                    missing.remove(block.rstrip())
-                else:
-                    self._free(index)
+        mark = f" rkt-{uuid} ".encode()
+        found = self._data.find(mark, self._first)
+        while found >= 0:
+            at = found - found % BLOCK_BYTES
+            entry = bytes(self._data[at : at + BLOCK_BYTES]).rstrip()
+            if entry in missing:
+                missing.remove(entry)
+            elif not entry.startswith(_FREE):
+                self._free(at)
+            found = self._data.find(mark, at + BLOCK_BYTES)
         for entry in missing:
             self._add(_block(entry))
 
-    def _free(self, index: int) -> None:
-        at = self._first + index * BLOCK_BYTES
-        os.pwrite(self._fd, _FREE, at)
+    def _free(self, at: int) -> None:
+        self._write(_FREE, at)
         # A comment behind a comment: whoever has read the first byte before takes it for one.
-        age = (_AGE_MARK + b"%d" % int(time.time()))[: BLOCK_BYTES - _AGE_AT - 1]
-        os.pwrite(self._fd, age, at + _AGE_AT)
-        self._blocks[index] = (
-            _FREE + self._blocks[index][1:_AGE_AT] + age.ljust(BLOCK_BYTES - _AGE_AT - 1) + b"\n"
-        )
+        self._write(_AGE_MARK + b"%d" % int(time.time()), at + _AGE_AT)
 
     def _add(self, block: bytes) -> None:
         now = int(time.time())
-        for index, old in enumerate(self._blocks):
-            if old.startswith(_FREE) and _rested(old, now):
-                at = self._first + index * BLOCK_BYTES
-                os.pwrite(self._fd, block[1:], at + 1)
-                os.pwrite(self._fd, block[:1], at)
-                self._blocks[index] = block
+        found = self._data.find(b"\n" + _FREE, self._first - 1)
+        while found >= 0:
+            at = found + 1
+            if not at % BLOCK_BYTES and _rested(self._data[at : at + BLOCK_BYTES], now):
+                self._write(block[1:], at + 1)
+                self._write(block[:1], at)
                 return
-        os.pwrite(self._fd, block, self._first + len(self._blocks) * BLOCK_BYTES)
-        self._blocks.append(block)
+            found = self._data.find(b"\n" + _FREE, at)
+        self._write(block, len(self._data))
+
+    def _write(self, data: bytes, at: int) -> None:
+        os.pwrite(self._fd, data, at)
+        self._data[at : at + len(data)] = data
 
 
-def _rested(block: bytes, now: int) -> bool:
+def _rested(block: bytearray, now: int) -> bool:
     age = block[_AGE_AT + len(_AGE_MARK) :].strip()
     return age.isdigit() and int(age) + _REST_SECONDS <= now
 
