@@ -392,3 +392,42 @@ def test_a_full_disk(rkt: Rkt, size_kib: int) -> None:
         assert rkt.run("image", "list", "--no-legend", check=0).stdout == ""
     finally:
         subprocess.run(["umount", rkt.data], check=True)
+
+
+def rule(rkt: Rkt, prefix: str, what: str, default: str = "keystore") -> None:
+    """Have one rule."""
+    os.makedirs(f"{rkt.local}/trust.d", exist_ok=True)
+    path = f"{rkt.local}/trust.d/rule.toml"
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f'version = 1\ndefault = "{default}"\n[[rule]]\nprefix = "{prefix}"\nall = [ {what} ]\n')
+    os.chmod(path, 0o644)
+
+
+def test_rules_decide_about_acis_too(rkt: Rkt, keys: tuple[KeyRing, Key], server: Server) -> None:
+    """Unsigned files and URLs pass where a rule says so, told and marked, and only there; a file of keys is asked as the key store is."""
+    rule(rkt, "example.com/lax", '{ kind = "unsigned" }')
+    lax, other = make(rkt, "example.com/lax", "lax.aci"), make(rkt, "example.com/laxer", "laxer.aci")
+    for path in (lax, other):
+        server.put(f"/{os.path.basename(path)}", Page(read(path)))
+    told = 'warning: nobody signed image "example.com/lax", the rule for example.com/lax'
+    assert told in rkt.run("fetch", lax, check=0).stderr
+    assert "NOT SIGNED" in rkt.run("image", "list", "--no-legend", "--fields=verdict", check=0).stdout
+    rkt.run("image", "rm", "example.com/lax", check=0)
+    assert told in rkt.run("fetch", f"{server.url}/lax.aci", check=0).stderr
+    assert 'image "example.com/laxer" has no signature' in rkt.run("fetch", other, check=254).stderr
+    refused = rkt.run("fetch", f"{server.url}/laxer.aci", check=254).stderr
+    assert "error downloading the signature file" in refused
+
+    ring, key = keys
+    trusted = f"{rkt.base}/keys.asc"
+    with open(trusted, "wb") as file:
+        file.write(ring.export(key))
+    os.chmod(trusted, 0o644)
+    rule(rkt, "example.com", f'{{ kind = "openpgp", keys = "{trusted}" }}', default="refuse")
+    assert "error opening signature file" in rkt.run("fetch", lax, check=254).stderr
+    server.put("/laxer.aci.asc", Page(read(sign(keys, other))))
+    verified = rkt.run("fetch", f"{server.url}/laxer.aci", check=0).stderr
+    assert f"openpgp {key.fingerprint} (detached signature)" in verified
+    apart = make(rkt, "example.org/app", "apart.aci")
+    sign(keys, apart)
+    assert "rule.toml refuses the rest" in rkt.run("fetch", apart, check=254).stderr

@@ -163,10 +163,10 @@ def test_a_dependency_is_no_short_name(
     assert not first.requests
 
 
-def test_short_names_need_the_opt_out_too(
+def test_short_names_are_verified_too(
     rkt: Rkt, registries: tuple[LyingRegistry, LyingRegistry], image: Image
 ) -> None:
-    """Nobody vouches for what is found, so it is refused as by its whole reference; and the setting is shown."""
+    """Nobody is trusted for what is found, so it is refused as by its whole reference; and the setting is shown."""
     first, _ = registries
     search(rkt, first.name)
     first.image(image, WORD)

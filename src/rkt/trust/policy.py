@@ -155,7 +155,7 @@ def has_policy(settings: Settings) -> bool:
     for directory in settings.config_dirs:
         try:
             os.stat(f"{directory}/{POLICY_DIRECTORY}")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             pass  # whoever reads it says why

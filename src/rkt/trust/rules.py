@@ -223,6 +223,9 @@ def policy_files(directories: Sequence[str]) -> list[str]:
         except FileNotFoundError:
             continue
         except OSError as e:
+            if isinstance(e, NotADirectoryError) and not os.path.isdir(directory):
+                # A configuration directory that is none, such as /dev/null, has nothing in it.
+                continue
             raise ConfigError(f"cannot read the trust policy in {place}: {e.strerror}") from e
         paths += [f"{place}/{name}" for name in names if name.endswith(".toml") and not name.startswith(".")]
     return paths

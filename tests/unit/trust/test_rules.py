@@ -280,6 +280,15 @@ def test_a_directory_that_everybody_can_write_is_refused(settings: Settings) -> 
         load_policy(settings)
 
 
+def test_what_cannot_be_listed_is_not_empty(settings: Settings) -> None:
+    """A file in place of ``trust.d`` is an error; a configuration directory that is none has nothing in it."""
+    with open(f"{settings.local_config_dir}/trust.d", "w", encoding="ascii"):
+        pass
+    with pytest.raises(ConfigError, match="cannot read the trust policy"):
+        load_policy(settings)
+    assert load_policy(settings.replace(local_config_dir="/dev/null")) == Policy()
+
+
 def test_what_is_pinned_changes_with_everything_that_is_asked_for() -> None:
     """Two requirements that differ in a key, an issuer, an identity, a root or a builder are never taken for each other."""
     texts = {"issuer": "i", "identity": "a", "root": "/r", "digest": "sha256:1"}
