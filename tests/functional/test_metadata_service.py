@@ -220,7 +220,7 @@ def test_the_validator_of_the_specification(host: Host, images: Images) -> None:
 
 
 def test_registrations_and_key_outlive_the_service(host: Host, images: Images) -> None:
-    """After a restart a pod is known by the same URL, and what it signed is still good; a killed pod is forgotten by gc, also while nobody serves; files are root's."""
+    """After the service was killed and started again a pod is known by the same URL, and what it signed is still good; a killed pod is forgotten by gc, also while nobody serves; files are root's."""
     script = (
         'echo "$AC_METADATA_URL"; wget -q -O - --post-data content=x "$AC_METADATA_URL/acMetadata/v1/pod/hmac/sign";'
         " echo; while :; do sleep 0.1; done"
@@ -253,7 +253,9 @@ def test_registrations_and_key_outlive_the_service(host: Host, images: Images) -
     with open(f"{host.rkt.data}/metadata/pods/{uuid}", encoding="utf-8") as record:
         assert token not in record.read()
     assert host.rkt.run("enter", uuid, "/bin/sh", "-c", "echo $AC_METADATA_URL").stdout == f"{url}\n"
-    host.stop()
+    assert host.service is not None
+    host.service.kill()
+    host.service.wait()
     host.start()
     assert host.get(f"/{token}/acMetadata/v1/pod/uuid") == f"200 {uuid}"
     form = f"uuid={uuid}&content=x&signature={signature}"

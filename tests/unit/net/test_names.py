@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,8 +27,7 @@ class Pod:
         self.uuid = UUIDS[number]
         self.path = os.fspath(root / self.uuid)
         os.mkdir(self.path)
-        self._fd = os.open(self.path, os.O_RDONLY)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self.live()
         self.called = [f"pod{number}", f"rkt-{self.uuid}"]
         self.address = f"10.0.0.{number + 1}"
 
@@ -44,6 +46,11 @@ class Pod:
             address, *called = line.partition("#")[0].split() or [""]
             found.update(dict.fromkeys(called, address))
         return {name: address for name, address in found.items() if name.startswith("pod")}
+
+    def live(self) -> None:
+        """Run, and hold the lock."""
+        self._fd = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def die(self) -> None:
         """Be killed."""
@@ -149,6 +156,30 @@ def test_a_reader_never_sees_half_a_line(pods: list[Pod]) -> None:
         done.set()
         thread.join()
     assert wrong == []
+
+
+def test_a_kill_at_any_moment_leaves_what_the_next_can_clean(pods: list[Pod]) -> None:
+    """Whoever is killed while it joins or leaves: each file can be read, and after the next pod has joined nobody knows the killed one."""
+    reader, killed, other, _ = pods
+    reader.join("blue")
+    source = random.Random(7)
+    for _ in range(25):
+        killed.die()
+        child = os.fork()
+        if not child:
+            killed.live()
+            while True:
+                killed.join("blue", "red")
+                names.leave(killed.uuid)
+        time.sleep(source.uniform(0, 0.004))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert reader.known().items() <= {"pod0": "10.0.0.1", "pod1": "10.0.0.2"}.items()
+        other.join("blue")
+        assert reader.known() == {"pod0": "10.0.0.1", "pod2": "10.0.0.3"}
+        assert other.known() == reader.known()
+        names.leave(other.uuid)
+        killed.live()
 
 
 def test_a_half_written_block_is_written_over(pods: list[Pod]) -> None:
