@@ -391,6 +391,8 @@ class Messages:
                     emit(lookaside_worker.describe_problem(e.message, name))
                 else:
                     emit(lookaside_worker.describe(data, name))
+            else:
+                emit(lookaside_worker.describe_problem(lookaside_worker.MORE, place))
         return {}
 
 

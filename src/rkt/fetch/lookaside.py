@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from rkt.config.registries import RegistryConfig, load_registries, lookaside_problem
 from rkt.errors import ConfigError, FetchError, quoted
 from rkt.fetch import remote
-from rkt.fetch.lookaside_worker import MAX_SIGNATURES, describe_problem
+from rkt.fetch.lookaside_worker import MAX_SIGNATURES, MORE, describe_problem
 from rkt.linux import libc
 from rkt.privsep.wire import foreign_text
 from rkt.trust.evidence import SIMPLE_SIGNING, Evidence
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: Directory of an image layout or archive.
 SIGNATURES = "signatures"
 _FILE = "file://"
+#: Of a manifest and its index, with a word about those that are not read.
+_MAX_EVENTS = 2 * (MAX_SIGNATURES + 1)
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -56,7 +58,10 @@ def find(url: str, reference: DockerReference, digests: Sequence[str], settings:
     config = load_registries(settings).get(reference.registry, RegistryConfig())
     url = (url or config.lookaside).rstrip("/")
     if not url:
-        problem = "it is not known where its OpenPGP signatures are: its configuration (kind registry) has no lookaside"
+        problem = (
+            "where its OpenPGP signatures are is not known: no lookaside, neither in a rule "
+            "(rkt trust … --lookaside=URL) nor of the registry (rkt help config)"
+        )
         return [_nothing(reference.registry, problem)]
     places = [f"{reference.repository}@{digest.replace(':', '=')}" for digest in digests]
     _check(url, allow_http=config.http or settings.insecure.http)
@@ -181,6 +186,8 @@ def _read_files(directory_fd: int, directory: str, places: list[str], settings: 
                     break
                 fds[f"message{len(sources)}"] = fd
                 sources.append(source)
+            else:
+                problems.append(describe_problem(MORE, f"{directory}/{place}"))
         found = _run({"op": "signed-messages", "sources": sources}, fds, settings) if sources else []
     finally:
         for fd in fds.values():
@@ -209,7 +216,7 @@ def _run(request: dict[str, Any], fds: dict[str, int], settings: Settings) -> li
     events: list[dict[str, Any]] = []
 
     def hear(event: dict[str, Any]) -> None:
-        if event.get("kind") == "message" and len(events) < 2 * MAX_SIGNATURES:
+        if event.get("kind") == "message" and len(events) < _MAX_EVENTS:
             events.append(event)
 
     run_worker(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: So many signatures of one digest are read; what is beyond them vouches for nothing.
 MAX_SIGNATURES = 16
+MORE = f"only the first {MAX_SIGNATURES} signatures are read"
 _OK, _NOT_FOUND, _GONE = 200, 404, 410
 #: Nothing is written to files.
 _FILE_SIZE_BYTES = 1 << 20
@@ -88,6 +89,8 @@ class Lookaside:
                     emit(describe_problem(f"the server answers with status {answer.status}", url))
                     break
                 emit(describe(answer.body, url))
+            else:
+                emit(describe_problem(MORE, f"{base}/signature-{MAX_SIGNATURES + 1}"))
         self._client.close()
         return {}
 
