@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.config.settings import Installation
-from rkt.trust import verify_keyless
+from rkt.trust import verify_keyless, verify_slsa
 from rkt.trust.evidence import BUNDLE, COSIGN_CLASSIC, Evidence, Finding, Subject
 from rkt.trust.extras import has_sigstore
 from tests.lib import cosign
@@ -156,6 +156,26 @@ def test_public_instance() -> None:
     signed = verify_keyless.verify_signer(requirement, {_ROOT_PATH: _public_root()}, evidence)
     assert verify_keyless.read_statement(signed).digests == [digest]
     assert signed.signed_at == 1733354026
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        (_WORKFLOW, ""),
+        (f"{_WORKFLOW}2", f'the provenance names the builder "{_WORKFLOW}", not "{_WORKFLOW}2"'),
+    ],
+)
+def test_public_builder(builder: str, reason: str) -> None:
+    """Provenance by the identity of a public workflow meets a rule for its builder, and for no other."""
+    digest = "sha256:9bb1add04b1b4e182be6b0b80931593f7a291eb49d69b4fd728a5d4cbcdc4bd3"
+    asked = {"kind": "slsa", "builder": builder, "identity": _WORKFLOW, "issuer": _WORKFLOW_ISSUER}
+    evidence = Evidence(kind=BUNDLE, source="", data=_fixture("provenance.json"))
+    files = {_ROOT_PATH: _public_root()}
+    finding = verify_slsa.verify({**asked, "root": _ROOT_PATH}, files, evidence, _subject(digest), 0)
+    assert finding.reason == reason
+    if not reason:
+        assert (finding.digest, finding.signed_at) == (digest, 1733354026)
+        assert finding.signer == f"{_WORKFLOW} ({_WORKFLOW_ISSUER})"
 
 
 def _expired() -> Bundle:
@@ -552,7 +572,7 @@ import base64, json, sys
 sys.path.insert(0, sys.argv[1])
 sys.path.append(sys.argv[2])
 from rkt.config.settings import Installation
-from rkt.trust import verify_keyless
+from rkt.trust import verify_keyless, verify_slsa
 from rkt.trust.evidence import Evidence, Subject
 verify_keyless.prepare()
 work = json.load(sys.stdin)
