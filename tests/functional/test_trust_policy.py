@@ -115,7 +115,7 @@ def test_refused_trusted_signed_run_and_refused_again(rkt: Rkt, registry: LyingR
             tightened = rule(rkt, prefix, f'{{ kind = "cosign", key = "{other}" }}')
         for words in (["run", "--net=none", reference], ["run-prepared", uuid], ["prepare", IMAGE.digest]):
             stopped = rkt.run(*words, check=254).stderr
-            assert f'image "{prefix}/app" is no longer trusted: by the rule for {prefix}' in stopped
+            assert f'image "{prefix}/app" is no longer trusted: the rule for {prefix}' in stopped
     os.unlink(tightened)
     assert rkt.run("run-prepared", "--net=none", uuid, check=0).lines == ["2024-01-02T00:00:00Z"]
     assert registry.requests == []

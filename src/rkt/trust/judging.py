@@ -45,6 +45,7 @@ _ROLLBACKS = (ROLLBACK_REFUSE, ROLLBACK_WARN, ROLLBACK_ALLOW)
 _DEFAULT_RULE = Rule(
     prefix="", match_all=True, requirements=[Requirement(kind=OPENPGP, keys=KEYSTORE)], path=""
 )
+_NO_KEY = "no key of the key store counts for that name"
 _HUB = "registry-1.docker.io/"
 
 
@@ -147,7 +148,7 @@ class Asked:
             return requirement.problem
         if (requirement.kind, requirement.keys) == (OPENPGP, KEYSTORE):
             listing = Keystore(self._settings).listing(self.name)
-            return "" if listing.keys else "no key of the key store counts for that name"
+            return "" if listing.keys else _NO_KEY
         return ""
 
     def _unmet(self, why: dict[Requirement, str]) -> list[str]:
@@ -169,8 +170,8 @@ class Asked:
             hint = (
                 f"{command} with the public key of who signs there, or --openpgp-key=FILE; or {RULE_INSECURE}"
             )
-        elif self.is_default:
-            hint = trust_hint(self.name)
+        elif any(self._impossible(each) == _NO_KEY for each in self.requirements) or self.is_default:
+            hint = trust_hint(shown(self.name))
         failure = kind(f'image "{shown(self.name)}" verification failed', hint=hint)
         for note in notes:
             failure.add_note(note)

@@ -184,13 +184,13 @@ def _require_policy(verdict: Verdict, settings: Settings) -> None:
         return
     for rule in rules:
         missing = [
-            f"{requirement} is asked for, but {why}"
+            f"{requirement}, but {why}"
             for requirement in rule.requirements
             if (why := _why_unmet(requirement, verdict, settings))
         ]
         if missing and (rule.match_all or len(missing) == len(rule.requirements)):
             raise NotVerified(
-                f'image "{name}" is no longer trusted: by {rule} {"; ".join(missing)}',
+                f'image "{name}" is no longer trusted: {rule} asks for {"; for ".join(missing)}',
                 hint=_rule_hint(verdict),
             )
 
@@ -210,13 +210,11 @@ def _why_unmet(requirement: Requirement, verdict: Verdict, settings: Settings) -
         if any(signer in listing.keys for signer in signers):
             return ""
         if signers:
-            return f"of {signers[0]}, by which it was accepted, {_state(signers[0], listing)}"
+            return f"the image was accepted by key {signers[0]}, and {_state(signers[0], listing)}"
     if signers:
         return ""
-    others = [fact for fact in _facts(verdict) if fact.kind == requirement.kind]
-    if others:
-        return f"the image was fetched when something else was asked for: {verdict.rule}"
-    return f"that was not asked for when the image was fetched: {verdict.rule}"
+    known = ", ".join(f"{fact.kind} {fact.signer}" for fact in _facts(verdict) if fact.signer)
+    return f"the image was accepted by {known}" if known else "the image was accepted without a signature"
 
 
 def _facts(verdict: Verdict) -> list[Fact]:
