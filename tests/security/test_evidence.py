@@ -30,6 +30,7 @@ from tests.lib import cosign, layouts
 from tests.lib.cosign import Key
 from tests.lib.layouts import digest, make_image, make_index
 from tests.lib.registry import Client, LyingRegistry, work_here
+from tests.lib.rkt import ROOT
 from tests.lib.sources import INSTALLATION
 from tests.lib.workers import NAMESPACES, worker
 
@@ -131,6 +132,22 @@ def test_fall_back(client: Client, servers: list[LyingRegistry], status: int) ->
     registry.refer(IMAGE.digest, status=status)
     registry.manifest("app", cosign.tag_of(IMAGE), make_index(*put_bundles(registry, SIGNED)))
     assert [piece.data for piece in found(client, registry, "cosign")] == [SIGNED]
+
+
+def test_pushed_by_others(client: Client, servers: list[LyingRegistry]) -> None:
+    """Issue 7, 2: what sigstore's JavaScript packages push to a registry without the API is found, by tag and by API."""
+    with open(os.path.join(ROOT, "tests/data/cosign/sigstore-js.json"), "rb") as file:
+        made = json.load(file)
+    registry = servers[0]
+    data = json.dumps(made["sign"], separators=(",", ":")).encode()
+    entry = registry.artifact(made["manifest"].encode(), {digest(item): item for item in (data, b"{}")})
+    registry.manifest("app", cosign.tag_of(made["imageDigest"]), made["index"].encode())
+    for _ in ("tag", "api"):
+        source = client.source(f"{registry.name}/app:1")
+        (piece,) = collect(source, [Digest(made["imageDigest"])], ["cosign"])
+        assert (piece.data, piece.problem) == (data, "")
+        registry.refer(made["imageDigest"], entry)
+        registry.manifest("app", cosign.tag_of(made["imageDigest"]), make_index())
 
 
 def test_old_announcement(client: Client, servers: list[LyingRegistry]) -> None:

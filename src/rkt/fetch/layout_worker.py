@@ -260,7 +260,7 @@ class Resolve:
             if not found:
                 raise _no_such(self._reference, [_name(entry) or str(entry.digest) for entry in images])
         else:
-            found = images
+            found = images = [entry for entry in images if not oci.is_artifact(entry)]
             if len({_name(entry) for entry in found}) > 1:
                 raise _several([_name(entry) or str(entry.digest) for entry in images])
         if not found:

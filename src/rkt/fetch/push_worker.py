@@ -5,6 +5,8 @@
 
     push-check     which blobs are there already, or can be mounted from another repository of the registry
     push-upload    blobs that are not there yet, then configuration and manifest
+    push-describe  the manifest or index that a tag or digest stands for
+    push-refer     an artifact about an image, and its entry in the list of such where the registry keeps none itself
 
 Nothing is trusted of what a registry says but that it has something: whoever fetches the image holds all of it against
 the manifest's digest. What is uploaded goes to the registry itself, never to a mirror, and the token goes to no other
@@ -13,14 +15,17 @@ host, whatever the place of an upload is said to be (invariants RG1, RG2).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from urllib.parse import quote, urljoin
 
-from rkt.errors import FetchError, quoted
+from rkt.errors import FetchError, NotFound, quoted
 from rkt.fetch.registry_worker import Networked
 from rkt.fetch.repository import PULL, Repository, error_words
 from rkt.fetch.transport import check_url, origin
-from rkt.schema.oci import MAX_DOCUMENT_BYTES
+from rkt.linux.files import write_all
+from rkt.schema import jsontext
+from rkt.schema.oci import MAX_DOCUMENT_BYTES, OCI_INDEX, parse_index
 from rkt.values import Digest
 
 TYPE_CHECKING = False
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.fetch.transport import Answer
-    from rkt.privsep.worker import Emit
+    from rkt.privsep.worker import Emit, Work
 
 PUSH = f"{PULL},push"
 _OK, _CREATED, _ACCEPTED, _NO_CONTENT, _NOT_FOUND = 200, 201, 202, 204, 404
@@ -41,6 +46,18 @@ _ANSWER_BYTES = 1 << 16
 #: How often an upload that went wrong in the middle begins anew.
 _ATTEMPTS = 2
 _DIGEST_HEADER = "Docker-Content-Digest"
+_SUBJECT_HEADER = "OCI-Subject"
+
+
+def prepare(request: dict[str, Any]) -> Work:
+    """Take one of the requests above."""
+    jobs: dict[str, type[Networked]] = {
+        "push-check": Check,
+        "push-upload": Upload,
+        "push-describe": Describe,
+        "push-refer": Refer,
+    }
+    return jobs[request["op"]](request)
 
 
 class Target(Repository):
@@ -106,9 +123,11 @@ class Target(Repository):
         progress(size)
         return answer
 
-    def put_manifest(self, reference: str, data: bytes, media_type: str, digest: Digest) -> None:
+    def put_manifest(self, reference: str, data: bytes, media_type: str, digest: Digest) -> str:
         """The manifest under a tag, or under its digest.
 
+        Returns:
+            the digest of its subject, when the registry lists what refers to something; empty otherwise.
         Raises:
             FetchError: the registry does not take it, or takes it for another one.
         """
@@ -119,6 +138,30 @@ class Target(Repository):
         said = answer.headers.get(_DIGEST_HEADER, "")
         if said.startswith("sha256:") and said != digest:
             raise FetchError(f"{self.name} took the manifest {digest} for {quoted(said)}")
+        return answer.headers.get(_SUBJECT_HEADER, "")
+
+    def list_referrer(self, subject: Digest, entry: dict[str, Any]) -> None:
+        """Enter an artifact into the index that is tagged by the digest of what it refers to.
+
+        Raises:
+            FetchError, InvalidManifest: what has that tag is no such index, or cannot be replaced.
+        """
+        tag = str(subject.key)
+        try:
+            there = self.manifest(tag)
+        except NotFound:
+            document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+        else:
+            if parse_index(there.data, there.media_type).media_type != OCI_INDEX:
+                raise FetchError(
+                    f"{self.name}: what has the tag {tag} is no index of what refers to an image"
+                )
+            document = jsontext.parse(there.data, what="the index", limit_bytes=MAX_DOCUMENT_BYTES)
+        if any(item["digest"] == entry["digest"] for item in document["manifests"]):
+            return
+        document["manifests"].append(entry)
+        data = jsontext.dump(document).encode()
+        self.put_manifest(tag, data, OCI_INDEX, Digest(f"sha256:{hashlib.sha256(data).hexdigest()}"))
 
     def _begin(self, query: str) -> Answer:
         return self._send("POST", self._url(f"blobs/uploads/{query}"))
@@ -192,6 +235,11 @@ class Upload(_Pushing):
 
     def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
         """Upload what is not there; what names it comes last."""
+        uploaded, _ = self.upload(fds, tell)
+        return {"uploaded": uploaded}
+
+    def upload(self, fds: dict[str, int], tell: Emit) -> tuple[int, str]:
+        """How many blobs were not there, and what ``put_manifest`` returns."""
         uploaded = 0
         for index, text in enumerate(self._request["blobs"]):
             digest = Digest.parse(text)
@@ -202,8 +250,8 @@ class Upload(_Pushing):
             self._upload(index, digest, fd, tell)
         data = os.pread(fds["manifest"], MAX_DOCUMENT_BYTES + 1, 0)
         digest = Digest.parse(self._request["digest"])
-        self._target.put_manifest(self._request["reference"], data, self._request["media_type"], digest)
-        return {"uploaded": uploaded}
+        reference, media_type = self._request["reference"], self._request["media_type"]
+        return uploaded, self._target.put_manifest(reference, data, media_type, digest)
 
     def _upload(self, index: int, digest: Digest, fd: int, tell: Emit) -> None:
         total = os.fstat(fd).st_size
@@ -212,6 +260,31 @@ class Upload(_Pushing):
             fd,
             lambda done: tell({"kind": "progress", "index": index, "done": done, "total": total}),
         )
+
+
+class Describe(_Pushing):
+    """``reference``, a tag or a digest. The descriptor ``document`` gets the bytes; the result: ``media_type``."""
+
+    def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
+        """Ask the registry itself."""
+        document = self._target.manifest(self._request["reference"])
+        write_all(fds["document"], document.data)
+        return {"media_type": document.media_type}
+
+
+class Refer(Upload):
+    """As ``Upload``, with ``subject``, the digest of an image, and ``entry``, what an index says of the artifact.
+
+    The result: ``listed``, whether the registry lists it itself.
+    """
+
+    def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
+        """Upload, and enter it where the registry does not."""
+        _, said = self.upload(fds, tell)
+        subject = Digest.parse(self._request["subject"])
+        if said != subject:
+            self._target.list_referrer(subject, self._request["entry"])
+        return {"listed": said == subject}
 
 
 def _chunk_bytes(answer: Answer) -> int:

@@ -70,14 +70,10 @@ def prepare(request: dict[str, Any]) -> Work:
         from rkt.fetch import registry_worker
 
         return registry_worker.prepare(request)
-    if request["op"] == "push-check":
-        from rkt.fetch.push_worker import Check
+    if request["op"].startswith("push-"):
+        from rkt.fetch import push_worker
 
-        return Check(request)
-    if request["op"] == "push-upload":
-        from rkt.fetch.push_worker import Upload
-
-        return Upload(request)
+        return push_worker.prepare(request)
     if request["op"] == "discover":
         from rkt.fetch.discovery import Discover
 

@@ -64,6 +64,10 @@ _MEDIA_TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 _WORD_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 #: Where BuildKit says that an entry of an index is about another one and no image.
 _ATTESTATION = "vnd.docker.reference.type"
+_REF_NAME = "org.opencontainers.image.ref.name"
+#: What ``cosign save`` calls what is about an image, and how the tags of such things end.
+_SAVED_ARTIFACTS = frozenset(("dev.cosignproject.cosign/sigs", "dev.cosignproject.cosign/atts"))
+_ARTIFACT_ENDINGS = frozenset(("", "sig", "att", "sbom"))
 #: Machine of uname(2), and names that people type, to architecture and variant as images have them.
 _MACHINES = {
     "x86_64": ("amd64", ""),
@@ -394,6 +398,17 @@ def parse_config(data: bytes) -> ImageConfig:
         execution=None if execution is None else _read_execution(execution),
         history=[_read_history(item) for item in read_list(fields.get("history", []), "history")],
     )
+
+
+def is_artifact(entry: Descriptor) -> bool:
+    """Whether an entry of a layout's index is about an image and none itself: a signature, an attestation, or a list of such."""
+    if entry.artifact_type and entry.artifact_type not in CONFIGS:
+        return True
+    if entry.annotations.get("kind") in _SAVED_ARTIFACTS:
+        return True
+    name, _, ending = entry.annotations.get(_REF_NAME, "").partition(".")
+    digits = name.removeprefix("sha256-")
+    return digits != name and len(digits) == 64 and ending in _ARTIFACT_ENDINGS
 
 
 def check_together(manifest: Manifest, config: ImageConfig) -> None:

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rkt.errors import FetchError
+from rkt.errors import FetchError, RktError
 from rkt.fetch import push_worker
 from rkt.fetch.push_worker import Target
 from rkt.fetch.transport import Answer
+from rkt.schema import oci
 from rkt.values import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 HOME = "https://registry.example"
 UPLOADS = f"{HOME}/v2/app/blobs/uploads/"
@@ -27,15 +29,17 @@ DIGEST = Digest(f"sha256:{hashlib.sha256(DATA).hexdigest()}")
 class Script:
     """A client that answers as it was told, and notes what it was asked."""
 
-    def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
+    def __init__(self, *answers: tuple[int, dict[str, str]], bodies: Sequence[bytes] = ()) -> None:
         self.answers = list(answers)
+        self.bodies = list(bodies)
         self.asked: list[dict[str, Any]] = []
 
     def exchange(self, url: str, **request: Any) -> Answer:
         """The next answer."""
         self.asked.append({"url": url, **request})
         status, headers = self.answers.pop(0)
-        return Answer(status=status, headers=headers, body=b"", url=url)
+        body = self.bodies.pop(0) if self.bodies else b""
+        return Answer(status=status, headers=headers, body=body, url=url)
 
 
 def target(script: Script) -> Target:
@@ -159,3 +163,61 @@ def test_a_manifest_that_is_taken_for_another() -> None:
     script = Script((201, {"Docker-Content-Digest": str(DIGEST)}))
     target(script).put_manifest("1", DATA, "application/x", DIGEST)
     assert script.asked[0]["headers"]["Content-Type"] == "application/x"
+
+
+TAG = f"sha256-{DIGEST.hex}"
+ENTRY = {"mediaType": oci.OCI_MANIFEST, "digest": f"sha256:{'1' * 64}", "size": 7, "artifactType": "a/b"}
+
+
+def index(*entries: dict[str, Any], **members: Any) -> bytes:
+    """What has the tag."""
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": list(entries), **members}
+    ).encode()
+
+
+def test_who_lists_referrers() -> None:
+    """A registry that lists what refers to an image says so when it takes the artifact."""
+    script = Script((201, {"OCI-Subject": DIGEST}), (201, {}))
+    for said in (DIGEST, ""):
+        assert target(script).put_manifest("x", DATA, oci.OCI_MANIFEST, DIGEST) == said
+
+
+def test_first_referrer() -> None:
+    """Where nobody lists them, the first one makes an index with the digest for a tag."""
+    script = Script((404, {}), (201, {}))
+    target(script).list_referrer(DIGEST, ENTRY)
+    assert [(a.get("method", "GET"), a["url"]) for a in script.asked] == [
+        ("GET", f"{HOME}/v2/app/manifests/{TAG}"),
+        ("PUT", f"{HOME}/v2/app/manifests/{TAG}"),
+    ]
+    assert json.loads(script.asked[1]["body"]) == json.loads(index(ENTRY))
+    assert script.asked[1]["headers"]["Content-Type"] == oci.OCI_INDEX
+
+
+def test_further_referrers() -> None:
+    """The next one is added behind what is there, all of which stays, unknown members too; the same once is enough."""
+    other = {**ENTRY, "digest": f"sha256:{'2' * 64}", "unknown": ["kept"]}
+    there = index(other, annotations={"a": "b"})
+    script = Script((200, {"Content-Type": oci.OCI_INDEX}), (201, {}), bodies=[there])
+    target(script).list_referrer(DIGEST, ENTRY)
+    assert json.loads(script.asked[1]["body"]) == json.loads(index(other, ENTRY, annotations={"a": "b"}))
+    script = Script((200, {"Content-Type": oci.OCI_INDEX}), bodies=[index(other, ENTRY)])
+    target(script).list_referrer(DIGEST, ENTRY)
+    assert len(script.asked) == 1
+
+
+def test_no_list_of_referrers() -> None:
+    """What has the tag and is no index is not overwritten."""
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": oci.OCI_MANIFEST,
+            "config": {"mediaType": "a/b", "digest": DIGEST, "size": 1},
+            "layers": [],
+        }
+    ).encode()
+    script = Script((200, {"Content-Type": oci.OCI_MANIFEST}), bodies=[manifest])
+    with pytest.raises(RktError):
+        target(script).list_referrer(DIGEST, ENTRY)
+    assert len(script.asked) == 1
