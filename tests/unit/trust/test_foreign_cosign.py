@@ -89,7 +89,7 @@ def test_sigstore_js() -> None:
     )
     assert verify_cosign.verify({"key": "key"}, files, signature, about, 0).digest == made["imageDigest"]
     assert "no signature" in verify_cosign.verify({"key": "key"}, files, provenance, about, 0).reason
-    asked = {"kind": "slsa", "key": "key", "builder": made["builder"]}
+    asked = {"kind": "slsa", "key": "key", "identity": "", "builder": made["builder"]}
     assert verify_slsa.verify(asked, files, provenance, about, 0).digest == made["imageDigest"]
     assert "no SLSA provenance" in verify_slsa.verify(asked, files, signature, about, 0).reason
     wrong = signature.replace(data=changed(made["sign"]))
