@@ -7,7 +7,6 @@ checked by the real ``gpgv``.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -19,11 +18,13 @@ from rkt.config.settings import Settings
 from rkt.errors import CannotVerify, ConfigError, NotVerified, SignatureMismatch
 from rkt.fetch.lookaside import read_events
 from rkt.fetch.lookaside_worker import describe
-from rkt.trust import policy
+from rkt.trust import policy, verifier
+from rkt.trust.evidence import Subject
 from rkt.trust.keys import parse_keys
 from rkt.trust.keystore import Keystore, TrustedKey
 from rkt.trust.openpgp import verify_detached
 from rkt.trust.program import sealed_memory
+from rkt.trust.rules import KEYSTORE, OPENPGP, Requirement
 from rkt.trust.simple_signing import check_signature, trusted_keys
 from tests.lib import openpgp
 from tests.lib.openpgp import Signer, notation, subpacket
@@ -294,7 +295,24 @@ def test_ring_without_keys_refuses(tmp_path: Path, content: bytes) -> None:
     assert "unknown entity" in judge_message(Signer(b"x").message(PAYLOAD), [])
 
 
-def test_payload_is_not_read_before_its_signature_is_good(alice: Signer) -> None:
-    """Whatever is signed by nobody who counts, the reason is the signature, not what it signs (SG10)."""
-    for payload in (b"{" * 1000, b"\xff\xfe", json.dumps({"critical": 1}).encode()):
-        assert "unknown entity" in judge_message(alice.message(payload), counting(Signer(b"x")))
+def test_payload_is_not_read_before_its_signature_is_good(
+    tmp_path: Path, alice: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is signed by nobody who counts, or was changed, is not even given to whoever would read it (SG10)."""
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("rkt-verify was started")
+
+    monkeypatch.setattr("rkt.trust.verifier.run_worker", read)
+    settings = make_settings(tmp_path)
+    (key,) = parse_keys(alice.public, what="key")
+    Keystore(settings).store(key, "registry.example:5000")
+    name = "registry.example:5000/team/app"
+    subject = Subject(name=name, reference=f"{name}:1", digests=[f"sha256:{'a' * 64}"])
+    changed = alice.message(PAYLOAD).replace(b"what", b"that")
+    messages = [*(Signer(b"x").message(data) for data in (b"{" * 1000, b"\xff\xfe", PAYLOAD)), changed]
+    evidence = read_events([describe(message, "here") for message in messages])
+    requirements = [Requirement(kind=OPENPGP, keys=KEYSTORE)]
+    findings = verifier.verify(evidence, requirements, subject, settings)
+    assert ["made by unknown entity" in finding.reason for finding in findings] == [True, True, True, False]
+    assert [finding.contradicts for finding in findings] == [False, False, False, True]
