@@ -250,6 +250,8 @@ class Service:
 
     def _put_address(self, uuid: str, address: str) -> Answer:
         old = self._known(uuid)
+        if address in _EVERY_ADDRESS or not (appc.is_ipv4(address) or appc.is_ipv6(address)):
+            raise Refused(400, f"{quoted(address)} is not an address of a host")
         try:
             self._need(address, even_if_absent=False)
         except OSError as e:
