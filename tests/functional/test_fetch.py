@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import write_aci
-from tests.lib.keys import KeyRing
+from tests.lib.keys import LONG_AGO, KeyRing
 from tests.lib.server import Certificate, Page, Server
 
 if TYPE_CHECKING:
@@ -428,6 +428,14 @@ def test_rules_decide_about_acis_too(rkt: Rkt, keys: tuple[KeyRing, Key], server
     server.put("/laxer.aci.asc", Page(read(sign(keys, other))))
     verified = rkt.run("fetch", f"{server.url}/laxer.aci", check=0).stderr
     assert f"openpgp {key.fingerprint} (detached signature)" in verified
+    # Going back is told (SG11).
+    aged = ring.make("aged@example.com", when=LONG_AGO)
+    with open(trusted, "wb") as file:
+        file.write(ring.export(key, aged))
+    older = make(rkt, "example.com/laxer", "older.aci", content=b"older")
+    with open(f"{older}.asc", "wb") as file:
+        file.write(ring.sign(aged, read(older), when=LONG_AGO))
+    assert 'warning: image "example.com/laxer" went back: sha512-' in rkt.run("fetch", older, check=0).stderr
     apart = make(rkt, "example.org/app", "apart.aci")
     sign(keys, apart)
     assert "rule.toml refuses the rest" in rkt.run("fetch", apart, check=254).stderr

@@ -20,6 +20,7 @@
     │   ├── oci/KEY/          the documents of an OCI or Docker image: manifest, config, index-SHA256
     │   ├── blob/SHA256       link: the layer that the blob with that sha256 unpacks to; can be lost
     │   └── incoming/         3770: a small store for each member of the group rkt (store.pending)
+    ├── trust/                made on demand: what the policy said (trust.compiled), newest signed images (trust.newest)
     └── pods/                 (pod.lifecycle)
 
 The group ``rkt`` may look, not write: a member who could replace a directory here could hand root a forged verdict

@@ -21,7 +21,7 @@ import time
 
 import rkt
 from rkt.errors import ConfigError, RktError
-from rkt.linux.files import read_fd_bounded, replace_file
+from rkt.linux.files import read_bounded, read_fd_bounded, replace_file
 from rkt.schema.envelope import MAX_RECORD_BYTES, open_sealed, seal, sha256_hex
 from rkt.trust import rules as policy_rules
 from rkt.trust.rules import Policy, Requirement, Rule
@@ -203,9 +203,15 @@ def _keep(settings: Settings, policy: Policy, reading: _Reading) -> None:
     record = seal(FORMAT, VERSION, body)
     if len(record) > MAX_RECORD_BYTES:
         return
+    path = f"{settings.data_dir}/{DIRECTORY}/{_NAME}"
     try:
         make_directory(settings.data_dir)
-        replace_file(f"{settings.data_dir}/{DIRECTORY}/{_NAME}", record, 0o640, sync=False)
+        try:
+            if read_bounded(path, MAX_RECORD_BYTES) == record:
+                return
+        except OSError:
+            pass  # absent, or nothing that we wrote
+        replace_file(path, record, 0o640, sync=False)
     except OSError:
         # Then the next command reads the files again, too.
         pass

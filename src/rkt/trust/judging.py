@@ -170,7 +170,7 @@ class Asked:
             hint = (
                 f"{command} with the public key of who signs there, or --openpgp-key=FILE; or {RULE_INSECURE}"
             )
-        elif any(self._impossible(each) == _NO_KEY for each in self.requirements) or self.is_default:
+        elif self.is_default or any(self._impossible(each) == _NO_KEY for each in self.requirements):
             hint = trust_hint(shown(self.name))
         failure = kind(f'image "{shown(self.name)}" verification failed', hint=hint)
         for note in notes:

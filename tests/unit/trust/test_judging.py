@@ -266,6 +266,9 @@ def test_a_policy_that_refuses_the_rest_does(site: Site) -> None:
     with pytest.raises(CannotVerify) as caught:
         site.judge()
     assert f"{path} refuses the rest" in notes(caught.value)
+    with pytest.raises(CannotVerify, match="verification failed") as caught:
+        policy.judge("example.org/app", "/nonexistent", None, site.settings)
+    assert "rkt trust --prefix=example.org/app" in caught.value.hint
     with pytest.raises(NotVerified, match="refuses the rest"):
         site.check(verdict)
 
