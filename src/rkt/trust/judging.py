@@ -12,6 +12,7 @@ import time
 
 from rkt.errors import CannotVerify, NotVerified, SignatureMismatch
 from rkt.trust.compiled import read_policy
+from rkt.trust.extras import NO_LIBRARY, has_sigstore
 from rkt.trust.keystore import Keystore, TrustedKey
 from rkt.trust.policy import RULE_INSECURE, trust_hint
 from rkt.trust.rules import (
@@ -149,6 +150,8 @@ class Asked:
         if (requirement.kind, requirement.keys) == (OPENPGP, KEYSTORE):
             listing = Keystore(self._settings).listing(self.name)
             return "" if listing.keys else _NO_KEY
+        if requirement.identity and not has_sigstore(self._settings.installation):
+            return NO_LIBRARY
         return ""
 
     def _unmet(self, why: dict[Requirement, str]) -> list[str]:

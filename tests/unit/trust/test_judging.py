@@ -252,6 +252,19 @@ def test_what_can_never_be_met_costs_no_request(site: Site) -> None:
     assert [[each.key for each in asked] for asked in site.collected] == [[site.keys[1]]]
 
 
+def test_an_identity_without_the_library_costs_no_request(site: Site) -> None:
+    """Where identities cannot be verified, a rule that needs one refuses at once, with the command that brings the library."""
+    asked = f'{{ kind = "keyless", identity = "i", issuer = "https://u", root = "{site.keys[0]}" }}'
+    site.rule(asked)
+    with pytest.raises(CannotVerify) as caught:
+        site.judge()
+    assert "make install EXTRAS=keyless" in notes(caught.value)
+    assert site.collected == []
+    site.rule(f"{asked}, {COSIGN % site.keys[1]}", word="any")
+    site.findings = [good(1)]
+    assert len(site.judge().facts) == 1
+
+
 def test_a_policy_that_refuses_the_rest_does(site: Site) -> None:
     """``default = "refuse"``: what no rule covers is refused even with a key that counts, at a fetch and at a start."""
     path = site.rule(COSIGN % site.keys[0])
