@@ -322,6 +322,8 @@ def test_who_answers_pods_has_no_rights(host: Host) -> None:
     assert status["CapEff"] == status["CapPrm"] == status["CapBnd"] == "0" * 16
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert os.listdir(f"/proc/{worker}/root") == []
+    done = host.rkt.run("metadata-service", "--listen-port=18114", check=254)
+    assert f"a metadata service listens on {SOCKET} already" in done.stderr
     assert os.readlink(f"/proc/{worker}/ns/net") != os.readlink(f"/proc/{host.service.pid}/ns/net")
 
 

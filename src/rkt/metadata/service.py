@@ -10,7 +10,6 @@ when the first of them says so until the last has gone.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hmac
 import os
 import select
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs
 
 from rkt.errors import HostError, RktError, UsageError, quoted
 from rkt.linux import libc
+from rkt.linux.locks import lock_file
 from rkt.linux.metadata_socket import SOCKET_PATH
 from rkt.metadata import worker
 from rkt.metadata.http import JSON, Answer, Head, Refused, end_of_head, parse_head, render, text_answer
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.linux.listening import Listening
+    from rkt.linux.locks import Lock
 
 LOOPBACK = "127.0.0.1"
 _EVERY_ADDRESS = frozenset(("0.0.0.0", "::"))  # noqa: S104 - what an operator may have asked for
@@ -50,6 +51,13 @@ _IP_FREEBIND = 15
 _READ_BYTES = 64 << 10
 #: Of the worker's end.
 _CHANNEL_FD = 3
+
+
+class _WorkerEnded(HostError):
+    """Nobody answers pods any more."""
+
+    def __init__(self) -> None:
+        super().__init__("rkt-metadata, which answers pods, has ended")
 
 
 class Service:
@@ -74,13 +82,14 @@ class Service:
         self._port = port
         self._report = report
         self._fixed = bool(addresses)
-        self._lock_fd = -1
+        self._lock: Lock | None = None
         self._open: dict[str, socket.socket] = {}
         server = self._take(passed)
         #: By the address on which somebody asks them: ``0.0.0.0`` answers for all.
         for address in addresses or ([] if self._open else [LOOPBACK]):
             self._open[address] = _bind(address, port)
         self._server = server or self._listen()
+        self._server.setblocking(False)
         if self._open:
             # Of sockets that were passed, the first says where pods ask.
             self._port = next(iter(self._open.values())).getsockname()[1]
@@ -108,9 +117,8 @@ class Service:
         directory = os.path.dirname(SOCKET_PATH)
         os.makedirs(directory, mode=0o755, exist_ok=True)
         os.chmod(directory, 0o755)
-        self._lock_fd = os.open(f"{SOCKET_PATH}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_file(f"{SOCKET_PATH}.lock", exclusive=True, blocking=False, mode=0o600)
         except BlockingIOError:
             raise HostError(f"a metadata service listens on {SOCKET_PATH} already") from None
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -140,7 +148,11 @@ class Service:
         for address, listener in self._open.items():
             self._tell({"op": "listen", "address": address}, listener)
         for registration in list(self._registry.known.values()):
-            self._publish(registration)
+            try:
+                self._publish(registration)
+            except RktError as e:
+                self._report(f"registration of pod {registration.uuid} cannot be used: {e.message}")
+                del self._registry.known[registration.uuid]
         for address in self._registry.addresses():
             try:
                 # Networks come and go with their pods; this one may be back in a moment.
@@ -158,17 +170,21 @@ class Service:
             if wake_r in ready:
                 return
             if self._worker_fd in ready:
-                raise HostError("rkt-metadata, which answers pods, has ended")
+                raise _WorkerEnded
             self._serve()
 
     def close(self) -> None:
         """Let go of the socket, if it is ours."""
-        if self._lock_fd >= 0:
+        if self._lock is not None:
             os.unlink(SOCKET_PATH)
             os.unlink(f"{SOCKET_PATH}.lock")
+            self._lock.close()
 
     def _tell(self, message: dict[str, Any], listener: socket.socket | None = None) -> None:
-        worker.send(self._worker, message, () if listener is None else (listener.fileno(),))
+        try:
+            worker.send(self._worker, message, () if listener is None else (listener.fileno(),))
+        except OSError:
+            raise _WorkerEnded from None
 
     def _publish(self, registration: Registration) -> None:
         message = {"op": "put", "uuid": registration.uuid, "token": registration.token}
@@ -192,8 +208,10 @@ class Service:
                     return  # who only looked whether somebody is there
                 try:
                     answer = self._answer(head, body)
-                except (Refused, RktError) as e:
-                    raise e if isinstance(e, Refused) else Refused(400, e.message) from None
+                except _WorkerEnded:
+                    raise
+                except RktError as e:
+                    raise Refused(400, e.message) from None
                 # Never the query, which has the token.
                 self._report(f"{head.method} {quoted(head.path)[1:-1]} - {answer.status}")
             except Refused as e:
