@@ -113,8 +113,10 @@ def test_layout(rkt: Rkt, keys: str) -> None:
     evidence = in_layout(rkt, path)
     assert [finding.reason for finding in verify(evidence, f"{keys}/layout.pub", IMAGE.digest)] == [""]
     check_bundle(evidence[0].data, f"{keys}/layout.pub")
-    # For who pulls it, nothing has changed.
-    rkt.run("--insecure-options=image", "fetch", f"oci:{path}", check=0)
+    # For who pulls it, it is still the only image, and now somebody vouches for it.
+    assert "verification failed" in rkt.run("fetch", f"oci:{path}", check=254).stderr
+    rkt.run("trust", "--prefix=localhost/layout", f"--cosign-key={keys}/layout.pub", check=0)
+    assert "signature verified" in rkt.run("fetch", f"oci:{path}", check=0).stderr
 
     refused = rkt.run(
         "image", "sign", f"--cosign-key={keys}/layout.key", f"oci-archive:{path}.tar", check=254
@@ -122,6 +124,8 @@ def test_layout(rkt: Rkt, keys: str) -> None:
     assert "signatures are written into layouts and registries" in refused.stderr
     refused = rkt.run("image", "sign", f"--cosign-key={keys}/layout.key", f"oci:{path}:nothing", check=254)
     assert "has no image nothing" in refused.stderr
+    refused = rkt.run("image", "sign", "--key=me", f"oci:{path}", check=254)
+    assert "--key signs image files" in refused.stderr
 
 
 def check_bundle(data: bytes, pub: str) -> None:

@@ -20,6 +20,8 @@ _COSIGN_EXAMPLE = "rkt image sign --cosign-key=team.key docker://registry.exampl
 #: As cosign has it.
 _VARIABLE = "COSIGN_PASSWORD"
 _MAX_KEY_BYTES = 1 << 20
+#: ``fetch.oci_reference``'s words, which help should not import.
+_SCHEMES = ("docker", "oci", "oci-archive", "docker-archive")
 _ACI_FLAGS = ("signature", "gpg-homedir", "overwrite")
 
 
@@ -47,6 +49,11 @@ def _sign_aci(invocation: Invocation) -> int:
 
     values = invocation.values
     image_path = invocation.words[0]
+    if image_path.partition(":")[0] in _SCHEMES and not os.path.exists(image_path):
+        raise UsageError(
+            f'--key signs image files, "{image_path}" is a Docker or OCI image',
+            hint=f"rkt image sign --cosign-key=FILE {image_path}; rkt trust also takes OpenPGP signatures by skopeo --sign-by",
+        )
     signed = sign_image(
         image_path,
         values["key"],
@@ -78,7 +85,7 @@ def _sign_oci(invocation: Invocation) -> int:
 
     text = invocation.words[0]
     scheme, colon, rest = text.partition(":")
-    if not colon or scheme not in {oci_reference.DOCKER, *oci_reference.LOCAL_KINDS}:
+    if not colon or scheme not in _SCHEMES:
         raise UsageError(
             f'--cosign-key signs Docker and OCI images of registries and layouts, "{text}" is none',
             hint="docker://HOST/NAME:TAG or oci:DIRECTORY[:NAME]",

@@ -134,4 +134,13 @@ def _mismatch(key: PublicKey, bundle: Bundle, error: SignatureMismatch) -> NotVe
         return SignatureMismatch(
             "the signature says that it is by the key that is asked for, but it is wrong"
         )
+    try:
+        claimed = decode64(bundle.key_hint, "the hint").hex()
+    except CannotVerify:
+        claimed = ""
+    if len(claimed) == 64:
+        # As cosign and rkt name keys, by their SHA-256; others write what they like.
+        return CannotVerify(
+            f"the signature is not made by the key that is asked for, {key.fingerprint}: it says that it is by sha256:{claimed}"
+        )
     return CannotVerify(error.message)

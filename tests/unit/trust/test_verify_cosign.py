@@ -176,7 +176,20 @@ GOOD = cosign.payload(DIGEST, NAME)
 #: What is wrong -> the evidence, a part of the reason, and whether it is by the key and of something else.
 REFUSED: dict[str, tuple[Evidence, str, bool]] = {
     "by another key": (classic(key=STRANGER), "not made by the key", False),
-    "by another key, as a bundle": (bundle(cosign.bundle(STRANGER, DIGEST)), "not made by the key", False),
+    "by another key, as a bundle": (
+        bundle(cosign.bundle(STRANGER, DIGEST)),
+        f"it says that it is by {STRANGER.fingerprint}",
+        False,
+    ),
+    "by a key that is called something": (
+        signed(
+            cosign.statement(DIGEST),
+            key=STRANGER,
+            verificationMaterial={"publicKey": {"hint": "release key of the team"}},
+        ),
+        "not made by the key that is asked for, or not of these bytes",
+        False,
+    ),
     "another digest": (classic(cosign.payload(OTHER, NAME)), f'is for "{OTHER}", not for this image', True),
     "another digest, as a bundle": (
         bundle(cosign.bundle(KEY, OTHER)),
