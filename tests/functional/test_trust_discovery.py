@@ -164,6 +164,24 @@ def test_fetching_a_name_discovers_its_keys(rkt: Rkt, site: Site, ring: KeyRing,
     assert "/keys.asc" not in site.server.paths()
 
 
+def test_keys_that_no_rule_asks_for_are_not_offered(rkt: Rkt, site: Site, ring: KeyRing, alice: Key) -> None:
+    """Where a rule names its own keys, those of the pages are of no use; where the policy refuses, nobody is asked for anything."""
+    site.server.put("/keys.asc", ring.export(alice))
+    os.makedirs(f"{rkt.local}/trust.d")
+    path = f"{rkt.local}/trust.d/rule.toml"
+    keys = key_file(rkt, ring, alice)
+    text = f'version = 1\ndefault = "refuse"\n[[rule]]\nprefix = "{site.name()}"\nall = [ {{ kind = "openpgp", keys = "{keys}" }} ]\n'
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
+    refused = rkt.run("fetch", f"{site.host}/other", check=254).stderr
+    assert f"{path} refuses the rest" in refused
+    assert site.server.requests == []
+    rkt.run("--trust-keys-from-https", "fetch", site.name(), check=254)
+    assert not any(request.path == "/keys.asc" for request in site.server.requests)
+    assert stored(rkt) == []
+
+
 def test_unchecked_servers_give_no_keys(rkt: Rkt, site: Site, ring: KeyRing, alice: Key) -> None:
     """With insecure tls no key is looked for, and with pubkey too none is accepted unasked."""
     site.server.put("/keys.asc", ring.export(alice))

@@ -283,6 +283,12 @@ class Fetch:
         """Find out where the image is, and download it from there (spec cli §5.4)."""
         wanted, insecure = self._wanted, self._settings.insecure
         assert wanted is not None
+        wants_keys = False
+        if not insecure.image:
+            from rkt.trust.judging import asks_keystore
+
+            # Before anything is asked of a server: where there is no rule, and the policy refuses the rest.
+            wants_keys = asks_keystore(wanted.name, self._settings)
         self._report.debug(f"searching for app image {wanted.name}")
         asked = AppcReference(wanted.name, {**references.host_labels(), **wanted.labels})
         found = remote.discover(
@@ -292,7 +298,7 @@ class Fetch:
             allow_http=insecure.http,
             tls_insecure=insecure.tls,
         )
-        if not insecure.image:
+        if wants_keys:
             from rkt.fetch.review import discover_keys
 
             tell = functools.partial(self._report.message, source="pubkey")

@@ -14,7 +14,7 @@ from rkt.errors import CannotVerify, NotVerified, SignatureMismatch
 from rkt.trust.compiled import read_policy
 from rkt.trust.extras import NO_LIBRARY, has_sigstore
 from rkt.trust.keystore import Keystore, TrustedKey
-from rkt.trust.policy import RULE_INSECURE, trust_hint
+from rkt.trust.policy import PINNED_KEYSTORE, RULE_INSECURE, trust_hint
 from rkt.trust.rules import (
     COSIGN,
     KEYSTORE,
@@ -340,6 +340,15 @@ def check_signer(name: str, signature: bytes, settings: Settings) -> None:
         choose_signatures(signature, keys)
     except CannotVerify as e:
         raise _failed(name, e, keys) from e
+
+
+def asks_keystore(name: str, settings: Settings) -> bool:
+    """Whether a key of the key store could be of use for an ACI.
+
+    Raises:
+        CannotVerify, ConfigError: as ``Asked``.
+    """
+    return any(each.pinned == PINNED_KEYSTORE for each in Asked(name, settings).requirements)
 
 
 def may_be_unsigned(name: str | None, settings: Settings) -> bool:
