@@ -113,6 +113,8 @@ def test_hostile(tmp_path: Path) -> None:
     megabyte = 1 << 20
     bundles = [
         dump({**good, "mediaType": "\u202e\U000e0001" * 200}),
+        b"{",
+        b'{"a":"\x01"}',
         b"[" * megabyte,
         b'{"mediaType":' * 1000,
         b"1" * megabyte,

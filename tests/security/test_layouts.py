@@ -148,6 +148,7 @@ def test_a_layer_of_a_docker_archive_with_other_bytes(tmp_path: Path) -> None:
     [
         (b'{"schemaVersion":2,"manifests":[],"manifests":[]}', "twice"),
         (b'{"schemaVersion":2,"manifests":[],"layers":[],"config":{}}', "both an index and a manifest"),
+        (b'{"schemaVersion":2', "is not JSON: Expecting ',' delimiter"),
         (b" " * (5 << 20), "too large"),
         (b"[" * 1000, "nested|JSON"),
         (layouts.make_index(), "has no image"),
@@ -160,7 +161,19 @@ def test_a_layer_of_a_docker_archive_with_other_bytes(tmp_path: Path) -> None:
             "announced|index",
         ),
     ],
-    ids=["twice", "both", "large", "deep", "empty", "urls", "path", "sha512", "negative", "confused"],
+    ids=[
+        "twice",
+        "both",
+        "broken",
+        "large",
+        "deep",
+        "empty",
+        "urls",
+        "path",
+        "sha512",
+        "negative",
+        "confused",
+    ],
 )
 def test_hostile_documents(tmp_path: Path, index: bytes, expected: str) -> None:
     """UN14 to UN16: an index that is too large or too deep, says things twice, or is not what it is called, is refused."""

@@ -16,6 +16,7 @@ from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.image.aci import peek_manifest, scan_aci
 from rkt.linux.files import write_all
 from rkt.privsep import confine
+from rkt.schema import jsontext
 from rkt.schema import limits as isolator_limits
 from rkt.schema.appc import parse_image_manifest
 
@@ -44,6 +45,7 @@ def prepare(request: dict[str, Any]) -> Work:
     """
     for codec in _CODECS:
         "".encode(codec)
+    jsontext.prepare()
     if request["op"] == "copy":
         return Copy(request)
     if request["op"] == "layout-resolve":

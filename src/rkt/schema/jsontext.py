@@ -9,6 +9,8 @@ and integers of more than 4300 digits (CVE-2020-10735, the interpreter's own bou
 
 from __future__ import annotations
 
+import sys
+
 from rkt.errors import InvalidManifest, quoted
 
 TYPE_CHECKING = False
@@ -154,11 +156,21 @@ def parse(data: bytes | str, *, what: str, limit_bytes: int = MAX_DOCUMENT_BYTES
     return value
 
 
-def _worded_error(text: str) -> str:
-    import json
+def prepare() -> None:
+    """Load what words errors, for whoever can import nothing later (privsep.confine)."""
+    if sys.version_info < (3, 12):
+        import json
 
+        _ = json
+
+
+def _worded_error(text: str) -> str:
     try:
+        import json
+
         json.loads(text)
+    except (ImportError, OSError):
+        return "malformed"
     except ValueError as e:
         return str(e)
     return "malformed"  # pragma: no cover - the scanner is stricter than the package only in hooks

@@ -40,6 +40,7 @@ _CHARACTER_BYTES = 6
 
 def prepare(request: dict[str, Any]) -> Work:
     """Take a request: ``uid``, and ``kinds`` of the requirements. The descriptor ``evidence`` has the rest."""
+    jsontext.prepare()
     return Verifying(request)
 
 
