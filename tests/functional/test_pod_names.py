@@ -100,7 +100,7 @@ def test_pods_find_each_other(lab: Lab) -> None:
     lab.rkt.run("stop", web, check=0)
     server.wait(20)
     wait_for(lambda: watching.stdout_text.endswith("now: \n"), "the end of the name")
-    again, server = lab.start(SERVE, "--name=web", "--hosts-entry=192.0.2.8=other")
+    again, server = lab.start(SERVE, "--name=web", "--hosts-entry=192.0.2.8=other", "--private-users")
     assert "192.0.2.8 other\n" in lab.enter(again, "cat /etc/hosts")
     wait_for(lambda: f"web rkt-{again}" in watching.stdout_text.rpartition("now:")[2], "the name once more")
     server.send_signal(signal.SIGKILL)
