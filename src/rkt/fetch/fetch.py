@@ -266,7 +266,7 @@ class Fetch:
     def from_file(self) -> ImageRecord:
         """Import a local file."""
         path = self._reference.location
-        source_fd = _open_image(path)
+        source_fd = open_image(path)
         try:
             signature = self._local_signature(f"{path}.asc")
             with self._staging() as staging:
@@ -299,10 +299,7 @@ class Fetch:
             tls_insecure=insecure.tls,
         )
         if wants_keys:
-            from rkt.fetch.review import discover_keys
-
-            tell = functools.partial(self._report.message, source="pubkey")
-            discover_keys(wanted.name, self._settings, tell, self._report.turn)
+            self._offer_keys(wanted.name)
         last: FetchError | None = None
         for endpoint in found.endpoints or remote.simple_endpoints(asked):
             if last is not None:
@@ -322,6 +319,13 @@ class Fetch:
         if references.is_short(wanted):
             hint = f"docker://{self._reference.text} if the image of a registry is meant"
         raise NotDiscovered(f'discovery failed for "{wanted.name}"', hint=hint) from last
+
+    def _offer_keys(self, name: str) -> None:
+        """Where no key counts for a name, those that its pages speak of."""
+        from rkt.fetch.review import discover_keys
+
+        tell = functools.partial(self._report.message, source="pubkey")
+        discover_keys(name, self._settings, tell, self._report.turn)
 
     def from_url(self, url: str, signature_url: str = "") -> ImageRecord:
         """Download and import, unless what came of this URL before is good still (spec cli §5.5).
@@ -710,7 +714,7 @@ class _Hashing:
         return self._digest
 
 
-def _open_image(path: str) -> int:
+def open_image(path: str) -> int:
     """Open a local image; the caller owns the descriptor."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -55,6 +55,7 @@ from rkt.schema.oci import (
     parse_manifest,
 )
 from rkt.schema.record import Record
+from rkt.store.cas import Store
 from rkt.store.importer import hash_file
 from rkt.store.layout import setup_data_dir
 from rkt.store.oci import (
@@ -84,7 +85,6 @@ if TYPE_CHECKING:
     from rkt.fetch.oci_source import Resolved, Source
     from rkt.fetch.report import Reporter
     from rkt.schema.oci import ImageConfig, Manifest
-    from rkt.store.cas import Store
     from rkt.store.oci import FilledLayer
     from rkt.store.record import ImageRecord
     from rkt.trust.evidence import Evidence
@@ -130,6 +130,29 @@ def fetch_oci(target: Target, text: str, settings: Settings, store: Store, repor
     platform = Platform.parse(settings.platform) if settings.platform else Platform.of_host()
     with contextlib.ExitStack() as stack:
         return _OciFetch(target, text, platform, settings, store, report, stack).run()
+
+
+def look_at_oci(
+    target: Target, text: str, settings: Settings, scratch: str, report: Reporter
+) -> tuple[Verdict, int]:
+    """As ``fetch_oci``, but no further than to the verdict: nothing is stored.
+
+    Args:
+        target: the image.
+        text: the reference as typed.
+        settings: of the running command.
+        scratch: a data directory that is nobody's.
+        report: is told what is found, as it would be for ``--debug``.
+    Returns:
+        the verdict, and how many bytes all layers have.
+    """
+    if not settings.insecure.image:
+        Asked(_subject_name(target), settings, is_oci=True).check_possible()
+    libraries.enable(settings.installation)
+    platform = Platform.parse(settings.platform) if settings.platform else Platform.of_host()
+    with contextlib.ExitStack() as stack:
+        fetch = _OciFetch(target, text, platform, settings, Store(settings.data_dir), report, stack)
+        return fetch.look(stack.enter_context(Staging(scratch)))
 
 
 class _Wanted(Record):
@@ -200,6 +223,16 @@ class _OciFetch:
         self._remember(record)
         return record
 
+    def look(self, staging: Staging) -> tuple[Verdict, int]:
+        """The verdict, and how many bytes all layers have."""
+        resolved = self._source.resolve(staging, None)
+        if resolved is None:
+            raise FetchError(f'"{self._text}" was not modified, but nothing was asked about')
+        self._report.debug(f"{resolved.endpoint} has {resolved.digest}")
+        judged = self._judge(resolved, staging)
+        self._check_newest(judged, remember=False)
+        return judged.verdict, sum(layer.size_bytes for layer in judged.manifest.layers)
+
     def _make_source(self) -> Source:
         if isinstance(self._target, DockerReference):
             from rkt.fetch.registry import RegistrySource
@@ -266,7 +299,10 @@ class _OciFetch:
 
         lookasides = {each.lookaside for each in requirements if each.kind == OPENPGP}
         kinds = {each.kind for each in requirements}
-        return collect(self._source, _digests(resolved), kinds, lookasides)
+        found = collect(self._source, _digests(resolved), kinds, lookasides)
+        places = ", ".join(dict.fromkeys(piece.source for piece in found))
+        self._report.debug(f"signatures: {places}" if places else "there is no signature of it")
+        return found
 
     def _check_newest(self, image: _Judged, *, remember: bool = True) -> None:
         """Refuse, or tell of, an older image than was seen by this name, as the rules say (invariant SG11)."""
