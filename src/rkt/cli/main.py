@@ -29,6 +29,7 @@ COMMANDS = {
     "run-prepared": "run_prepared",
     "start": "start",
     "explain": "explain",
+    "why": "why",
     "list": "list",
     "status": "status",
     "logs": "logs",

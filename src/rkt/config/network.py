@@ -99,6 +99,16 @@ def read_client_certificate(tls: TlsConfig) -> dict[str, str] | None:
     }
 
 
+def proxy_for(proxies: dict[str, str], host: str) -> str:
+    """URL of the proxy for a host: of the host, else of the nearest domain above, else of all; empty for none."""
+    labels = host.split(".")
+    domains = [f"*.{'.'.join(labels[i:])}" for i in range(1, len(labels))]
+    for pattern in (host, *domains, ANY):
+        if pattern in proxies:
+            return proxies[pattern]
+    return ""
+
+
 def _read_pem(path: str, what: str, label: str, forbidden: int, remedy: str) -> str:
     from rkt.linux.files import read_bounded
 

@@ -13,6 +13,7 @@ import threading
 import urllib3
 from urllib3.util import parse_url
 
+from rkt.config.network import proxy_for
 from rkt.errors import FetchError
 from rkt.fetch.auth import https_origin
 
@@ -78,13 +79,7 @@ class Access:
 
     def proxy(self, url: str) -> str:
         """URL of the proxy for ``url``: of its host, else of the nearest domain above, else of all; or empty."""
-        host = (parse_url(url).host or "").lower()
-        labels = host.split(".")
-        domains = [f"*.{'.'.join(labels[i:])}" for i in range(1, len(labels))]
-        for pattern in (host, *domains, "*"):
-            if pattern in self._proxies:
-                return self._proxies[pattern]
-        return ""
+        return proxy_for(self._proxies, (parse_url(url).host or "").lower())
 
     def close(self) -> None:
         """Close all connections."""
