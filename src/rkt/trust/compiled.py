@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Today's trust policy as a start needs it: rules with the digests of their files, kept in one record.
+r"""Today's trust policy as a start needs it: rules with the digests of their files, kept in one record.
 
 A start must not pay for a TOML parser, nor for reading keys. So whoever reads the policy leaves what came of it in
 ``$DATA/trust/policy``, with the identity of every file that it came from::
 
     {"rkt": "0.1.0", "uid": 0, "directories": ["/usr/lib/rkt", "/etc/rkt"], "paths": ["/etc/rkt/trust.d/team.toml"],
-     "watched": [["/etc/rkt/trust.d/team.toml", DEVICE, INODE, SIZE, MTIME, CTIME, MODE, UID, GID], …],
+     "watched": ["/etc/rkt/trust.d/team.toml", DEVICE, INODE, SIZE, MTIME, CTIME, MODE, UID, GID, …],
      "default": "keystore", "defaultPath": "/etc/rkt/trust.d/team.toml",
-     "rules": [{"prefix": …, "all": true, "path": …, "rollback": …, "requirements": [{"kind": "cosign", …}]}]}
+     "rows": ["PREFIX\tNUMBER\tall\tPATH\tROLLBACK\tKIND\tKEYS\t…", …]}
+
+One row is one requirement, of the rule with that number. It is that flat because a start reads it: nested, a hundred rules
+would take three times as long.
 
 The record is a cache and no more: directories are listed and files are looked at every time, and where anything is not
 what it was, or the record is missing, damaged, or another's, the files are read again. A policy that changed within the
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from rkt.config.settings import Settings
 
-    #: Path, and what identifies the file's content; the path alone for a file that is not there.
+    #: Path, and what identifies the file's content: nothing but zeros for a file that is not there.
     Watched: TypeAlias = list[str | int]
 
 FORMAT = "rkt.policy"
@@ -41,6 +44,9 @@ VERSION = 1
 DIRECTORY = "trust"
 _NAME = "policy"
 _SETTLED_NS = 2 * 10**9
+#: Values for one file in ``watched``.
+_WIDTH = 9
+_FIELDS = Requirement._fields
 
 
 def todays_policy(settings: Settings, name: str) -> Policy:
@@ -111,7 +117,7 @@ class _Reading:
             # Again before the content.
             self._watch(path, os.lstat(path))
         except FileNotFoundError:
-            self.watched[path] = [path]
+            self.watched[path] = [path, *[0] * (_WIDTH - 1)]
         except OSError:
             self.is_certain = False
         try:
@@ -139,15 +145,20 @@ def _identity(path: str, status: os.stat_result) -> Watched:
     ]
 
 
-def _is_as_it_was(watched: Watched) -> bool:
-    path = watched[0]
-    assert isinstance(path, str)
-    try:
-        return _identity(path, os.lstat(path)) == watched
-    except FileNotFoundError:
-        return len(watched) == 1
-    except OSError:
-        return False
+def _are_as_they_were(watched: Watched) -> bool:
+    for start in range(0, len(watched), _WIDTH):
+        known = watched[start : start + _WIDTH]
+        path = known[0]
+        assert isinstance(path, str)
+        try:
+            if _identity(path, os.lstat(path)) != known:
+                return False
+        except FileNotFoundError:
+            if any(known[1:]):
+                return False
+        except OSError:
+            return False
+    return True
 
 
 def _kept(settings: Settings, paths: list[str], name: str) -> Policy | None:
@@ -166,39 +177,33 @@ def _kept(settings: Settings, paths: list[str], name: str) -> Policy | None:
             version != VERSION
             or (body["rkt"], body["uid"]) != (rkt.__version__, os.geteuid())
             or (body["directories"], body["paths"]) != (settings.config_dirs, paths)
-            or not all(_is_as_it_was(each) for each in body["watched"])
+            or not _are_as_they_were(body["watched"])
         ):
             return None
         return _from_json(body, name)
-    except (OSError, RktError, KeyError, TypeError):
+    except (OSError, RktError, KeyError, TypeError, ValueError):
         # Only a cache.
         return None
 
 
 def _keep(settings: Settings, policy: Policy, reading: _Reading) -> None:
-    if not reading.is_certain:
+    rows = [
+        [rule.prefix, str(number), "all" if rule.match_all else "any", rule.path, rule.rollback]
+        + [getattr(each, field) for field in _FIELDS]
+        for number, rule in enumerate(policy.rules)
+        for each in rule.requirements
+    ]
+    if not reading.is_certain or any("\t" in text for row in rows for text in row):
         return
     body = {
         "rkt": rkt.__version__,
         "uid": os.geteuid(),
         "directories": settings.config_dirs,
         "paths": policy.paths,
-        "watched": list(reading.watched.values()),
+        "watched": [value for each in reading.watched.values() for value in each],
         "default": policy.default,
         "defaultPath": policy.default_path,
-        "rules": [
-            {
-                "prefix": rule.prefix,
-                "all": rule.match_all,
-                "path": rule.path,
-                "rollback": rule.rollback,
-                "requirements": [
-                    {name: text for name, text in each.as_dict().items() if text}
-                    for each in rule.requirements
-                ],
-            }
-            for rule in policy.rules
-        ],
+        "rows": ["\t".join(row) for row in rows],
     }
     record = seal(FORMAT, VERSION, body)
     if len(record) > MAX_RECORD_BYTES:
@@ -232,21 +237,28 @@ def make_directory(data_dir: str) -> None:
 
 
 def _from_json(body: dict[str, Any], name: str) -> Policy:
+    """The policy with the rules that cover a name."""
     below = f"{name}/"
+    rules: dict[str, Rule] = {}
+    for row in body["rows"]:
+        # Making all of them costs more than everything else.
+        if not below.startswith(f"{row[: row.index(chr(9))]}/"):
+            continue
+        prefix, number, word, path, rollback, *texts = row.split("\t")
+        requirement = Requirement(**dict(zip(_FIELDS, texts, strict=True)))
+        if number in rules:
+            rules[number].requirements.append(requirement)
+        else:
+            rules[number] = Rule(
+                prefix=prefix,
+                match_all=word == "all",
+                path=path,
+                rollback=rollback,
+                requirements=[requirement],
+            )
     return Policy(
         default=body["default"],
         default_path=body["defaultPath"],
         paths=body["paths"],
-        rules=[
-            Rule(
-                prefix=rule["prefix"],
-                match_all=rule["all"],
-                path=rule["path"],
-                rollback=rule["rollback"],
-                requirements=[Requirement(**each) for each in rule["requirements"]],
-            )
-            for rule in body["rules"]
-            # Making all of them costs more than everything else.
-            if below.startswith(f"{rule['prefix']}/")
-        ],
+        rules=list(rules.values()),
     )

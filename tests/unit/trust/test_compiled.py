@@ -81,6 +81,42 @@ def test_what_is_remembered_is_what_the_files_say(site: Site, monkeypatch: pytes
     assert todays_policy(site.settings, "registry.example/teams").rules == []
 
 
+def test_rules_come_back_whole_and_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several rules of one prefix, each with its word, its requirements in order and every member of them."""
+    site.write(
+        site.path,
+        f"""version = 1
+default = "keystore"
+[[rule]]
+prefix = "registry.example/team"
+any = [
+  {{ kind = "keyless", issuer = "https://i.example", identity = "é [x] {{y}}", root = "{site.key}" }},
+  {{ kind = "openpgp", keys = "keystore", lookaside = "https://sigs.example" }},
+]
+rollback = "refuse"
+[[rule]]
+prefix = "registry.example/other"
+all = [ {{ kind = "unsigned" }} ]
+[[rule]]
+prefix = "registry.example/team"
+all = [ {{ kind = "slsa", builder = "b", key = "/nonexistent" }} ]
+""",
+    )
+    policy = remember(site, monkeypatch)
+    kept = todays_policy(site.settings, NAME)
+    assert kept.rules == [policy.rules[0], policy.rules[2]]
+    assert kept.replace(rules=[]) == policy.replace(rules=[])
+    assert todays_policy(site.settings, "registry.example/other").rules == [policy.rules[1]]
+
+
+def test_a_name_that_would_break_the_record_only_costs_time(site: Site) -> None:
+    """A file whose name has a tab is read each time."""
+    os.rename(site.path, f"{site.directory}/a\tb.toml")
+    policy = read_policy(site.settings)
+    assert not os.path.exists(site.record)
+    assert todays_policy(site.settings, NAME) == policy
+
+
 def test_without_files_nothing_is_kept(site: Site) -> None:
     """A host without a policy pays nothing and has no record."""
     os.unlink(site.path)
