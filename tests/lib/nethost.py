@@ -176,14 +176,15 @@ class NetHost(Namespace):
         return engine
 
     def state(self) -> dict[str, list[str]]:
-        """What networks leave on a host: interfaces, names of namespaces, rules, addresses that are taken."""
+        """What networks leave on a host: interfaces, names of namespaces, rules, addresses that are taken, names of pods."""
         script = (
             "ip -o link | sed 's/^[0-9]*: //; s/[@:].*//'; echo ==; ls /run/netns; echo ==; "
             "find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*'; echo ==; "
-            "nft list ruleset; echo ==; grep ' /run/netns/' /proc/self/mountinfo || true"
+            "nft list ruleset; echo ==; grep ' /run/netns/' /proc/self/mountinfo; echo ==; "
+            "find /run/rkt/names -type f ! -name .lock 2>/dev/null || true"
         )
         parts = self.run("sh", "-c", script).split("==\n")
-        names = ("interfaces", "namespaces", "leases", "rules", "mounts")
+        names = ("interfaces", "namespaces", "leases", "rules", "mounts", "names")
         found = {name: part.splitlines() for name, part in zip(names, parts, strict=True)}
         # Tables and chains that are there for whoever comes next say nothing.
         found["rules"] = [line for line in found["rules"] if not _EMPTY_RULE.match(line)]
