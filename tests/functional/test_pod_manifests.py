@@ -128,7 +128,10 @@ def test_manifests_that_cannot_be_a_pod(module_rkt: Rkt, images: Images, command
         ({"apps": [{**good, "mounts": [{"volume": "data"}]}], "volumes": [named]}, "path must be set"),
         ({"apps": [{**good, "mounts": [{"path": "/x"}]}], "volumes": [named]}, "volume must be set"),
         ({"apps": [good], "volumes": [named, named]}, 'duplicate volume name "data"'),
-        ({"apps": [good], "ports": [{"name": "web", "hostPort": 80}]}, 'no app has a port named "web"'),
+        (
+            {"apps": [good], "ports": [{"name": "web", "hostPort": 80}]},
+            'port name "web" could not be found in any apps',
+        ),
         ({"apps": [good], "acKind": "ImageManifest"}, "ACKind"),
         ({"apps": [good], "acVersion": ""}, "ACVersion"),
         ("{", ""),

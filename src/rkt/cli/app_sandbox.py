@@ -33,6 +33,10 @@ def run(invocation: Invocation) -> int:
     from rkt.stage0.stage1 import choose
 
     values = invocation.values
+    for text in values["port"]:
+        from rkt.schema.shorthand import parse_sandbox_port
+
+        parse_sandbox_port(text)
     request = PodRequest(
         annotations=_pairs(values["annotation"], "annotation"),
         user_annotations=_pairs(values["user-annotation"], "user-annotation"),
@@ -40,6 +44,7 @@ def run(invocation: Invocation) -> int:
         no_overlay=values["no-overlay"],
         private_users=values["private-users"],
         volumes=values["volume"],
+        ports=values["port"],
         sysctls=values["sysctl"],
         name=values["name"],
         mutable=True,
@@ -94,8 +99,8 @@ COMMAND = Command(
         Flag(
             name="port",
             kind=LIST,
-            help="forward a port of the host to a port of the pod",
-            metavar="NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT",
+            help="forward a port of the host to a port of the pod; repeatable",
+            metavar="NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT|[HOSTIP:]HOSTPORT:PODPORT[/udp]",
         ),
         Flag(
             name="user-annotation",

@@ -83,8 +83,8 @@ PREPARE_FLAGS = (
     Flag(
         name="port",
         kind=LIST,
-        help="forward a port of the host to a port of the image",
-        metavar="NAME:[HOSTIP:]HOSTPORT",
+        help="forward a port of the host to a port of the pod, by number or by the image's name for it; repeatable",
+        metavar="[HOSTIP:]HOSTPORT:PODPORT[/udp]|NAME:[HOSTIP:]HOSTPORT",
     ),
     Flag(
         name="private-users",
@@ -217,11 +217,10 @@ def pod_request(invocation: Invocation) -> PodRequest:
         if key in set_env:
             raise UsageError(f'key "{key}" already set')
         set_env[key] = value
-    if values["port"]:
+    for text in values["port"]:
         from rkt.schema.shorthand import parse_port
 
-        for text in values["port"]:
-            parse_port(text)
+        parse_port(text)
     return PodRequest(
         apps=invocation.apps,
         pod_manifest_path=manifest,
@@ -275,8 +274,9 @@ def run_options(invocation: Invocation) -> RunOptions:
         )
     if names and not alone:
         _check_networks(nets, invocation)
-    if values.get("port") and not _has_sockets():
-        raise UsageError(f"--port flag does not work with '{names[0] if names else 'none'}' networking")
+    networks = [f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"]
+    if values.get("port") and networks[0] in NETWORKS_ALONE and not _has_sockets():
+        raise UsageError(f"--port flag does not work with '{networks[0]}' networking", hint="--net=default")
     if values["mds-register"]:
         if not names or "none" in names:
             raise UsageError(
@@ -290,7 +290,7 @@ def run_options(invocation: Invocation) -> RunOptions:
 
         check_sysctls(values["sysctl"], networks=names, ipc=values.get("ipc", ""))
     return RunOptions(
-        networks=[f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"],
+        networks=networks,
         interactive=values.get("interactive", False),
         hostname=_check_hostname(values["hostname"]),
         resolver=Resolver(

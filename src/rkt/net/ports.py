@@ -35,12 +35,14 @@ class Forward(Record):
     Attributes:
         protocol: ``tcp`` or ``udp``.
         host_ip: address of the host; ``EVERY``, ``EVERY_IPV4`` or ``EVERY_IPV6`` for all.
+        name: of the port in the pod manifest.
     """
 
     protocol: str
     host_port: int
     pod_port: int
     host_ip: str = EVERY
+    name: str = ""
 
     def __str__(self) -> str:
         """As rkt words it."""
@@ -118,6 +120,7 @@ def forwards_of(exposed: Iterable[ExposedPort], apps: Iterable[tuple[str, Sequen
                 host_port=wanted.host_port + offset,
                 pod_port=target.port + offset,
                 host_ip=address,
+                name=str(wanted.name),
             )
             for other in found:
                 if forward.meets(other.protocol, other.host_port, other.host_ip):

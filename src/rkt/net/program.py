@@ -60,7 +60,8 @@ def run(arguments: list[str], text: str = "", *, netns_fd: int = -1) -> Ended:
         pid = os.fork()
         if not pid:
             _become(arguments, files, netns_fd)
-        return Ended(status=_wait(pid, arguments[0]), output=_read(files[1]), errors=_read(files[2]))
+        status = wait(pid, arguments[0], _TIMEOUT_SECONDS)
+        return Ended(status=status, output=_read(files[1]), errors=_read(files[2]))
     finally:
         for fd in files:
             os.close(fd)
@@ -78,19 +79,24 @@ def _become(arguments: list[str], files: list[int], netns_fd: int) -> None:
         os._exit(_CANNOT_EXECUTE)
 
 
-def _wait(pid: int, path: str) -> int:
+def wait(pid: int, what: str, seconds: int) -> int:
+    """Exit status of a child, which is killed if it takes too long; negative for a signal.
+
+    Raises:
+        HostError: it took too long.
+    """
     pidfd = os.pidfd_open(pid)
     try:
         ended = select.poll()
         ended.register(pidfd, select.POLLIN)
-        in_time = ended.poll(_TIMEOUT_SECONDS * 1000)
+        in_time = ended.poll(seconds * 1000)
         if not in_time:
             os.kill(pid, _SIGKILL)
     finally:
         os.close(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not in_time:
-        raise HostError(f"{path} did not end within {_TIMEOUT_SECONDS} seconds")
+        raise HostError(f"{what} did not end within {seconds} seconds")
     return status
 
 

@@ -14,7 +14,7 @@ from rkt.schema.appc import App, ImageManifest, Mount, PodManifest, RuntimeApp
 from rkt.schema.isolators import Isolator
 from rkt.schema.members import read_texts
 from rkt.schema.mounts import clean_path, pair_mounts
-from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
+from rkt.schema.shorthand import parse_port, parse_sandbox_port, parse_seccomp, parse_volume
 from rkt.stage0.contract import (
     ANNOTATION_MUTABLE,
     ANNOTATION_RESTART,
@@ -109,7 +109,7 @@ def build_pod_manifest(
         volumes=volumes,
         isolators=bounds,
         annotations={**request.annotations, ANNOTATION_MUTABLE: "true" if request.mutable else "false"},
-        ports=[parse_port(text) for text in request.ports],
+        ports=_ports(request, apps, [image for _, _, image in images]),
         user_annotations=dict(request.user_annotations),
         user_labels=dict(request.user_labels),
     )
@@ -200,9 +200,24 @@ def check_pod_manifest(pod: PodManifest, images: Sequence[ImageManifest]) -> Non
     for port in pod.ports:
         if port.pod_port is None and port.name not in ports:
             raise InvalidManifest(
-                f"no app has a port named {quoted(port.name)}",
-                hint=f"names of ports: {', '.join(sorted(ports))}" if ports else "",
+                f"port name {quoted(port.name)} could not be found in any apps",
+                hint=f"names of ports: {', '.join(sorted(ports))}"
+                if ports
+                else "by number: --port=HOSTPORT:PODPORT",
             )
+
+
+def _ports(
+    request: PodRequest, apps: Sequence[RuntimeApp], images: Sequence[ImageManifest]
+) -> list[appc.ExposedPort]:
+    """The ports of a request; what reads like a number may be the name of a port of an image."""
+    if not request.ports:
+        return []
+    if request.mutable:
+        return [parse_sandbox_port(text) for text in request.ports]
+    sections = [runtime.app or image.app for runtime, image in zip(apps, images, strict=True)]
+    declared = frozenset(str(port.name) for section in sections if section for port in section.ports)
+    return [parse_port(text, declared) for text in request.ports]
 
 
 def _check_streams(pod: PodManifest) -> None:

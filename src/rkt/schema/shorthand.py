@@ -13,6 +13,7 @@ from rkt.schema.appc import (
     VOLUME_DEVICE,
     ExposedPort,
     Mount,
+    Port,
     Volume,
     is_ipv4,
     is_ipv6,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DIGITS = frozenset("0123456789")
+_PORT_EXAMPLE = "--port=NAME:HOSTPORT, or by number: --port=8080:80, --port=127.0.0.1:8080:80/udp"
 #: What flags take for a boolean, as Go's parser does.
 _BOOLEANS = {
     "1": True,
@@ -103,28 +105,110 @@ def parse_device(text: str) -> Mount:
     return Mount(volume=name, path=target, app_volume=volume)
 
 
-def parse_port(text: str) -> ExposedPort:
-    """``NAME:[HOSTIP:]HOSTPORT``; an IPv6 address stands in brackets, which rkt could not read.
+def parse_port(text: str, declared: frozenset[str] = frozenset()) -> ExposedPort:
+    """``NAME:[HOSTIP:]HOSTPORT`` or ``[HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]``; an IPv6 address stands in brackets.
+
+    Args:
+        text: value of ``--port``.
+        declared: names of the ports of the pod's images; one that looks like a number is a name all the same, as in rkt.
+    Raises:
+        UsageError: with rkt's words on the part that is wrong.
+    """
+    head, colon, rest = text.partition(":")
+    if (
+        text.startswith("[")
+        or is_ipv4(head)
+        or (_is_decimal(head) and head not in declared and ":" not in rest)
+    ):
+        return _numbered_port(text)
+    name = head
+    host_ip, has_ip, port = rest.rpartition(":")
+    bracketed = host_ip.startswith("[") and host_ip.endswith("]")
+    if not colon or (":" in host_ip and not bracketed):
+        raise UsageError(f"{quoted(text)} is not in name:[ip:]port format", hint=_PORT_EXAMPLE)
+    return ExposedPort(
+        name=_port_name(name),
+        host_port=_port_number(port),
+        host_ip=_host_address(host_ip) if has_ip else "",
+    )
+
+
+def parse_sandbox_port(text: str) -> ExposedPort:
+    """``NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT``, where no image declares ports, or all by number as in ``parse_port``.
 
     Raises:
         UsageError: with rkt's words on the part that is wrong.
     """
-    name, colon, rest = text.partition(":")
-    host_ip, has_ip, port = rest.rpartition(":")
-    bracketed = host_ip.startswith("[") and host_ip.endswith("]")
-    if not colon or (":" in host_ip and not bracketed):
-        raise UsageError(f"{quoted(text)} is not in name:[ip:]port format")
+    name, _, rest = text.partition(":")
+    protocol, _, rest = rest.partition(":")
+    pod_port, _, rest = rest.partition(":")
+    host_ip, colon, host_port = rest.rpartition(":")
+    if ":" in text and (text.startswith("[") or is_ipv4(name) or (_is_decimal(name) and not colon)):
+        return _numbered_port(text)
+    if not colon or (":" in host_ip and not host_ip.startswith("[")):
+        raise UsageError(
+            f"--port invalid format: {quoted(text)}", hint="--port=NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT"
+        )
+    port_name = _port_name(name)
+    return ExposedPort(
+        name=port_name,
+        host_port=_port_number(host_port),
+        host_ip=_host_address(host_ip),
+        pod_port=Port(name=port_name, protocol=_protocol(protocol), port=_port_number(pod_port)),
+    )
+
+
+def _numbered_port(text: str) -> ExposedPort:
+    host_ip, ports = "", text
+    if text.startswith("["):
+        address, bracket, ports = text.partition("]:")
+        host_ip = f"{address}]" if bracket else ""
+    elif is_ipv4(text.partition(":")[0]):
+        host_ip, _, ports = text.partition(":")
+    host_port, colon, target = ports.partition(":")
+    pod_port, slash, protocol = target.partition("/")
+    if not colon or ":" in target:
+        raise UsageError(f"{quoted(text)} is not in name:[ip:]port format", hint=_PORT_EXAMPLE)
+    number = _port_number(pod_port)
+    protocol = _protocol(protocol) if slash else "tcp"
+    name = ACName(f"{number}-{protocol}")
+    return ExposedPort(
+        name=name,
+        host_port=_port_number(host_port),
+        host_ip=_host_address(host_ip) if host_ip else "",
+        pod_port=Port(name=name, protocol=protocol, port=number),
+    )
+
+
+def _port_name(text: str) -> ACName:
     try:
-        parsed_name = ACName.parse(name, what="port name")
+        return ACName.parse(text, what="port name")
     except InvalidManifest as e:
-        raise UsageError(f"{quoted(name)} is not a valid port name: {e}") from e
-    if bracketed:
-        host_ip = host_ip[1:-1]
-    if has_ip and not (is_ipv6(host_ip) if bracketed else is_ipv4(host_ip)):
-        raise UsageError(f"{quoted(host_ip)} is not a valid IP")
-    if not port or len(port) > 5 or not _DIGITS.issuperset(port) or not 1 <= int(port) <= 65535:
-        raise UsageError(f"{quoted(port)} is not a valid port number")
-    return ExposedPort(name=parsed_name, host_port=int(port), host_ip=host_ip)
+        raise UsageError(f"{quoted(text)} is not a valid port name: {e}", hint=_PORT_EXAMPLE) from e
+
+
+def _port_number(text: str) -> int:
+    if len(text) > 5 or not _is_decimal(text) or not 1 <= int(text) <= 65535:
+        raise UsageError(f"{quoted(text)} is not a valid port number")
+    return int(text)
+
+
+def _host_address(text: str) -> str:
+    bracketed = text.startswith("[") and text.endswith("]")
+    address = text[1:-1] if bracketed else text
+    if not (is_ipv6(address) if bracketed else is_ipv4(address)):
+        raise UsageError(f"{quoted(address)} is not a valid IP")
+    return address
+
+
+def _protocol(text: str) -> str:
+    if text not in {"tcp", "udp"}:
+        raise UsageError(f"invalid protocol {quoted(text)}", hint="tcp or udp")
+    return text
+
+
+def _is_decimal(text: str) -> bool:
+    return bool(text) and _DIGITS.issuperset(text)
 
 
 _SECCOMP_EXAMPLE = "--seccomp=mode=remove,errno=EPERM,chown,fchown"

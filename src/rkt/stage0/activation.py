@@ -27,31 +27,30 @@ def passed() -> list[listening.Listening]:
         raise UsageError(str(e)) from e
 
 
-def check_sockets(manifest: bytes, images: dict[str, bytes]) -> bool:
+def check_sockets(manifest: bytes, images: dict[str, bytes]) -> frozenset[str]:
     """Refuse sockets that no app of a pod declares.
 
     Args:
         manifest: of the pod.
         images: manifest of each app's image by the name of the app.
     Returns:
-        whether the pod has ports left that are to be forwarded.
+        names of the ports for which there is a socket, and which are not forwarded therefore.
     Raises:
         UsageError: there are such, or their addresses differ from what ``--port`` says.
     """
     pod = appc.parse_pod_manifest(manifest)
     sockets = passed()
     if not sockets or pod.annotations.get(contract.ANNOTATION_MUTABLE) == "true":
-        return bool(pod.ports)
+        return frozenset()
     apps = []
     for runtime in pod.apps:
         app = runtime.app or appc.parse_image_manifest(images[str(runtime.name)]).app
         if app is not None:
             apps.append((str(runtime.name), app))
-    served = {wish.port for wish in activation.assign(sockets, activation.expected(apps, pod.ports))}
-    return any(str(port.name) not in served for port in pod.ports)
+    return frozenset(wish.port for wish in activation.assign(sockets, activation.expected(apps, pod.ports)))
 
 
-def check_pod_sockets(pod: Pod) -> bool:
+def check_pod_sockets(pod: Pod) -> frozenset[str]:
     """The same for a pod that is prepared, or was run before."""
     manifest = pod.read(contract.POD_MANIFEST) or b"{}"
     images = {}

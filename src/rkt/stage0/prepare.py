@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rkt.config.settings import Settings
     from rkt.linux.userns import IdRange
+    from rkt.net.ports import Forward
     from rkt.pod.lifecycle import Pod
     from rkt.pod.request import AppRequest, PodRequest
     from rkt.schema.appc import ImageManifest, PodManifest, RuntimeApp
@@ -65,6 +66,7 @@ class Plan(Record):
 
     Attributes:
         ranges: ids of which the pod leases some; ``None`` for a pod without a user namespace.
+        ports: of the host, that lead to the pod.
         notices: on wishes of images that were cut.
     """
 
@@ -73,9 +75,9 @@ class Plan(Record):
     stage1_composed: Composed
     apps: list[PlannedApp]
     manifest: bytes
-    has_ports: bool
     overlay: bool
     ranges: list[tuple[int, int]] | None
+    ports: list[Forward] = []
     volumes: list[ImageVolume] = []
     notices: list[str] = []
 
@@ -171,15 +173,15 @@ def plan_pod(
         from rkt.stage0.attach import check_log_directory
 
         check_log_directory(plan.manifest)
-    has_ports = plan.has_ports
+    served: frozenset[str] = frozenset()
     if networks is not None and "LISTEN_FDS" in os.environ:
         from rkt.stage0.activation import check_sockets
 
-        has_ports = check_sockets(plan.manifest, {app.name: app.manifest for app in plan.apps})
-    if networks is not None and has_ports:
+        served = check_sockets(plan.manifest, {app.name: app.manifest for app in plan.apps})
+    if networks is not None and plan.ports:
         from rkt.stage0.ports import check_ports
 
-        check_ports(networks, settings)
+        check_ports(plan.ports, networks, settings, served=served)
     return plan
 
 
@@ -230,15 +232,20 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store,
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
     check_known(manifest.apps, program)
+    ports: list[Forward] = []
+    if manifest.ports:
+        from rkt.stage0.ports import forwards
+
+        ports = forwards(manifest, [parse_image_manifest(app.manifest) for app in apps])
     return Plan(
         stage1=stage1,
         stage1_manifest=stage1_manifest,
         stage1_composed=stage1_composed,
         apps=apps,
         manifest=data,
-        has_ports=bool(manifest.ports),
         overlay=overlay,
         ranges=ranges,
+        ports=ports,
         volumes=volumes,
         notices=notices,
     )

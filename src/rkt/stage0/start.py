@@ -105,15 +105,15 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
         from rkt.stage0.networks import check_pod_networks
 
         check_pod_networks(pod, options.networks, settings)
-    has_ports = status.has_ports(pod)
+    served: frozenset[str] = frozenset()
     if "LISTEN_FDS" in os.environ:
         from rkt.stage0.activation import check_pod_sockets
 
-        has_ports = check_pod_sockets(pod)
-    if has_ports:
-        from rkt.stage0.ports import check_ports
+        served = check_pod_sockets(pod)
+    if status.has_ports(pod):
+        from rkt.stage0.ports import check_ports_of
 
-        check_ports(options.networks, settings)
+        check_ports_of(pod, options.networks, settings, served=served)
     check_pod_verdicts(pod, settings)
     if options.mds_register:
         from rkt.stage0 import metadata

@@ -477,7 +477,7 @@ def test_ports() -> None:
     assert build(images=[web], ports=["web:127.0.0.1:8080"]).ports == [
         ExposedPort(name=ACName("web"), host_port=8080, host_ip="127.0.0.1")
     ]
-    with pytest.raises(InvalidManifest, match='no app has a port named "www"') as caught:
+    with pytest.raises(InvalidManifest, match='port name "www" could not be found in any apps') as caught:
         build(images=[web], ports=["www:8080"])
     assert caught.value.hint == "names of ports: web"
 
@@ -523,7 +523,11 @@ def test_pods_of_users() -> None:
             [image()],
             "must not have a mount",
         ),
-        (user_pod(APP, ports=[ExposedPort(name=ACName("p"), host_port=80)]), [image()], "no app has a port"),
+        (
+            user_pod(APP, ports=[ExposedPort(name=ACName("p"), host_port=80)]),
+            [image()],
+            "could not be found in any apps",
+        ),
     ],
 )
 def test_pods_of_users_that_are_bad(pod: PodManifest, images: list[ImageManifest], message: str) -> None:

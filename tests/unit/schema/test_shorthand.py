@@ -2,9 +2,9 @@
 import pytest
 
 from rkt.errors import UsageError
-from rkt.schema.appc import ExposedPort, Volume
+from rkt.schema.appc import ExposedPort, Port, Volume
 from rkt.schema.isolators import Isolator, NameSet
-from rkt.schema.shorthand import parse_port, parse_seccomp, parse_volume
+from rkt.schema.shorthand import parse_port, parse_sandbox_port, parse_seccomp, parse_volume
 from rkt.values import ACName
 
 
@@ -63,17 +63,75 @@ def test_volume_that_is_bad(text: str) -> None:
     assert str(caught.value).startswith(f'invalid value in --volume flag "{text}": ')
 
 
+def numbered(
+    host_port: int, pod_port: int, protocol: str = "tcp", host_ip: str = "", name: str = ""
+) -> ExposedPort:
+    """A port by number."""
+    given = ACName(name or f"{pod_port}-{protocol}")
+    target = Port(name=given, protocol=protocol, port=pod_port)
+    return ExposedPort(name=given, host_port=host_port, host_ip=host_ip, pod_port=target)
+
+
 @pytest.mark.parametrize(
     ("text", "port"),
     [
         ("foo:123", ExposedPort(name=ACName("foo"), host_port=123)),
         ("foo:127.0.0.1:65535", ExposedPort(name=ACName("foo"), host_port=65535, host_ip="127.0.0.1")),
         ("foo:[::1]:80", ExposedPort(name=ACName("foo"), host_port=80, host_ip="::1")),
+        ("8080:80", numbered(8080, 80)),
+        ("8080:80/tcp", numbered(8080, 80)),
+        ("53:5353/udp", numbered(53, 5353, "udp")),
+        ("127.0.0.1:8080:80", numbered(8080, 80, host_ip="127.0.0.1")),
+        ("[2001:db8::1]:8080:80/udp", numbered(8080, 80, "udp", "2001:db8::1")),
+        ("8080:127.0.0.1:80", ExposedPort(name=ACName("8080"), host_port=80, host_ip="127.0.0.1")),
     ],
 )
 def test_port(text: str, port: ExposedPort) -> None:
-    """A port is name:[ip:]port."""
+    """A port is name:[ip:]port, or by number [ip:]port:port."""
     assert parse_port(text) == port
+
+
+def test_port_whose_name_is_a_number() -> None:
+    """What an image calls 80 is meant by 80, as in rkt; by number it is had with an address or a protocol."""
+    declared = frozenset({"80"})
+    assert parse_port("80:8080", declared) == ExposedPort(name=ACName("80"), host_port=8080)
+    assert parse_port("8080:80", declared) == numbered(8080, 80)
+    assert parse_port("0.0.0.0:80:8080", declared) == numbered(80, 8080, host_ip="0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("web:tcp:80:0.0.0.0:8080", numbered(8080, 80, host_ip="0.0.0.0", name="web")),
+        ("dns:udp:53:[::1]:5353", numbered(5353, 53, "udp", "::1", name="dns")),
+        ("8080:80/udp", numbered(8080, 80, "udp")),
+        ("[::1]:8080:80", numbered(8080, 80, host_ip="::1")),
+    ],
+)
+def test_port_of_a_sandbox(text: str, port: ExposedPort) -> None:
+    """Where no image declares ports they are written out: name, protocol, both numbers, the address."""
+    assert parse_sandbox_port(text) == port
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("web:80", '--port invalid format: "web:80"'),
+        ("web:tcp:80:8080", "--port invalid format"),
+        ("web:tcp:80:::1:8080", "--port invalid format"),
+        ("web:sctp:80:0.0.0.0:8080", 'invalid protocol "sctp"'),
+        ("web:tcp:0:0.0.0.0:8080", '"0" is not a valid port number'),
+        ("web:tcp:80::8080", '"" is not a valid IP'),
+        ("WEB:tcp:80:0.0.0.0:8080", '"WEB" is not a valid port name'),
+        ("80", "--port invalid format"),
+        ("80:90:100", '"80:90:100" is not in name:[ip:]port format'),
+    ],
+)
+def test_port_of_a_sandbox_that_is_bad(text: str, message: str) -> None:
+    """Each wrong part is refused in rkt's words."""
+    with pytest.raises(UsageError) as caught:
+        parse_sandbox_port(text)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +151,16 @@ def test_port(text: str, port: ExposedPort) -> None:
         ("foo:x", '"x" is not a valid port number'),
         ("foo:", '"" is not a valid port number'),
         ("foo:+80", '"+80" is not a valid port number'),
+        ("80", '"80" is not in name:[ip:]port format'),
+        ("80:81:82", '"81" is not a valid IP'),
+        ("80:0", '"0" is not a valid port number'),
+        ("80:90/sctp", 'invalid protocol "sctp"'),
+        ("80:90/", 'invalid protocol ""'),
+        ("web:90/udp", '"90/udp" is not a valid port number'),
+        ("1.2.3.4:80", '"1.2.3.4:80" is not in name:[ip:]port format'),
+        ("[::1:80:90", '"[::1:80:90" is not in name:[ip:]port format'),
+        ("[1.2.3.4]:80:90", '"1.2.3.4" is not a valid IP'),
+        ("1.2.3.4:80:90:100", '"1.2.3.4:80:90:100" is not in name:[ip:]port format'),
     ],
 )
 def test_port_that_is_bad(text: str, message: str) -> None:
