@@ -41,6 +41,13 @@ class Space:
             self.write(f"ipv6/conf/{scope}/dad_transmits", "0")
         self.ip("link set lo up")
 
+    @classmethod
+    def of(cls, pid: int) -> Space:
+        """That of a process."""
+        space = cls.__new__(cls)
+        space.fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return space
+
     @property
     def path(self) -> str:
         """A name for it that programs take."""

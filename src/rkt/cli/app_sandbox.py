@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 from rkt.cli.command import LIST, Command, Flag
-from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, STAGE1_FLAGS, run_options, tell_default_network
+from rkt.cli.pod_flags import (
+    PREPARE_FLAGS,
+    RUN_FLAGS,
+    STAGE1_FLAGS,
+    egress_annotation,
+    run_options,
+    tell_default_network,
+)
 from rkt.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
 
-_OF_PREPARE = ("locked", "name", "no-overlay", "private-users", "sysctl", "volume")
+_OF_PREPARE = ("egress", "locked", "name", "no-overlay", "private-users", "sysctl", "volume")
 _OF_RUN = (
     "dns",
     "dns-domain",
@@ -38,7 +45,7 @@ def run(invocation: Invocation) -> int:
 
         parse_sandbox_port(text)
     request = PodRequest(
-        annotations=_pairs(values["annotation"], "annotation"),
+        annotations={**_pairs(values["annotation"], "annotation"), **egress_annotation(values["egress"])},
         user_annotations=_pairs(values["user-annotation"], "user-annotation"),
         user_labels=_pairs(values["user-label"], "user-label"),
         no_overlay=values["no-overlay"],

@@ -163,10 +163,14 @@ def _pod_rows(pod: dict[str, Any]) -> list[tuple[str, str]]:
             "network",
             f"this machine's ({network['source']})"
             if network["mode"] == "host"
-            else f"none but its own loopback ({network['source']})",
+            else f"none but its own loopback ({network['source']})"
+            if network["mode"] == "none"
+            else f"its own, on network {network['mode']} ({network['source']})",
         ),
         ("users", f"{ids} ({users['source']})"),
     ]
+    if pod["egress"]:
+        rows.append(("talks to", f"what these rules say, the first that fits: {', '.join(pod['egress'])}"))
     if pod["ipc"]["mode"] == "parent":
         rows.append(("ipc", f"this machine's ({pod['ipc']['source']})"))
     rows.append(("memory", f"at most {human_size(pod['memory_limit_bytes'])}, all apps together"))

@@ -50,6 +50,12 @@ LOCKED_FLAG = Flag(
 #: Of ``run`` and ``prepare``.
 PREPARE_FLAGS = (
     Flag(
+        name="egress",
+        kind=LIST,
+        help="what the pod may talk to, in order: allow or deny, of all or of an address, network or name; repeatable",
+        metavar="allow:TARGET[:PORT[/udp]],…,deny",
+    ),
+    Flag(
         name="inherit-env",
         kind=BOOL,
         default=False,
@@ -198,7 +204,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
     policy = "never" if values["store-only"] else "update" if values["no-store"] else values["pull-policy"]
     manifest = values["pod-manifest"] or None
     if manifest is not None:
-        conflicting = ("volume", "port", "sysctl", "inherit-env", "set-env", "set-env-file")
+        conflicting = ("volume", "port", "egress", "sysctl", "inherit-env", "set-env", "set-env-file")
         if (
             invocation.apps
             or invocation.mounts
@@ -227,6 +233,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
         volumes=values["volume"],
         mounts=invocation.mounts,
         ports=values["port"],
+        annotations=egress_annotation(values["egress"]),
         sysctls=values["sysctl"],
         set_env=set_env,
         set_env_files=values["set-env-file"],
@@ -237,6 +244,20 @@ def pod_request(invocation: Invocation) -> PodRequest:
         pull_policy=policy,
         locked=values.get("locked", ""),
     )
+
+
+def egress_annotation(values: list[str]) -> dict[str, str]:
+    """The annotation of a pod that has egress rules.
+
+    Raises:
+        UsageError: one is not understood.
+    """
+    if not values:
+        return {}
+    from rkt.net.egress import parse
+    from rkt.stage0.contract import ANNOTATION_EGRESS
+
+    return {ANNOTATION_EGRESS: ",".join(str(rule) for rule in parse(values))}
 
 
 def run_options(invocation: Invocation) -> RunOptions:
@@ -277,6 +298,10 @@ def run_options(invocation: Invocation) -> RunOptions:
     networks = [f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"]
     if values.get("port") and networks[0] in NETWORKS_ALONE and not _has_sockets():
         raise UsageError(f"--port flag does not work with '{networks[0]}' networking", hint="--net=default")
+    if values.get("egress") and networks[0] in NETWORKS_ALONE:
+        from rkt.stage0.egress import check_networks
+
+        check_networks(networks)
     if values["mds-register"]:
         if not names or "none" in names:
             raise UsageError(

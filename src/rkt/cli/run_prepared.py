@@ -43,6 +43,10 @@ def run(invocation: Invocation) -> int:
         from rkt.stage0.activation import check_pod_sockets
 
         served = check_pod_sockets(pod)
+    if not options.has_networks:
+        from rkt.stage0.egress import check_pod
+
+        check_pod(pod, options.networks)
     if status.has_ports(pod):
         from rkt.stage0.ports import check_ports_of
 

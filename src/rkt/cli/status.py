@@ -68,6 +68,8 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
         return lines
     if pod.is_running or pod.is_exited:
         lines.append(("networks", printable(status.format_networks(status.networks(pod)))))
+    if rules := status.egress(pod).get("rules"):
+        lines.append(("egress", printable(",".join(rules))))
     pid = status.supervisor_pid(pod)
     if pid is not None:
         lines.append(("pid", str(pid)))

@@ -12,8 +12,10 @@ and where a name is allowed, the pod's own name servers.
 from __future__ import annotations
 
 import os
+from _socket import getaddrinfo
 
 from rkt.errors import HostError, UsageError, quoted
+from rkt.linux import libc
 from rkt.net import nft, program
 from rkt.net.links import canonical, is_v6, network_of, packed
 from rkt.schema.record import Record
@@ -66,11 +68,12 @@ class Rule(Record):
         """As it is written; parsing that gives the same rule."""
         if self.is_of_everything:
             return self.action
-        target = self.name or self.network
+        address, _, bits = self.network.partition("/")
+        end = f"/{bits}" if self.network and bits != ("128" if is_v6(address) else "32") else ""
+        if self.first_port and is_v6(address):
+            address = f"[{address}]"
+        target = self.name or f"{address}{end}"
         if self.first_port:
-            if is_v6(target):
-                address, _, bits = target.partition("/")
-                target = f"[{address}]/{bits}"
             target += f":{self.first_port}"
             if self.last_port != self.first_port:
                 target += f"-{self.last_port}"
@@ -215,10 +218,6 @@ def look_up(rules: Iterable[Rule]) -> dict[str, list[str]]:
 
 def _ask(names: Sequence[str], fd: int) -> NoReturn:
     try:
-        from _socket import getaddrinfo
-
-        from rkt.linux import libc
-
         # What a name server answers is nothing for root to read.
         if os.geteuid() == 0:
             os.setgroups([])

@@ -102,18 +102,22 @@ class Endpoint(Record):
 
     Attributes:
         addresses: ``ADDRESS/BITS`` of either family.
-        masquerade: whether its packets leave the host under the host's address.
+        masquerade: whether its packets are to leave the host under the host's address.
+        masqueraded: whether they do so already, by a plugin's doing.
         links: the host's ends of its interfaces there.
     """
 
     addresses: list[str]
     masquerade: bool = False
+    masqueraded: bool = False
     links: list[str] = []
 
 
 def forwardable(endpoints: Sequence[Endpoint], *, v6: bool) -> tuple[str, int] | None:
     """Address and bits that ports lead to: in the first network that is masqueraded, else the last one (spec runtime §4.6)."""
-    preferred = [each for each in endpoints if each.masquerade] or list(reversed(endpoints))
+    preferred = [each for each in endpoints if each.masquerade or each.masqueraded] or list(
+        reversed(endpoints)
+    )
     for endpoint in (*preferred, *endpoints):
         for text in endpoint.addresses:
             address, _, bits = text.partition("/")
@@ -143,7 +147,8 @@ def install(uuid: str, endpoints: Sequence[Endpoint], forwards: Sequence[Forward
         return
     pod = _Pod(uuid)
     for link in links:
-        pod.add("links", f'"{_interface(link)}"', table="bridge rkt")
+        # Not to fail over a link that a plugin gives to several pods.
+        pod.lines.append(f'add element bridge rkt links {{ "{_interface(link)}" comment "{uuid}" }}')
     for endpoint in endpoints:
         if endpoint.masquerade:
             _masquerade(pod, endpoint)
@@ -189,9 +194,9 @@ class _Pod:
         self.uuid = uuid
         self.lines: list[str] = []
 
-    def add(self, name: str, key: str, value: str = "", *, table: str = "inet rkt") -> None:
+    def add(self, name: str, key: str, value: str = "") -> None:
         data = f" : {value}" if value else ""
-        self.lines.append(f'create element {table} {name} {{ {key} comment "{self.uuid}"{data} }}')
+        self.lines.append(f'create element inet rkt {name} {{ {key} comment "{self.uuid}"{data} }}')
 
     @property
     def script(self) -> str:

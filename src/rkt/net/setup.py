@@ -18,7 +18,7 @@ import os
 
 from rkt.errors import NetworkError
 from rkt.linux import files, libc
-from rkt.net import config, plugin, results, teardown
+from rkt.net import config, plugin, results, rules, teardown
 from rkt.net.plugin import Attachment
 from rkt.net.record import NETNS_DIRECTORY, Call, Interface
 from rkt.schema import jsontext
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.net.config import Network, Request
+    from rkt.net.ports import Forward
     from rkt.net.results import Result
 
 _SYSCTLS = "/proc/sys/net/ipv6/conf"
@@ -148,6 +149,7 @@ def attach(
     netns_fd: int,
     hold_fd: int,
     runtime: dict[str, Any],
+    forwards: Sequence[Forward],
     report: Callable[[str], None],
 ) -> list[Attached]:
     """Name the pod's network namespace and set its networks up; to be called in the host's view.
@@ -159,9 +161,11 @@ def attach(
         netns_fd: of the pod's network namespace.
         hold_fd: descriptor that plugins keep open, -1 for none.
         runtime: values of capabilities by their names, for plugins that declare them.
+        forwards: ports of the host that lead to the pod.
         report: says what went wrong while something was taken back.
     Raises:
         NetworkError: a plugin refused; everything has been taken back.
+        PodError, HostError: so did the host's firewall; likewise.
         OSError: a file could not be written, or the namespace not be mounted; likewise.
     """
     path = f"{NETNS_DIRECTORY}/rkt-{uuid}"
@@ -183,6 +187,7 @@ def attach(
             attached.append(
                 Attached(network=each.network, interface=each.interface, args=each.args, result=result)
             )
+        rules.install(pod_path, uuid, attached, forwards)
     except BaseException:
         teardown.release(pod_path, hold_fd=hold_fd, report=report)
         raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import NetworkError
+from rkt.errors import HostError, NetworkError
 from rkt.linux import files, libc
-from rkt.net import config, plugin
+from rkt.net import config, plugin, rules
 from rkt.net import record as records
 from rkt.net.plugin import Attachment
 from rkt.net.record import NETNS_DIRECTORY
@@ -43,6 +43,12 @@ def release(pod_path: str, *, hold_fd: int, report: Callable[[str], None]) -> bo
     path = _namespace(pod_path)
     uuid = path.rpartition("/rkt-")[2] if path else pod_path.rpartition("/")[2]
     netns = path if path and is_namespace(path) else ""
+    try:
+        # First, so that no rule is left for an address that another pod may have next.
+        rules.remove(pod_path, uuid)
+    except (HostError, OSError) as e:
+        report(f"cannot take the rules of pod {uuid} back: {e.message if isinstance(e, HostError) else e}")
+        return False
     is_clean = True
     for name in reversed(records.names(pod_path)):
         try:

@@ -87,6 +87,7 @@ class PodDetails(Record):
     state: str
     insecure: list[str]
     networks: list[Network]
+    egress: dict[str, Any]
     apps: list[AppDetails]
     created_ns: int
     started_ns: int = 0
@@ -208,6 +209,15 @@ def networks(pod: Pod) -> list[Network]:
         Network(name=str(entry.get("netName", "")), ip=str(entry.get("ip", "")), raw=entry)
         for entry in entries
     ]
+
+
+def egress(pod: Pod) -> dict[str, Any]:
+    """``rules`` that say what the pod may talk to, and ``names`` in them with their addresses; empty without such rules."""
+    data = pod.read(contract.EGRESS)
+    if data is None:
+        return {}
+    members = jsontext.parse(data, what=f'{contract.EGRESS} of pod "{pod.uuid}"')
+    return {"rules": members["rules"], "names": members["names"]}
 
 
 def format_networks(found: list[Network]) -> str:
@@ -404,6 +414,7 @@ def examine(pod: Pod) -> PodDetails:
         state=pod.state,
         insecure=insecure_words(pod),
         networks=networks(pod),
+        egress=egress(pod),
         apps=[
             _app_details(pod, app, by_name.get(app.name) or {}, volumes, codes.get(app.name), start, mutable)
             for app in apps
@@ -510,6 +521,8 @@ def to_json(details: PodDetails) -> dict[str, Any]:
         members["insecure_options"] = details.insecure
     if details.networks:
         members["networks"] = [network.raw for network in details.networks]
+    if details.egress:
+        members["egress"] = details.egress
     if details.apps:
         members["app_names"] = [app.name for app in details.apps]
         members["apps"] = [app_json(app) for app in details.apps]

@@ -39,6 +39,9 @@ ANNOTATIONS_OF_LOGS = ("coreos.com/rkt/log-",)
 ANNOTATION_LOG_DRIVER = "coreos.com/rkt/log-driver"
 #: A stage1 that takes the token for the metadata service from a file, not from an argument, has this annotation.
 ANNOTATION_METADATA = ANNOTATION_PREFIX + "metadata-file"
+#: Pod annotation: what the pod may talk to, as ``net/egress.py`` reads it; and of a stage1 that sees to that.
+ANNOTATION_EGRESS = "coreos.com/rkt/egress"
+ANNOTATION_EGRESSES = ANNOTATION_PREFIX + "egress"
 #: Where journald listens.
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -76,6 +79,8 @@ RESTARTS = "restarts"
 NETNS = "netns"
 NET = "net"
 NET_INFO = "net-info.json"
+#: Written by stage1: the egress rules in force, with the addresses of the names in them.
+EGRESS = "egress"
 #: Exists while ``rkt pause`` wants the pod's processes frozen; only the kernel knows whether they are.
 PAUSED = "paused"
 #: Written by stage1: one log file per app, CRI format, ``logs/APP.log``. Not reachable from the pod.

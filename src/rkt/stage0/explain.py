@@ -336,6 +336,11 @@ def _explain_pod(report: _Report) -> dict[str, Any]:
     limit = isolators.last(subject.manifest.isolators, isolators.MEMORY)
     return {
         "network": {"mode": network.partition(":")[0], "source": FLAG if network == "host" else DEFAULT},
+        "egress": [
+            rule
+            for rule in subject.manifest.annotations.get(contract.ANNOTATION_EGRESS, "").split(",")
+            if rule
+        ],
         "ipc": {
             "mode": "parent" if subject.ipc == "parent" else "private",
             "source": FLAG if subject.ipc == "parent" else DEFAULT,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.errors import NetworkError
-from rkt.net import config, plugin
+from rkt.net import config, nft, plugin
 from rkt.schema import jsontext
 from rkt.stage0 import contract
 
@@ -72,6 +72,7 @@ def _check(requests: list[Request], settings: Settings, *, is_own_stage1: bool) 
         )
     for kind in kinds:
         plugin.find(kind, search)
+    nft.find()
 
 
 def directories(settings: Settings) -> list[str]:

@@ -173,6 +173,10 @@ def plan_pod(
         from rkt.stage0.attach import check_log_directory
 
         check_log_directory(plan.manifest)
+    if networks in (["none"], ["host"]) and contract.ANNOTATION_EGRESS.encode() in plan.manifest:
+        from rkt.stage0.egress import check_networks
+
+        check_networks(networks)
     served: frozenset[str] = frozenset()
     if networks is not None and "LISTEN_FDS" in os.environ:
         from rkt.stage0.activation import check_sockets
@@ -232,6 +236,12 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store,
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
     check_known(manifest.apps, program)
+    if contract.ANNOTATION_EGRESS in manifest.annotations:
+        from rkt.stage0 import egress
+
+        egress.check_manifest(manifest, program)
+        images = [parse_image_manifest(app.manifest) for app in apps]
+        notices += egress.warnings(manifest, images, settings.insecure.words())
     ports: list[Forward] = []
     if manifest.ports:
         from rkt.stage0.ports import forwards

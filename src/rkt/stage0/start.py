@@ -47,6 +47,7 @@ _OF_A_RUN = (
     contract.ENDPOINTS,
     contract.METADATA_URL,
     contract.HOSTS,
+    contract.EGRESS,
     status.NET_INFO,
     "pgid",
     "netns",
@@ -110,6 +111,10 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
         from rkt.stage0.activation import check_pod_sockets
 
         served = check_pod_sockets(pod)
+    if not options.has_networks:
+        from rkt.stage0.egress import check_pod
+
+        check_pod(pod, options.networks)
     if status.has_ports(pod):
         from rkt.stage0.ports import check_ports_of
 

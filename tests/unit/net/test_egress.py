@@ -15,15 +15,19 @@ from rkt.net.egress import Rule
     [
         ("deny", Rule(action="deny")),
         ("allow", Rule(action="allow")),
-        ("allow:192.0.2.1/32", Rule(action="allow", network="192.0.2.1/32")),
+        ("allow:192.0.2.1", Rule(action="allow", network="192.0.2.1/32")),
         ("deny:10.0.0.0/8", Rule(action="deny", network="10.0.0.0/8")),
         ("allow:2001:db8::/32", Rule(action="allow", network="2001:db8::/32")),
+        (
+            "allow:[2001:db8::1]:443",
+            Rule(action="allow", network="2001:db8::1/128", first_port=443, last_port=443),
+        ),
         (
             "allow:[2001:db8::]/32:443",
             Rule(action="allow", network="2001:db8::/32", first_port=443, last_port=443),
         ),
         (
-            "allow:192.0.2.1/32:53/udp",
+            "allow:192.0.2.1:53/udp",
             Rule(action="allow", network="192.0.2.1/32", first_port=53, last_port=53, protocol="udp"),
         ),
         (

@@ -26,14 +26,25 @@ def _passed() -> list[listening.Listening]:
         raise Stage1Error(str(e)) from e
 
 
+def served(pod: LoadedPod) -> frozenset[str]:
+    """Names of the ports for which there is a socket.
+
+    Raises:
+        UsageError: there are sockets that no app declares.
+    """
+    apps = [(app.name, app.app) for app in pod.apps]
+    return frozenset(
+        wish.port for wish in activation.assign(_passed(), activation.expected(apps, pod.manifest.ports))
+    )
+
+
 def check(pod: LoadedPod) -> None:
     """Refuse sockets that no app declares.
 
     Raises:
         UsageError: there are such.
     """
-    apps = [(app.name, app.app) for app in pod.apps]
-    activation.assign(_passed(), activation.expected(apps, pod.manifest.ports))
+    served(pod)
 
 
 def give(pod: LoadedPod, app: PodApp, plan: ExecPlan) -> None:

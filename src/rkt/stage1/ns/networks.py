@@ -8,8 +8,9 @@ import os
 
 from rkt.errors import NetworkError, Stage1Error
 from rkt.linux import files
-from rkt.net import config, names, setup, teardown
+from rkt.net import config, names, rules, setup, teardown
 from rkt.net.host import HostView
+from rkt.schema import jsontext
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts
 from rkt.stage1.common.say import say
@@ -18,9 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rkt.net.ports import Forward
     from rkt.net.results import Dns
     from rkt.net.setup import Attached
     from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.pod import LoadedPod
 
 #: Users' own name for the pod, in its directory (``pod.names``).
 _POD_NAME = "name"
@@ -64,16 +67,20 @@ class Networks:
                 say(notice)
         self._view = HostView(host_mounts())
 
-    def attach(self, netns_fd: int, runtime: dict[str, Any]) -> None:
+    def attach(self, pod: LoadedPod, netns_fd: int) -> None:
         """Set the networks up; to be called in the pod's network namespace.
 
         Args:
+            pod: whose ports are forwarded.
             netns_fd: of the pod's network namespace.
-            runtime: values of plugins' capabilities by their names.
         Raises:
-            NetworkError: it could not be done; everything has been taken back.
+            NetworkError, PodError, HostError: it could not be done; everything has been taken back.
         """
         setup.quiet_ipv6()
+        forwards = _forwards(pod) if pod.manifest.ports else []
+        runtime: dict[str, Any] = {}
+        if forwards:
+            runtime[rules.PORT_MAPPINGS] = [each.to_json() for each in forwards]
         with _Interruptible():
             try:
                 with self._view:
@@ -84,6 +91,7 @@ class Networks:
                         netns_fd=netns_fd,
                         hold_fd=self._lock_fd,
                         runtime=runtime,
+                        forwards=forwards,
                         report=say,
                     )
             except NetworkError as e:
@@ -92,6 +100,30 @@ class Networks:
                 where = f": {os.fsdecode(e.filename)}" if e.filename else ""
                 raise NetworkError(f"failed to setup network: {e.strerror}{where}") from e
         setup.record(self._path, setup.describe(self.attached, self._plan.networks))
+
+    def restrict(self, text: str, resolv_mode: str, netns_fd: int) -> None:
+        """Put the pod's egress rules in force; to be called before anything of the pod runs.
+
+        Args:
+            text: the rules.
+            resolv_mode: where the pod's name servers are written.
+            netns_fd: of the pod's network namespace.
+        Raises:
+            UsageError, HostError: they cannot be.
+        """
+        # Before it is where the host is seen only.
+        from rkt.net import egress
+
+        wanted = egress.parse([text])
+        found = self.dns()
+        servers = list(found[1].servers) if found is not None else []
+        if resolv_mode in {"stage0", "host"}:
+            servers = egress.name_servers(hosts.resolv_file(resolv_mode).decode("utf-8", "replace"))
+        with self._view:
+            addresses = egress.look_up(wanted)
+            egress.install(wanted, addresses, servers, netns_fd)
+        record = {"version": 1, "rules": [str(rule) for rule in wanted], "names": addresses}
+        files.replace_file(contract.EGRESS, jsontext.dump(record).encode() + b"\n", 0o644, sync=False)
 
     def dns(self) -> tuple[str, Dns] | None:
         """The first network that says something about names, and what; later ones are told of (spec runtime §4.5)."""
@@ -147,6 +179,19 @@ class Networks:
             with self._view:
                 teardown.release(self._path, hold_fd=self._lock_fd, report=say)
         self._view.close()
+
+
+def _forwards(pod: LoadedPod) -> list[Forward]:
+    """The ports that are forwarded: all for which no service manager passed sockets."""
+    from rkt.net.ports import forwards_of
+
+    found = forwards_of(pod.manifest.ports, [(app.name, app.app.ports) for app in pod.apps])
+    if "LISTEN_FDS" not in os.environ or not pod.apps:
+        return found
+    from rkt.stage1.common import activation
+
+    served = activation.served(pod)
+    return [each for each in found if each.name not in served]
 
 
 def release_left(path: str, *, hold_fd: int) -> None:

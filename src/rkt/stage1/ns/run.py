@@ -423,8 +423,10 @@ def _attach(
 ) -> RunArguments:
     """Set the pod's networks up; the arguments as they are then, with files of names that come of the networks."""
     try:
-        networks.attach(shared.net_fd, {})
+        networks.attach(pod, shared.net_fd)
         arguments = _publish_names(networks, arguments)
+        if egress := pod.manifest.annotations.get(contract.ANNOTATION_EGRESS):
+            networks.restrict(egress, arguments.resolv_mode, shared.net_fd)
         if networks.dns() is None:
             return arguments
         own = OWN_FILES.encode()
