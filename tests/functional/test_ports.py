@@ -52,7 +52,8 @@ class Lab:
         self.host = NetHost(f"{base}/host")
         self.rkt = self.host.rkt()
         self.image = fetch(
-            self.rkt, images.busybox(app={"ports": [{"name": "http", "port": 80, "protocol": "tcp"}]})
+            self.rkt,
+            images.busybox(file="ports", app={"ports": [{"name": "http", "port": 80, "protocol": "tcp"}]}),
         )
         self.here, self.there = Space.of(self.host.pid), Space.of(self.host.peer.pid)
         os.makedirs(f"{self.rkt.local}/net.d", mode=0o755)
@@ -83,14 +84,20 @@ class Lab:
     @contextlib.contextmanager
     def pod(self, *flags: str, command: str = "run") -> Iterator[Pod]:
         """One that runs as long as it is needed, and leaves nothing."""
-        known = set(self.rkt.pods("run"))
+        known = set(self.rkt.pods("run")) if command != "start" else set()
         words = self.words(*flags) if command == "run" else [*flags]
         process = self.rkt.popen(*command.split(), *words)
 
         def uuid() -> str | None:
             assert process.poll() is None, process.stderr_text
-            new = [each for each in self.rkt.pods("run") if each not in known]
-            return next((each for each in new if os.path.exists(f"{self.rkt.pod_path(each)}/pid")), None)
+            for each in self.rkt.pods("run"):
+                if (
+                    each not in known
+                    and os.path.exists(f"{self.rkt.pod_path(each)}/pid")
+                    and "state=running" in self.rkt.run("status", each, check=0).lines
+                ):
+                    return each
+            return None
 
         found = wait_for(uuid, "a running pod")
         with open(f"{self.rkt.pod_path(found)}/pid", encoding="ascii") as stream:
@@ -204,7 +211,9 @@ def test_egress_rules(lab: Lab) -> None:
         with lab.pod(*flags) as pod:
             check(pod)
             assert f"egress={rules}" in lab.rkt.run("status", pod.uuid, check=0).lines
-            explained = json.loads(lab.rkt.run("explain", "--format=json", pod.uuid, check=0).stdout)
+            explained = json.loads(
+                lab.rkt.run("explain", "--format=json", f"--pod={pod.uuid}", check=0).stdout
+            )
             assert explained["pod"]["egress"] == rules.split(",")
             uuid = pod.uuid
         with lab.pod(uuid, command="start") as pod:
