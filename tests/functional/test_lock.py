@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib import cosign
 from tests.lib.layouts import layer, make_image
 from tests.lib.live import Sandbox
 from tests.lib.registry import PLAIN, Registry
@@ -174,6 +175,34 @@ def test_other_signers(module_rkt: Rkt, images: Images) -> None:
     assert f'app "signed" is the image that {other} has, but others vouch for it' in refused
     assert f"vouched for by {signer}, openpgp:{'0' * 40}\n" in refused
     assert f"vouched for by {signer}\n" in refused
+
+
+def test_another_signer(module_rkt: Rkt, registry: Registry, locked: tuple[str, str, str]) -> None:
+    """An image that one signer was locked with is refused when another signer is who the rules ask for by now."""
+    rkt, image = module_rkt, shell("signed\n")
+    reference = registry.push("vendor/app", image, "1")
+    keys = {name: cosign.Key() for name in ("old", "new")}
+    path = f"{rkt.base}/vendor.lock"
+    for name, key in keys.items():
+        signed = cosign.payload(image.digest, f"{registry.name}/vendor/app")
+        manifest, blobs = cosign.classic_manifest(key, signed)
+        for blob, data in blobs.items():
+            registry.push_blob("vendor/app", blob, data)
+        registry.push_manifest("vendor/app", cosign.tag_of(image, ".sig"), manifest)
+        os.symlink(f"{name}.real", f"{rkt.base}/{name}.pub")
+        with open(f"{rkt.base}/{name}.real", "wb") as stream:
+            stream.write(key.pem)
+        rkt.run("trust", f"--prefix={registry.name}/vendor", f"--cosign-key={name}.pub", check=0)
+        if name == "old":
+            rkt.run("lock", f"--output={path}", reference, check=0)
+            assert lock_of(path)["apps"][0]["signers"] == [f"cosign:{key.fingerprint}"]
+            uuid = rkt.run("prepare", f"--locked={path}", reference, check=0).lines[0]
+            rkt.run("rm", uuid, check=0)
+            rkt.run("trust", "rm", f"--prefix={registry.name}/vendor", check=0)
+    refused = rkt.run("run", f"--locked={path}", "--pull-policy=update", reference, check=254).stderr
+    assert f'app "app" is the image that {path} has, but others vouch for it' in refused
+    assert f"vouched for by cosign:{keys['old'].fingerprint}\n" in refused
+    assert f"vouched for by cosign:{keys['new'].fingerprint}\n" in refused
 
 
 def test_apps_of_a_sandbox(module_rkt: Rkt, images: Images, locked: tuple[str, str, str]) -> None:

@@ -262,7 +262,7 @@ def load_lock(path: str) -> Lock:
         UsageError: it cannot be read, or is none.
     """
     try:
-        data = read_bounded(path, _MAX_BYTES)
+        data = read_bounded(os.path.realpath(path), _MAX_BYTES)
     except FileNotFoundError:
         raise UsageError(f"there is no lock file {path}", hint=f"rkt lock --output={path} IMAGE…") from None
     except OSError as e:
@@ -337,7 +337,7 @@ def write_lock(lock: Lock) -> None:
         load_lock(lock.path)
     text = jsontext.dump_pretty(lock.to_json()).replace("\t", "  ") + "\n"
     try:
-        replace_file(lock.path, text.encode(), 0o644)
+        replace_file(os.path.realpath(lock.path), text.encode(), 0o644)
     except OSError as e:
         raise UsageError(f"cannot write the lock file {lock.path}: {e.strerror}") from e
 

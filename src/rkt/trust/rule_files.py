@@ -314,7 +314,8 @@ class _Keys:
 
 def _read(path: str) -> bytes:
     try:
-        data = read_bounded(path, _MAX_BYTES)
+        # Whatever the operator names, a link too; what counts is the copy.
+        data = read_bounded(os.path.realpath(path), _MAX_BYTES)
     except OSError as e:
         raise UsageError(f"cannot read {path}: {e.strerror}") from e
     if b"PRIVATE KEY" in data:
