@@ -66,6 +66,8 @@ _USER_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.7")
 _MAX_DETAIL_LENGTH = 200
 #: Times and positions in a log are below.
 _NUMBERS = 1 << 63
+_NO_CHECKPOINT = "the checkpoint is not signed by a log of the root"
+_NO_PROMISE = "the promise of the log is not signed by a log of the root, or is of another entry"
 _NO_PROOF = "the log entry has no proof of inclusion with a checkpoint"
 #: What the library says when something is wrong, and what that means; the first that fits.
 _MEANINGS = (
@@ -91,10 +93,10 @@ _MEANINGS = (
     ("sage ", "the certificate is not for signing code"),
     ("inclusion proof", "the proof of inclusion is wrong: it does not lead from the entry to the checkpoint"),
     ("Inclusion proof contains invalid root", "the proof of inclusion is of another checkpoint"),
-    ("checkpoint: ", "the checkpoint is not signed by a log of the root"),
+    ("checkpoint: ", _NO_CHECKPOINT),
     ("malformed", "the checkpoint is unreadable"),
     ("note must contain", "the checkpoint is unreadable"),
-    ("SET: ", "the promise of the log is not signed by a log of the root, or is of another entry"),
+    ("SET: ", _NO_PROMISE),
     ("log entry version", "the log entry is of a version that is not supported"),
     ("Unsupported", "the log entry is of a kind that is not supported"),
     ("Expected entry type", "the log entry is of a kind that is not supported"),
@@ -242,7 +244,11 @@ def _verify(library: models.Bundle, bundle: Bundle, root: Root, policy: _Signer)
             ) from None
         if any(words in str(e) for words in _OTHER_ENTRY):
             raise SignatureMismatch(_entry_problem(bundle, library)) from None
-        raise _problem(e) from None
+        problem = _problem(e)
+        if problem.message in {_NO_CHECKPOINT, _NO_PROMISE} and not _logs(library, root):
+            # Most likely the root is old.
+            problem = _unknown_log(root)
+        raise problem from None
     _check_periods(library, verifier.times, root)
     return int(min(verifier.times).timestamp())
 
@@ -398,10 +404,9 @@ def _check_position(library: models.Bundle) -> None:
 def _check_periods(library: models.Bundle, times: list[datetime], root: Root) -> None:
     """Nobody of the root is believed about times at which the root does not believe them."""
     inner = root.trusted._inner  # noqa: SLF001 - the library has no other way
-    log_id = library.log_entry._inner.log_id.key_id  # noqa: SLF001
-    logs = [log for log in inner.tlogs if log_id in _log_ids(log)]
+    logs = _logs(library, root)
     if not logs:
-        raise CannotVerify(f"the log entry is of a log that {root.path} does not have")
+        raise _unknown_log(root)
     if not any(_covers(log.public_key.valid_for, times) for log in logs):
         raise CannotVerify(f"{root.path} does not believe this log at {_shown(min(times))}")
     (seen,) = library.signing_certificate.extensions.get_extension_for_class(
@@ -424,6 +429,16 @@ def _check_periods(library: models.Bundle, times: list[datetime], root: Root) ->
         raise CannotVerify(
             f"{root.path} does not believe the certificate's authority at {_shown(min(times))}"
         )
+
+
+def _logs(library: models.Bundle, root: Root) -> list[Any]:
+    """The log of the root that an entry says to be of."""
+    log_id = library.log_entry._inner.log_id.key_id  # noqa: SLF001 - the library has no other way
+    return [log for log in root.trusted._inner.tlogs if log_id in _log_ids(log)]  # noqa: SLF001
+
+
+def _unknown_log(root: Root) -> CannotVerify:
+    return CannotVerify(f"the log entry is of a log that {root.path} does not have; a newer root may have it")
 
 
 def _log_ids(log: Any) -> list[bytes]:
