@@ -136,6 +136,17 @@ def bundle(key: Key, *digests: str, kind: str = SIGN, predicate: Any = None) -> 
     )
 
 
+def attestation_manifest(data: bytes, kind: str = SLSA) -> tuple[bytes, dict[str, bytes]]:
+    """What has the tag ``sha256-HEX.att``: one envelope; and its blobs by digest."""
+    made, blobs = classic_manifest(Key(), data)
+    document = json.loads(made)
+    document["layers"][0] |= {
+        "mediaType": "application/vnd.dsse.envelope.v1+json",
+        "annotations": {"dev.cosignproject.cosign/signature": "", "predicateType": kind},
+    }
+    return json_bytes(document), blobs
+
+
 def classic_manifest(key: Key, *payloads: bytes, **annotations: str) -> tuple[bytes, dict[str, bytes]]:
     """What has the tag ``sha256-HEX.sig``, and its blobs by digest."""
     layers = [

@@ -23,7 +23,15 @@ from rkt.linux import landlock
 from rkt.privsep import confine
 from rkt.schema.oci import Platform
 from rkt.trust import verifier
-from rkt.trust.evidence import BUNDLE, COSIGN_CLASSIC, MAX_PIECE_BYTES, MAX_PIECES, Evidence, Subject
+from rkt.trust.evidence import (
+    BUNDLE,
+    COSIGN_ATTESTATION,
+    COSIGN_CLASSIC,
+    MAX_PIECE_BYTES,
+    MAX_PIECES,
+    Evidence,
+    Subject,
+)
 from rkt.trust.rules import Requirement
 from rkt.values import Digest
 from tests.lib import cosign, layouts
@@ -158,6 +166,32 @@ def test_old_announcement(client: Client, servers: list[LyingRegistry]) -> None:
     assert [piece.data for piece in found(client, registry, "cosign")] == [SIGNED]
 
 
+def test_attestations_of_old(client: Client, servers: list[LyingRegistry], tmp_path: Path) -> None:
+    """Provenance as cosign tagged it before version 3 is found where it is asked for, in registries and layouts."""
+    made = cosign.statement(IMAGE.digest, kind=cosign.SLSA, predicate=cosign.provenance("https://ci.example"))
+    data = layouts.json_bytes(cosign.envelope(KEY, made))
+    manifest, blobs = cosign.attestation_manifest(data)
+    tag = cosign.tag_of(IMAGE, ".att")
+    servers[0].artifact(manifest, blobs, tag=tag)
+    (piece,) = found(client, servers[0], "slsa")
+    assert (piece.kind, piece.data, piece.source) == (COSIGN_ATTESTATION, data, f"tag {tag}, {digest(data)}")
+    assert found(client, servers[0], "cosign") == []
+    parts, more = cosign.attestation_manifest(data, "https://cyclonedx.org/bom")
+    servers[0].artifact(parts, more, tag=tag)
+    (piece,) = found(client, servers[0], "slsa")
+    assert "which is not asked for" in piece.problem
+
+    name = "org.opencontainers.image.ref.name"
+    entries = [IMAGE.descriptor(), cosign.descriptor(manifest, annotations={name: tag})]
+    named = {name.removeprefix("sha256:"): content for name, content in blobs.items()}
+    files = layouts.layout_files(
+        make_index(*entries), {**IMAGE.blobs, **named, digest(manifest).removeprefix("sha256:"): manifest}
+    )
+    path = layouts.write_tar(f"{tmp_path}/layout.tar", files)
+    with LocalSource(parse_local("oci-archive", path), Platform.of_host(), client.settings) as source:
+        assert [piece.data for piece in collect(source, [DIGEST], ["slsa"])] == [data]
+
+
 def test_index_and_manifest(client: Client, servers: list[LyingRegistry]) -> None:
     """Signatures of the index count as much as those of the manifest: both are looked for."""
     registry = servers[0]
@@ -262,7 +296,7 @@ def test_too_many() -> None:
             return longer[layer.digest]
 
         pieces = Found({"digests": [IMAGE.digest], "kinds": ["cosign"]})
-        pieces.payloads("tag x", manifest, cosign.MANIFEST, blob)
+        pieces.tagged(".sig", "tag x", manifest, cosign.MANIFEST, blob)
         fd = os.memfd_create("evidence")
         pieces.write(fd)
         *listed, last = json.loads(os.pread(fd, 1 << 25, 0))

@@ -3,7 +3,7 @@
 
 ::
 
-    oci-evidence     registries: referrers (distribution 1.1, or the tag ``sha256-HEX``), and the tag ``sha256-HEX.sig``
+    oci-evidence     registries: referrers (distribution 1.1, or the tag ``sha256-HEX``), and the tags ``sha256-HEX.sig``, ``….att``
     layout-evidence  layouts and archives: entries of ``index.json`` that refer to the image, or are tagged likewise
 
 Both are told the digests of manifest and index. What is found goes into the descriptor ``evidence``, as JSON; it is judged
@@ -26,6 +26,7 @@ from rkt.trust.bundle import MEDIA_TYPES
 from rkt.trust.dsse import PREDICATES_FOR
 from rkt.trust.evidence import (
     BUNDLE,
+    COSIGN_ATTESTATION,
     COSIGN_CLASSIC,
     EVIDENCE_FOR,
     MAX_PIECE_BYTES,
@@ -46,8 +47,11 @@ if TYPE_CHECKING:
     from rkt.privsep.worker import Emit, Work
     from rkt.schema.oci import Descriptor
 
-#: A layer of what has the tag ``sha256-HEX.sig``.
-_PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
+#: What cosign tagged before version 3, by the ending of the tag: the kind of evidence, and the type of its layers.
+_TAGGED = {
+    ".sig": (COSIGN_CLASSIC, "application/vnd.dev.cosign.simplesigning.v1+json"),
+    ".att": (COSIGN_ATTESTATION, "application/vnd.dsse.envelope.v1+json"),
+}
 #: cosign 2 announced bundles so, by mistake (sigstore/cosign 4422).
 _EMPTY = "application/vnd.oci.empty.v1+json"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
@@ -55,8 +59,10 @@ _SIGNATURE = "dev.cosignproject.cosign/signature"
 _CERTIFICATE = "dev.sigstore.cosign/certificate"
 _CHAIN = "dev.sigstore.cosign/chain"
 _LOG_ENTRY = "dev.sigstore.cosign/bundle"
-#: What ``cosign save`` calls signatures in a layout.
-_SAVED_KIND, _SAVED = "kind", "dev.cosignproject.cosign/sigs"
+#: Of such a layer: what sort of statement it is.
+_STATEMENT = "predicateType"
+#: What ``cosign save`` calls signatures in a layout. Of its attestations nobody sees which image they are about.
+_SAVED_KIND, _SAVED = "kind", {"dev.cosignproject.cosign/sigs": ".sig"}
 _REF_NAME = "org.opencontainers.image.ref.name"
 _MAX_TEXT_BYTES = 64 << 10
 _MAX_ARTIFACTS = 256
@@ -113,49 +119,64 @@ class Found:
                 return
             if document.subject is None or document.subject.digest not in self.digests:
                 raise InvalidManifest("the artifact does not refer to this image")
-            predicate = document.annotations.get(_PREDICATE, "")
-            if predicate and predicate not in self._predicates:
-                raise InvalidManifest(
-                    f"is an attestation of the type {quoted(predicate)}, which is not asked for"
-                )
+            self._check_predicate(document.annotations.get(_PREDICATE, ""))
             for layer in layers:
                 self.add(Evidence(kind=BUNDLE, source=source, data=_small(layer, blob)))
         except _FAILURES as e:
             self.add(Evidence(kind=BUNDLE, source=source, data=b"", problem=e.message))
 
-    def payloads(
-        self, source: str, data: bytes, media_type: str, blob: Callable[[Descriptor], bytes], about: str = ""
+    def endings(self) -> list[str]:
+        """Of the tags under which something may be that is asked for."""
+        return [ending for ending, (kind, _) in _TAGGED.items() if kind in self.kinds]
+
+    def tagged(
+        self,
+        ending: str,
+        source: str,
+        data: bytes,
+        media_type: str,
+        blob: Callable[[Descriptor], bytes],
+        about: str = "",
     ) -> None:
-        """The signed payloads of what is tagged ``sha256-HEX.sig``; of several images those with ``about`` in them."""
+        """What a manifest has that is tagged ``sha256-HEX`` and ``ending``; of several images that with ``about`` in it."""
+        kind, layer_type = _TAGGED[ending]
         try:
             layers = oci.parse_manifest(data, media_type).layers
         except InvalidManifest as e:
-            self.add(Evidence(kind=COSIGN_CLASSIC, source=source, data=b"", problem=e.message))
+            self.add(Evidence(kind=kind, source=source, data=b"", problem=e.message))
             return
         for layer in layers:
             notes = layer.annotations
             place = f"{source}, {layer.digest}"
-            if layer.media_type != _PAYLOAD or _SIGNATURE not in notes:
+            if layer.media_type != layer_type or (kind == COSIGN_CLASSIC and _SIGNATURE not in notes):
                 continue
             try:
                 if any(len(notes.get(name, "")) > _MAX_TEXT_BYTES for name in (_SIGNATURE, *_OPTIONAL)):
                     raise InvalidManifest(f"an annotation is larger than {_MAX_TEXT_BYTES} bytes")
-                payload = _small(layer, blob)
+                self._check_predicate(notes.get(_STATEMENT, ""))
+                content = _small(layer, blob)
             except _FAILURES as e:
-                self.add(Evidence(kind=COSIGN_CLASSIC, source=place, data=b"", problem=e.message))
+                self.add(Evidence(kind=kind, source=place, data=b"", problem=e.message))
                 continue
-            if about and about.encode() not in payload:
+            if about and about.encode() not in content:
                 continue
             piece = Evidence(
-                kind=COSIGN_CLASSIC,
+                kind=kind,
                 source=place,
-                data=payload,
-                signature=notes[_SIGNATURE],
+                data=content,
+                signature=notes.get(_SIGNATURE, ""),
                 certificate=notes.get(_CERTIFICATE, ""),
                 chain=notes.get(_CHAIN, ""),
                 log_entry=notes.get(_LOG_ENTRY, ""),
             )
             self.add(piece)
+
+    def _check_predicate(self, predicate: str) -> None:
+        """Spare a download: what is announced as something else is not had."""
+        if predicate and predicate not in self._predicates:
+            raise InvalidManifest(
+                f"is an attestation of the type {quoted(predicate)}, which is not asked for"
+            )
 
     def write(self, fd: int) -> None:
         """All of it."""
@@ -217,13 +238,13 @@ def _ask(repository: Repository, found: Found) -> None:
         if BUNDLE in found.kinds:
             for entry in repository.referrers(digest, ""):
                 found.bundles(entry, manifest, blob)
-        if COSIGN_CLASSIC in found.kinds:
-            tag = f"{digest.key}.sig"
+        for ending in found.endings():
+            tag = f"{digest.key}{ending}"
             try:
                 document = repository.manifest(tag)
             except NotFound:
                 continue
-            found.payloads(f"tag {tag}", document.data, document.media_type, blob)
+            found.tagged(ending, f"tag {tag}", document.data, document.media_type, blob)
 
 
 class OfLayout:
@@ -255,15 +276,18 @@ def _look(files: Files, found: Found) -> None:
     for entry in _artifacts(files, found):
         name = entry.annotations.get(_REF_NAME, "")
         for digest in found.digests:
-            is_tagged = name == f"{digest.key}.sig"
-            if COSIGN_CLASSIC in found.kinds and (is_tagged or entry.annotations.get(_SAVED_KIND) == _SAVED):
+            for ending in found.endings():
+                is_tagged = name == f"{digest.key}{ending}"
+                if not is_tagged and _SAVED.get(entry.annotations.get(_SAVED_KIND, "")) != ending:
+                    continue
                 source = f"tag {name}" if is_tagged else f"blob {entry.digest}"
                 try:
                     data = blob(entry)
                 except _FAILURES as e:
-                    found.add(Evidence(kind=COSIGN_CLASSIC, source=source, data=b"", problem=e.message))
+                    found.add(Evidence(kind=_TAGGED[ending][0], source=source, data=b"", problem=e.message))
                 else:
-                    found.payloads(source, data, entry.media_type, blob, "" if is_tagged else digest)
+                    about = "" if is_tagged else digest
+                    found.tagged(ending, source, data, entry.media_type, blob, about)
         if BUNDLE in found.kinds and _refers(files, entry, found):
             found.bundles(entry, blob, blob)
 

@@ -71,7 +71,8 @@ def parse_bundle(data: bytes) -> Bundle:
     entries = material.get("tlogEntries") or []
     if not isinstance(entries, list):
         raise CannotVerify("tlogEntries of the bundle is not a list")
-    is_envelope, is_message = "dsseEnvelope" in value, "messageSignature" in value
+    # As protocol buffers have it, null is as good as nothing.
+    is_envelope, is_message = (value.get(name) is not None for name in ("dsseEnvelope", "messageSignature"))
     if is_envelope == is_message:
         raise CannotVerify("the bundle must have either a dsseEnvelope or a messageSignature")
     return Bundle(
@@ -85,7 +86,7 @@ def parse_bundle(data: bytes) -> Bundle:
 
 def _signer(material: dict[str, Any]) -> tuple[str, bytes]:
     key, certificate = material.get("publicKey"), material.get("certificate")
-    if "x509CertificateChain" in material:
+    if material.get("x509CertificateChain") is not None:
         raise CannotVerify("the bundle has a chain of certificates, which version 0.3 does not have")
     if (key is None) == (certificate is None):
         raise CannotVerify("the bundle must name its signer by either a publicKey or a certificate")

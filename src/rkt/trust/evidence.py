@@ -15,12 +15,14 @@ SIMPLE_SIGNING = "simple-signing"
 COSIGN_CLASSIC = "cosign-classic"
 #: A sigstore bundle, version 0.3: a JSON document (cosign 3, SLSA provenance; an artifact that refers to the image).
 BUNDLE = "bundle"
+#: A DSSE envelope around a statement (cosign before version 3, Tekton Chains: a manifest tagged ``sha256-HEX.att``).
+COSIGN_ATTESTATION = "cosign-attestation"
 #: Kinds of requirements to the kinds of evidence that can meet them.
 EVIDENCE_FOR = {
     "openpgp": (SIMPLE_SIGNING,),
     "cosign": (COSIGN_CLASSIC, BUNDLE),
     "keyless": (COSIGN_CLASSIC, BUNDLE),
-    "slsa": (BUNDLE,),
+    "slsa": (BUNDLE, COSIGN_ATTESTATION),
 }
 #: Bounds on evidence: how much is had of a source, and how much is read; what is beyond them vouches for nothing.
 MAX_PIECES = 64
@@ -38,9 +40,9 @@ class Evidence(Record):
     Attributes:
         kind: one of the words above.
         source: where it was, for people: ``referrer sha256:…``, ``tag sha256-….sig``, ``file …``.
-        data: the payload, or the bundle.
+        data: the payload, the envelope, or the bundle.
         signature: of the payload, base64; for ``simple-signing`` the OpenPGP packet.
-        certificate, chain, log_entry: annotations of ``cosign-classic`` that a keyless signature has; PEM, PEM, JSON.
+        certificate, chain, log_entry: annotations that a keyless signature of cosign before version 3 has; PEM, PEM, JSON.
         problem: why there is no ``data`` to read, for people; empty when there is.
     """
 

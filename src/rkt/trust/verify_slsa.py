@@ -7,11 +7,12 @@ speak for several builders.
 
 from __future__ import annotations
 
-from rkt.errors import CannotVerify, NotVerified, SignatureMismatch, quoted
+from rkt.errors import CannotVerify, InvalidManifest, NotVerified, SignatureMismatch, quoted
+from rkt.schema import jsontext
 from rkt.trust import public_keys, verify_keyless
-from rkt.trust.bundle import parse_bundle
-from rkt.trust.dsse import PROVENANCE_V02, PROVENANCE_V1
-from rkt.trust.evidence import Finding
+from rkt.trust.bundle import Bundle, parse_bundle
+from rkt.trust.dsse import PROVENANCE_V02, PROVENANCE_V1, parse_envelope
+from rkt.trust.evidence import COSIGN_ATTESTATION, MAX_PIECE_BYTES, Finding
 from rkt.trust.public_keys import load_public_key
 from rkt.trust.verify_cosign import check_digest, verify_statement
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Types of statements that count, and where in their predicates the builder is.
 _BUILDERS = {PROVENANCE_V1: ("runDetails", "builder", "id"), PROVENANCE_V02: ("builder", "id")}
+_NOT_BY_IDENTITY = (
+    "an attestation of cosign before version 3 counts by a key only, an identity needs a bundle"
+)
 
 
 def prepare() -> None:
@@ -43,7 +47,7 @@ def verify(
     except CannotVerify as e:
         return finding.replace(reason=f"{requirement['key']}: {e.message}")
     try:
-        statement = verify_statement(key, parse_bundle(evidence.data))
+        statement = verify_statement(key, _bundle(evidence))
         digest = check_provenance(statement, requirement["builder"], subject)
     except NotVerified as e:
         contradicts = isinstance(e, SignatureMismatch)
@@ -53,6 +57,18 @@ def verify(
     return finding.replace(signer=key.fingerprint, digest=digest)
 
 
+def _bundle(evidence: Evidence) -> Bundle:
+    """The signed envelope, as a bundle has it."""
+    if evidence.kind != COSIGN_ATTESTATION:
+        return parse_bundle(evidence.data)
+    try:
+        value = jsontext.parse(evidence.data, what="the DSSE envelope", limit_bytes=MAX_PIECE_BYTES)
+    except InvalidManifest as e:
+        raise CannotVerify(e.message) from None
+    # Such a certificate may be that of a key, which alone is asked for.
+    return Bundle(key_hint="", certificate=b"", log_entries=[], envelope=parse_envelope(value))
+
+
 def _by_identity(
     finding: Finding,
     requirement: dict[str, Any],
@@ -60,6 +76,8 @@ def _by_identity(
     evidence: Evidence,
     subject: Subject,
 ) -> Finding:
+    if evidence.kind == COSIGN_ATTESTATION:
+        return finding.replace(reason=_NOT_BY_IDENTITY)
     try:
         signed = verify_keyless.verify_signer(requirement, files, evidence)
         digest = check_provenance(verify_keyless.read_statement(signed), requirement["builder"], subject)

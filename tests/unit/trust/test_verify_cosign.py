@@ -15,15 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rkt.config.settings import Settings
 from rkt.errors import CannotVerify, ConfigError, RktError
-from rkt.trust import verifier
+from rkt.trust import verifier, verify_slsa
 from rkt.trust.dsse import PROVENANCE_V02
-from rkt.trust.evidence import BUNDLE, COSIGN_CLASSIC, Evidence, Finding, Subject
+from rkt.trust.evidence import BUNDLE, COSIGN_ATTESTATION, COSIGN_CLASSIC, Evidence, Finding, Subject
 from rkt.trust.keyfiles import MAX_FILE_BYTES, read_key_file
 from rkt.trust.payload import check_reference
 from rkt.trust.public_keys import load_public_key
 from rkt.trust.rules import Requirement
 from rkt.trust.verify_worker import Verifying
-from tests.lib import cosign
+from tests.lib import cosign, layouts
 from tests.lib.cosign import Key, b64
 from tests.lib.sources import INSTALLATION
 
@@ -426,6 +426,33 @@ def test_provenance(judge: Callable[..., list[Finding]], kind: str) -> None:
     for builder in (f"{BUILDER}/", BUILDER.upper(), BUILDER[:-1], f"{BUILDER}@refs/heads/main"):
         (finding,) = judge(provenance(builder, kind), builder=BUILDER)
         assert finding.reason == f'the provenance names the builder "{builder}", not "{BUILDER}"'
+
+
+def attestation(data: bytes | None = None, *, key: Key = KEY, image: str = DIGEST) -> Evidence:
+    """Provenance as cosign tagged it before version 3."""
+    made = cosign.statement(image, kind=cosign.SLSA_02, predicate=cosign.provenance(BUILDER, cosign.SLSA_02))
+    signed_data = layouts.json_bytes(cosign.envelope(key, made)) if data is None else data
+    return Evidence(kind=COSIGN_ATTESTATION, source="tag sha256-aaaa.att", data=signed_data)
+
+
+def test_provenance_of_old(judge: Callable[..., list[Finding]]) -> None:
+    """An envelope without a bundle counts by the key; never for an identity, and never as a signature of the image."""
+    (finding,) = judge(attestation(), builder=BUILDER)
+    assert (finding.reason, finding.digest) == ("", DIGEST)
+    assert judge(attestation()) == []
+    for evidence, reason, contradicts in (
+        (attestation(key=STRANGER), "not made by the key", False),
+        (attestation(image=OTHER), "not for this image", True),
+        (attestation(b"{}"), "no payloadType", False),
+        (attestation(b"[]"), "the DSSE envelope is not an object", False),
+        (attestation(attestation().data + b"x"), "extra data", False),
+    ):
+        (finding,) = judge(evidence, builder=BUILDER)
+        assert reason in finding.reason
+        assert finding.contradicts is contradicts
+    requirement = {"identity": "someone", "issuer": "https://x", "root": "r", "key": "", "builder": BUILDER}
+    finding = verify_slsa.verify(requirement, {"r": b""}, attestation(), SUBJECT, 0)
+    assert "counts by a key only" in finding.reason
 
 
 @pytest.mark.parametrize(
