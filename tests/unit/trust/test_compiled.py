@@ -46,7 +46,7 @@ class Site:
 
     def write(self, path: str, text: str) -> None:
         """Write a file beside and rename it into place."""
-        with open(f"{path}~", "w", encoding="ascii") as stream:
+        with open(f"{path}~", "w", encoding="utf-8") as stream:
             stream.write(text)
         os.chmod(f"{path}~", 0o644)
         os.rename(f"{path}~", path)
