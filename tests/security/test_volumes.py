@@ -230,7 +230,11 @@ done 2>/dev/null
     finally:
         flipper.kill()
         flipper.wait()
-    assert attacker.poll() is None, attacker.stderr_text
+        # What it writes to is about to be removed.
+        fought = attacker.poll() is None
+        attacker.terminate()
+        attacker.wait(30)
+    assert fought, attacker.stderr_text
     for result in targets + sources:
         assert SECRET not in result.stdout, str(result)
         # The file may have been removed at that moment, which only cat minds.

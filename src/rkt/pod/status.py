@@ -290,7 +290,20 @@ def is_ready(pod: Pod) -> bool:
         target = os.readlink(f"{stage1_writable_root(pod)}/{contract.SUPERVISOR_STATUS}", dir_fd=pod.fd)
     except OSError:
         return False
-    return target == "ready"
+    # A pod that is started again has what its last run said, for the moment until that is taken away.
+    return target == "ready" and _exists(supervisor_pid(pod))
+
+
+def _exists(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def is_up(pod: Pod) -> bool:
