@@ -99,7 +99,7 @@ show rkt fetch ./hello.aci
 show rkt image list
 
 say 'And it runs: a pod with namespaces, a system call filter and 11 capabilities at most.'
-show rkt run --name=greeter "$image"
+show rkt run --net=none --name=greeter "$image"
 
 say 'What was run, what it said, and how it ended.'
 show rkt list

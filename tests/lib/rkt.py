@@ -69,10 +69,19 @@ class Rkt:
         self.tmp = os.path.join(base, "tmp")
         for directory in (self.data, self.local, self.system, self.home, self.tmp):
             os.makedirs(directory)
+        # Tests whose point is no network get none, and change nothing on the host; see ``use_the_usual_network``.
+        self._default_network = os.path.join(self.system, "network.d", "default.json")
+        os.makedirs(os.path.dirname(self._default_network))
+        with open(self._default_network, "w", encoding="ascii") as stream:
+            stream.write('{"rktKind": "network", "rktVersion": "v1", "default": ["none"]}')
         self._started: list[Running] = []
         self._uuids: set[str] = set()
         self._presence = host.Presence()
         self._before = host.snapshot(base)
+
+    def use_the_usual_network(self) -> None:
+        """Have pods without ``--net`` get what they get without any configuration; only for hosts of a test's own."""
+        os.unlink(self._default_network)
 
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         """A small environment; nothing of the caller's leaks into tests."""

@@ -10,7 +10,6 @@ from rkt.cli.pod_flags import (
     STAGE1_FLAGS,
     egress_annotation,
     run_options,
-    tell_default_network,
 )
 from rkt.errors import UsageError
 
@@ -66,7 +65,6 @@ def run(invocation: Invocation) -> int:
         networks=options.networks,
         sync=False,
     )
-    tell_default_network(invocation)
     become(pod, invocation.settings, options)
 
 

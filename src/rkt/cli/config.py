@@ -19,6 +19,7 @@ def run(invocation: Invocation) -> int:
     """Print ``{"stage0":[…]}``: domains and registries by name, proxies, TLS, registries, then ``paths``, ids for pods and ``stage1``."""
     from rkt.cli.output import print_json
     from rkt.config.auth import load_auth
+    from rkt.config.default_network import USUAL, load_default_networks
     from rkt.config.network import load_network
     from rkt.config.paths import load_paths
     from rkt.config.registries import load_registries, load_search
@@ -52,6 +53,8 @@ def run(invocation: Invocation) -> int:
         stage0.append(_entry("registry", registries=[name], **members))
     if places := load_search(settings):
         stage0.append(_entry("registry", search=places))
+    if (default := load_default_networks(settings)) != list(USUAL):
+        stage0.append(_entry("network", default=default))
     stage0.append(_entry("paths", data=paths.data, **{"stage1-images": paths.stage1_images}))
     if ranges := load_users(settings).ranges:
         stage0.append(_entry("privateUsers", ranges=[f"{first}:{count}" for first, count in ranges]))
@@ -88,11 +91,13 @@ COMMAND = Command(
     summary="print the configuration, merged from all directories",
     description="""\
 Prints one JSON object with an entry for each domain and each registry that has credentials, for each host that has a
-proxy or certificates of its own, for each registry that has a particular way, one for paths and one for the default stage1 image. Secrets are replaced by
+proxy or certificates of its own, for each registry that has a particular way, one for the networks of pods without
+--net if they are not the usual, one for paths and one for the default stage1 image. Secrets are replaced by
 asterisks unless they are asked for.
 
-Files are read from auth.d, fetch.d, paths.d, stage1.d and users.d of each configuration directory, if their name ends by
-.json.
+Files are read from auth.d, fetch.d, network.d, paths.d, stage1.d and users.d of each configuration directory, if their
+name ends by .json. Kind network of network.d has "default", a list of what --net would say for pods that are run
+without it.
 Each has rktKind and rktVersion ("v1"). Credentials (kind auth) are sent by https only, to exactly the host and port of
 the URL that is asked for, never after a redirect elsewhere; such files must not be readable by everyone.
 

@@ -165,7 +165,7 @@ def _pod_rows(pod: dict[str, Any]) -> list[tuple[str, str]]:
             if network["mode"] == "host"
             else f"none but its own loopback ({network['source']})"
             if network["mode"] == "none"
-            else f"its own, on network {network['mode']} ({network['source']})",
+            else f"its own, on {network['mode'].replace(',', ', ')} ({network['source']})",
         ),
         ("users", f"{ids} ({users['source']})"),
     ]

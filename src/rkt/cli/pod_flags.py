@@ -172,7 +172,7 @@ RUN_FLAGS = (
         name="net",
         kind=LIST,
         bare="default",
-        help="networks to join, or none, or host for the host's own; repetitions add up",
+        help="networks to join, or none, or host for the host's own; repetitions add up; default: default",
         metavar="NAME[:ARGS][,NAME…]",
     ),
 )
@@ -285,7 +285,7 @@ def run_options(invocation: Invocation) -> RunOptions:
     ):
         if wanted:
             _check_host_file(path)
-    nets = parse_nets(values["net"])
+    nets = parse_nets(values["net"] or _default_networks(invocation))
     names = [net.name for net in nets]
     alone = [name for name in names if name in NETWORKS_ALONE]
     if alone and len(names) > 1:
@@ -293,9 +293,9 @@ def run_options(invocation: Invocation) -> RunOptions:
             f"stage1: failed to setup network: {' and '.join(names)} exclude each other",
             hint=f"--net={alone[0]}",
         )
-    if names and not alone:
+    if not alone:
         _check_networks(nets, invocation)
-    networks = [f"{net.name}:{net.args}" if net.args else net.name for net in nets] or ["none"]
+    networks = [f"{net.name}:{net.args}" if net.args else net.name for net in nets]
     if values.get("port") and networks[0] in NETWORKS_ALONE and not _has_sockets():
         raise UsageError(f"--port flag does not work with '{networks[0]}' networking", hint="--net=default")
     if values.get("egress") and networks[0] in NETWORKS_ALONE:
@@ -303,7 +303,7 @@ def run_options(invocation: Invocation) -> RunOptions:
 
         check_networks(networks)
     if values["mds-register"]:
-        if not names or "none" in names:
+        if "none" in names:
             raise UsageError(
                 "--mds-register flag does not work with --net=none. Please use 'host', 'default' or an equivalent network"
             )
@@ -355,10 +355,10 @@ def _check_networks(nets: list[Network], invocation: Invocation) -> None:
     check_networks(requests, invocation.settings, is_own_stage1=is_own)
 
 
-def tell_default_network(invocation: Invocation) -> None:
-    """Say what a pod that is about to run lacks, when nobody asked for a network."""
-    if not invocation.values["net"]:
-        tell(invocation.settings, "no network is set up: the default is --net=none for now")
+def _default_networks(invocation: Invocation) -> list[str]:
+    from rkt.config.default_network import load_default_networks
+
+    return load_default_networks(invocation.settings)
 
 
 def _check_host_file(path: str) -> None:

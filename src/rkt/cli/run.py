@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.app_args import ALL_APP_FLAGS
 from rkt.cli.command import Command, Flag
-from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options, tell_default_network
+from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options
 from rkt.errors import UsageError
 
 TYPE_CHECKING = False
@@ -34,7 +34,6 @@ def run(invocation: Invocation) -> int:
         networks=options.networks,
         sync=False,
     )
-    tell_default_network(invocation)
     become(pod, settings, options)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import Command
-from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, one_pod, run_options, tell_default_network
+from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, one_pod, run_options
 from rkt.errors import HostError, UsageError
 
 TYPE_CHECKING = False
@@ -56,7 +56,6 @@ def run(invocation: Invocation) -> int:
         from rkt.pod import ranges
 
         ranges.confirm(pod, settings.data_dir)
-    tell_default_network(invocation)
     become(pod, settings, options)
 
 

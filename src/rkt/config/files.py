@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Largest configuration file, in bytes.
 MAX_FILE_BYTES = 1024 * 1024
 #: All kinds there are; each knows version ``v1`` only.
-KINDS = ("auth", "dockerAuth", "paths", "privateUsers", "proxy", "registry", "stage1", "tls")
+KINDS = ("auth", "dockerAuth", "network", "paths", "privateUsers", "proxy", "registry", "stage1", "tls")
 VERSION = "v1"
 _WRITABLE_BY_ALL = 0o002
 

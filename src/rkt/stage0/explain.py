@@ -149,7 +149,7 @@ def of_pod(pod: Pod, settings: Settings, options: RunOptions | None) -> dict[str
         raise PodError(f'pod "{pod.uuid}" is {pod.state}', hint="rkt list")
     # What came unsigned, the verdicts say by image.
     words = [word for word in status.insecure_words(pod) if word != status.UNSIGNED]
-    networks, ipc = ["none"], ""
+    networks, ipc = ["default"], ""
     if pod.place == lifecycle.PREPARED:
         words += [word for word in settings.insecure.words() if word not in words]
         if options is not None:
@@ -335,7 +335,10 @@ def _explain_pod(report: _Report) -> dict[str, Any]:
         )
     limit = isolators.last(subject.manifest.isolators, isolators.MEMORY)
     return {
-        "network": {"mode": network.partition(":")[0], "source": FLAG if network == "host" else DEFAULT},
+        "network": {
+            "mode": ",".join(each.partition(":")[0] for each in subject.networks),
+            "source": DEFAULT if network == "default" else FLAG,
+        },
         "egress": [
             rule
             for rule in subject.manifest.annotations.get(contract.ANNOTATION_EGRESS, "").split(",")
