@@ -37,6 +37,8 @@ STAGE1_DIRECTORY = "etc/rkt/net.d"
 BUILT_IN = ("default", "default-restricted")
 #: And the plugins that these need.
 BUILT_IN_PLUGINS = ("bridge", "host-local")
+#: Member of a plugin's configuration that is for us; plugins pass over what they do not know.
+MASQUERADE = "rktMasquerade"
 _SUFFIXES = (".conf", ".json", ".conflist")
 _LIST_SUFFIX = ".conflist"
 _MAX_FILE_BYTES = 1 << 20
@@ -78,6 +80,11 @@ class Network(Record):
     def masquerades(self) -> bool:
         """Whether a plugin hides the pod's addresses behind the host's (``ipMasq``)."""
         return any(plugin.get("ipMasq") is True for plugin in self.plugins)
+
+    @property
+    def is_masqueraded_by_us(self) -> bool:
+        """Whether the same is asked of rkt itself (``rktMasquerade``): one transaction instead of several runs of iptables."""
+        return any(plugin.get(MASQUERADE) is True for plugin in self.plugins)
 
     def has_capability(self, name: str) -> bool:
         """Whether one of the plugins wants that in its ``runtimeConfig``."""

@@ -47,6 +47,7 @@ def install(pod_path: str, uuid: str, attached: Sequence[Attached], forwards: Se
     endpoints = [
         Endpoint(
             addresses=[address.cidr for address in each.result.own_addresses],
+            masquerade=each.network.is_masqueraded_by_us,
             masqueraded=each.network.masquerades,
             links=_links(each),
         )

@@ -168,7 +168,10 @@ class Networks:
 
     def gateways(self) -> list[str]:
         """By which addresses the pod may reach its host: first those of the network whose traffic is masqueraded, as for ports."""
-        first = next((each for each in self.attached if each.network.masquerades), None)
+        hidden = (
+            each for each in self.attached if each.network.masquerades or each.network.is_masqueraded_by_us
+        )
+        first = next(hidden, None)
         order = sorted(self.attached, key=lambda each: each is not first)
         return [address.gateway for each in order for address in each.result.own_addresses if address.gateway]
 
