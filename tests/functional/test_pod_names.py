@@ -68,7 +68,7 @@ def lab(images: Images) -> Iterator[Lab]:
             yield made
         finally:
             made.rkt.stop_everything()
-            left = made.host.run("find", "/run/rkt", "-type", "f", "!", "-name", ".lock")
+            left = made.host.run("find", "/run/rkt", "-type", "f", "!", "-name", "*.lock")
             made.host.__exit__(None, None, None)
             assert left == ""
 
