@@ -313,7 +313,7 @@ class _ImageInquiry(_Inquiry):
             self.note("reference", f"an image of a registry: {target}")
         elif parsed.name is not None:
             self._host, self._name = parsed.name.name.partition("/")[0], parsed.name.name
-            self.note("reference", f"a name: {parsed.name}")
+            self.note("reference", f"a name, which no pod has: {parsed.name}")
             wanted = AppcReference(parsed.name.name, {**references.host_labels(), **parsed.name.labels})
             return self.store.find_by_name(wanted)
         elif parsed.kind == references.URL:
@@ -417,17 +417,17 @@ class _ImageInquiry(_Inquiry):
             return
         from rkt.trust.compiled import read_policy
         from rkt.trust.keystore import Keystore
-        from rkt.trust.rule_files import asked
+        from rkt.trust.rule_files import asked, shown
 
         policy = read_policy(self.settings)
         rules = policy.rules_for(self._name)
         for rule in rules:
-            self.note("rules", f"{rule.path} asks below {rule.prefix} for {asked(rule)}")
+            self.note("rules", f"{rule.path} asks below {shown(rule.prefix)} for {asked(rule)}")
         if not rules:
             if policy.default_path:
                 self.note(
                     "rules",
-                    f'none covers {self._name}; default = "{policy.default}" ({policy.default_path})',
+                    f'none covers {shown(self._name)}; default = "{policy.default}" ({policy.default_path})',
                     NOTE,
                 )
             else:
