@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,20 @@ def test_egress_rules(lab: Lab) -> None:
             uuid = pod.uuid
         with lab.pod(uuid, command="start") as pod:
             check(pod)
+
+
+def test_a_killed_pod_leaves_its_port_to_gc(lab: Lab) -> None:
+    """NT7: what a pod whose engine was killed left of rules goes with rkt gc, by its UUID, and its port is free again."""
+    flags = ("--net=default", f"--port=http:{PORT}")
+    process = lab.rkt.popen("run", *lab.words(*flags))
+    held = wait_for(lambda: f"tcp . {PORT} comment" in lab.here.rules(), "the pod's rules")
+    assert held
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    lab.rkt.run("gc", "--grace-period=0s", check=0)
+    assert lab.host.leaks(but=BRIDGES) == []
+    with lab.pod(*flags) as pod, pod.space.serve("tcp", 80) as server:
+        assert talk(lab.there, HOST, PORT, server) == PEER
 
 
 def test_who_could_lift_egress_rules_is_told(lab: Lab) -> None:
