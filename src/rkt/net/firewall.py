@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from rkt.linux.locks import Lock
 
 #: Only root may come near: whoever holds the lock keeps every pod from starting.
-_LOCK_DIRECTORY = "/run/rkt"
-_LOCK = f"{_LOCK_DIRECTORY}/network.lock"
+_LOCK_DIRECTORY = "/run/rkt/rules"
+_LOCK = f"{_LOCK_DIRECTORY}/.lock"
 _TABLES = (("inet", "rkt"), ("bridge", "rkt"))
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:@-")
 _MAX_NAME = 15
@@ -360,12 +360,13 @@ def _rendered(name: str, parts: list[Any]) -> str:
 
 
 def _lock() -> Lock:
-    try:
-        os.mkdir(_LOCK_DIRECTORY, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as e:
-        raise HostError(f"cannot make {_LOCK_DIRECTORY}: {e.strerror}") from e
+    for directory, mode in ((os.path.dirname(_LOCK_DIRECTORY), 0o755), (_LOCK_DIRECTORY, 0o700)):
+        try:
+            os.mkdir(directory, mode)
+        except FileExistsError:
+            continue
+        except OSError as e:
+            raise HostError(f"cannot make {directory}: {e.strerror}") from e
     try:
         return lock_file(_LOCK, exclusive=True, mode=0o600)
     except OSError as e:

@@ -216,6 +216,10 @@ def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store, locke
     _, planned, (app,) = from_images(wanted, settings, store, notices)
     if lock is not None:
         lock.check_apps([app])
+    if contract.ANNOTATION_EGRESS in _manifest(pod).annotations:
+        from rkt.stage0.egress import warnings
+
+        notices += warnings(planned, [parse_image_manifest(app.manifest)], status.insecure_words(pod))
     for notice in notices:
         tell(settings, notice)
     volumes: list[ImageVolume] = []
