@@ -46,7 +46,7 @@ def quoted(text: str) -> str:
     What a terminal would act on is escaped (invariant LG3), and very long text is cut: the value may come from an image.
     """
     if len(text) > MAX_QUOTED_LENGTH:
-        text = text[:MAX_QUOTED_LENGTH] + "\N{HORIZONTAL ELLIPSIS}"
+        text = text[:MAX_QUOTED_LENGTH] + "\u2026"
     if not text.isprintable() or '"' in text or "\\" in text:
         text = "".join(
             f"\\{c}" if c in '"\\' else c if c.isprintable() else c.encode("unicode_escape").decode("ascii")

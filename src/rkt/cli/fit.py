@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GAP = 2
-_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_ELLIPSIS = "\u2026"
 #: No column is made narrower than this, so that what is left can still be told apart.
 _LEAST = 12
 

@@ -140,7 +140,7 @@ def _stroke(number: int) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 32 else text[:31] + "\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= 32 else text[:31] + "\u2026"
 
 
 def _escape(text: str) -> str:

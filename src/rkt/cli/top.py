@@ -56,7 +56,7 @@ def _rows(found: list[Process]) -> list[list[str]]:
     for process in found:
         command = process.command
         if width and len(command) > width:
-            command = command[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+            command = command[: width - 1] + "\u2026"
         minutes, seconds = divmod(process.cpu_seconds, 60)
         rows.append(
             [

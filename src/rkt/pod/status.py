@@ -291,10 +291,12 @@ def is_ready(pod: Pod) -> bool:
     except OSError:
         return False
     # A pod that is started again has what its last run said, for the moment until that is taken away.
-    return target == "ready" and _exists(supervisor_pid(pod))
+    return target == "ready" and has_supervisor(pod)
 
 
-def _exists(pid: int | None) -> bool:
+def has_supervisor(pod: Pod) -> bool:
+    """Whether the process that stage1 named exists; else a pod that seems to run is held by a command, or starts."""
+    pid = supervisor_pid(pod)
     if pid is None:
         return False
     try:

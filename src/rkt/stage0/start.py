@@ -38,6 +38,8 @@ _REFUSALS = {
     "garbage": ("never ran, and is to be deleted", "rkt gc"),
     "deleting": ("is being deleted", ""),
 }
+#: How long a pod may seem to run without a process of its own.
+_HELD_SECONDS = 2.0
 #: Files that stage1 writes anew in every run (docs/stage1-contract.md).
 _OF_A_RUN = (
     contract.PPID,
@@ -134,9 +136,18 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
 
 
 def _refuse(pod: Pod) -> None:
+    # gc and rm lock a pod that is over, as one that runs is locked, for a moment.
+    if pod.state == "running" and not status.wait_until(
+        pod, lambda now: status.has_supervisor(now) or not now.is_running, _HELD_SECONDS
+    ):
+        raise _in_use(pod)
     if pod.state in _REFUSALS:
         reason, command = _REFUSALS[pod.state]
         raise PodError(f'pod "{pod.uuid}" {reason}', hint=command.format(pod.uuid.short))
+
+
+def _in_use(pod: Pod) -> PodError:
+    return PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
 
 
 def _refuse_removed(pod: Pod) -> None:
@@ -164,7 +175,7 @@ def take_exited(pod: Pod) -> None:
         else:
             _refuse_removed(pod)
             if pod.is_exited:
-                raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
+                raise _in_use(pod)
 
 
 def _is_mutable(pod: Pod) -> bool:
