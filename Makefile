@@ -19,9 +19,11 @@ JOBS ?= 2
 SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
 #: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
 NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch demo dependencies discovery disks fetch formats \
-	install oci_create oci_export oci_layouts parallel_fetch progress push registry registry_fetch resume \
-	several_images store store_maintenance trust trust_discovery unpack_ahead) \
-	$(addprefix security/test_,fetch hostile_archives layouts registry signatures)
+	image_sign_oci install keyless lock oci_create oci_export oci_layouts oci_store parallel_fetch progress push \
+	registry registry_fetch resume several_images short_names simple_signing store store_maintenance trust \
+	trust_discovery trust_policy trust_rules unpack_ahead why) \
+	$(addprefix security/test_,evidence fetch hostile_archives keyless layouts registry signatures trust_index \
+	trust_invariants)
 VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
 PYTHON_FILES := src tests tools
 VENV := .venv/bin
