@@ -13,7 +13,8 @@ import pytest
 
 from tests.lib.host import missing
 from tests.lib.images import fetch
-from tests.lib.nethost import HOST, PEER, UPLINK, NetHost
+from tests.lib.nethost import HOST, PEER, UPLINK
+from tests.lib.netpods import INSECURE, PodLab
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tests.lib.images import Images
-    from tests.lib.rkt import Result, Running
 
 PLUGINS = "/usr/lib/cni"
 pytestmark = [
@@ -29,71 +29,24 @@ pytestmark = [
     pytest.mark.skipif(bool(missing("nsenter", "unshare", "ip")), reason=missing("nsenter", "unshare", "ip")),
     pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
 ]
-INSECURE = "--insecure-options=image"
 PORT = "8080"
 #: What networks leave on a host for the next pod.
 BRIDGES = ("rkt0", "rkt1", "testbr")
 
 
-class Lab:
-    """A host with an engine, an image, and servers that say who has called them."""
+class Lab(PodLab):
+    """With servers that say who has called them."""
 
     def __init__(self, base: str, images: Images) -> None:
-        self.host = NetHost(f"{base}/host")
-        self.rkt = self.host.rkt()
-        self.image = fetch(self.rkt, images.busybox())
+        super().__init__(base, images.busybox())
         self.servers = [place.serve(PORT) for place in (self.host, self.host.peer)]
-        self.net_d = f"{self.rkt.local}/net.d"
-        os.makedirs(self.net_d, mode=0o755)
 
-    def define(self, name: str, kind: str, *, file: str = "", **members: Any) -> None:
-        """Configure a network."""
-        self.write(file or f"10-{name}.conf", {"cniVersion": "0.4.0", "name": name, "type": kind, **members})
-
-    def write(self, file: str, members: dict[str, Any]) -> None:
-        """Write a configuration."""
-        with open(f"{self.net_d}/{file}", "w", encoding="utf-8") as stream:
-            json.dump(members, stream)
-
-    def plugin(self, name: str, script: str) -> None:
-        """Write a plugin of somebody else's."""
-        with open(f"{self.net_d}/{name}", "w", encoding="utf-8") as stream:
-            stream.write(f"#!/bin/sh\n{script}\n")
-        os.chmod(f"{self.net_d}/{name}", 0o755)
-
-    def sh(self, net: str, script: str, *flags: str, check: int | None = 0) -> Result:
-        """Run a pod of one shell script."""
-        return self.rkt.run("run", *self._words(net, script, *flags), check=check)
-
-    def start(self, net: str, script: str, *flags: str) -> tuple[str, Running]:
-        """Start one that goes on; its UUID."""
-        known = set(self.rkt.pods("run"))
-        process = self.rkt.popen("run", *self._words(net, script, *flags))
-
-        def uuid() -> str | None:
-            assert process.poll() is None, process.stderr_text
-            new = [each for each in self.rkt.pods("run") if each not in known]
-            return next((each for each in new if os.path.exists(f"{self.rkt.pod_path(each)}/pid")), None)
-
-        return wait_for(uuid, "a running pod"), process
-
-    def _words(self, net: str, script: str, *flags: str) -> list[str]:
-        return [INSECURE, f"--net={net}", *flags, self.image, "--exec=/bin/sh", "--", "-c", script]
-
-    def address(self, uuid: str) -> str:
-        """The first address of a pod, as the command line has it."""
-        shown = json.loads(self.rkt.run("status", "--format=json", uuid, check=0).stdout)
-        return str(shown["networks"][0]["ip"])
-
-    def close(self) -> None:
+    def finish(self) -> None:
         """Stop everything; what is left on the host is an error."""
         for server in self.servers:
             server.kill()
             server.communicate()
-        self.rkt.stop_everything()
-        leaks = self.host.leaks(but=BRIDGES)
-        self.host.__exit__(None, None, None)
-        assert not leaks, "\n".join(leaks)
+        self.close(but=BRIDGES)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +57,7 @@ def lab(images: Images) -> Iterator[Lab]:
         try:
             yield made
         finally:
-            made.close()
+            made.finish()
 
 
 def test_the_default_network_reaches_out(lab: Lab) -> None:
@@ -124,7 +77,7 @@ def test_a_pod_is_served_shown_and_killed(lab: Lab) -> None:
         "default-restricted:IP=172.31.42.42,default", f"nc -l -p {PORT} -e echo hello; sleep 30"
     )
     (row,) = [line for line in lab.rkt.run("list", "--no-legend", check=0).lines if line.startswith(uuid[:8])]
-    assert row.endswith(f"default-restricted:ip4=172.31.42.42, default:ip4={_second(lab, uuid)}")
+    assert row.endswith(f"default-restricted:ip4=172.31.42.42, default:ip4={lab.address(uuid, 1)}")
     assert f"networks={row.rpartition(chr(9))[2]}\n" in lab.rkt.run("status", uuid, check=0).stdout
     assert wait_for(lambda: lab.host.call("172.31.42.42", PORT), "an answer of the app") == "hello\n"
     # What others on the host have to do with networks finds the pod's by name.
@@ -135,11 +88,6 @@ def test_a_pod_is_served_shown_and_killed(lab: Lab) -> None:
     assert f"namespaces: rkt-{uuid}" in lab.host.leaks(but=BRIDGES)
     lab.rkt.run("gc", "--grace-period=0", check=0)
     assert lab.host.leaks(but=BRIDGES) == []
-
-
-def _second(lab: Lab, uuid: str) -> str:
-    shown = json.loads(lab.rkt.run("status", "--format=json", uuid, check=0).stdout)
-    return str(shown["networks"][1]["ip"])
 
 
 def test_an_address_is_given_once(lab: Lab) -> None:
@@ -209,7 +157,7 @@ test "$CNI_COMMAND" != DEL || ip -n rkt-"$CNI_CONTAINERID" link del "$CNI_IFNAME
 
 
 def test_a_plugin_of_somebody_elses(lab: Lab) -> None:
-    """A plugin from net.d reads its file byte for byte, is called as CNI has it, and its name servers are the pod's unless --dns says otherwise (runtime T20 to T24)."""
+    """A plugin from net.d reads its file byte for byte, is called as CNI has it, and its name servers are the pod's unless --dns says otherwise (runtime T20, T21, T22, T23, T24)."""
     log = f"{lab.rkt.base}/recorder"
     lab.plugin("recorder", RECORDER.format(log=log))
     with open(f"{lab.net_d}/30-recorded.conf", "w", encoding="utf-8") as stream:
