@@ -27,6 +27,7 @@ PROGRAM_SUMMARY = "runs pods of verified images, without a daemon"
 GROUPS = {
     "app": "act on single apps of a pod",
     "image": "look at, check, make and remove images",
+    "net": "look at, check and clean up networks of pods",
 }
 PROGRAM_DESCRIPTION = """\
 A pod is one or more apps, each from an image, that share a network and a lifetime. Every image is verified before it \

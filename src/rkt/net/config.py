@@ -136,7 +136,7 @@ def load(directories: Sequence[str]) -> Found:
     notices: list[str] = []
     for directory in directories:
         own: dict[str, Network] = {}
-        for path in _paths(directory):
+        for path in paths(directory):
             network = load_network(path)
             if network.name in own:
                 notices.append(f"{quoted(network.name)} network already defined, ignoring {path}")
@@ -148,6 +148,23 @@ def load(directories: Sequence[str]) -> Found:
                 own[network.name] = network
         networks = {**own, **networks}
     return Found(networks=networks, notices=notices)
+
+
+def paths(directory: str) -> list[str]:
+    """Files of a directory that may be configurations, in their order; none when there is no such directory.
+
+    Raises:
+        NetworkError: it cannot be read, or may be changed by others than root.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise NetworkError(f'cannot read networks in "{directory}": {e.strerror}') from e
+    if names:
+        check_owner(os.stat(directory), f'directory "{directory}"')
+    return [f"{directory}/{name}" for name in names if not os.path.isdir(f"{directory}/{name}")]
 
 
 def load_network(path: str) -> Network:
@@ -258,18 +275,6 @@ def check_owner(status: os.stat_result, what: str) -> None:
         raise NetworkError(f"{what} belongs to user {status.st_uid}, not to root", hint="chown root")
     if status.st_mode & _WRITABLE_BY_OTHERS:
         raise NetworkError(f"{what} may be written by others than root", hint="chmod go-w")
-
-
-def _paths(directory: str) -> list[str]:
-    try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
-    except FileNotFoundError:
-        return []
-    except OSError as e:
-        raise NetworkError(f'cannot read networks in "{directory}": {e.strerror}') from e
-    if names:
-        check_owner(os.stat(directory), f'directory "{directory}"')
-    return [f"{directory}/{name}" for name in names if not os.path.isdir(f"{directory}/{name}")]
 
 
 def _read(path: str) -> bytes:

@@ -6,7 +6,7 @@
     {"version": 1, "network": …, "interface": "eth0", "copy": "net/10-x.conf", "cniVersion": …, "args": …, "search": […],
      "check": true, "calls": [{"program": "/usr/lib/cni/bridge", "configuration": {…}}, …], "result": {…}}
 
-with what each plugin was given, and what all of them answered; without ``result`` until they have.
+with what each plugin was given, and what they answered up to the last one that was called; without ``result`` before the second.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 
 from rkt.errors import InvalidManifest, NetworkError
 from rkt.linux import files
+from rkt.linux.locks import lock_file
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0.contract import NET
@@ -23,8 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rkt.linux.locks import Lock
+
 #: Where network namespaces have names, as ip-netns(8) has it.
 NETNS_DIRECTORY = "/run/netns"
+#: Held around ADD, and exclusively around GC, of plugins that have GC.
+_LOCK_DIRECTORY = "/run/rkt"
+_LOCK = f"{_LOCK_DIRECTORY}/cni.lock"
 _VERSION = 1
 _MAX_BYTES = 4 << 20
 _PREFIX = "eth"
@@ -50,7 +56,7 @@ class Interface(Record):
         search: directories of plugins.
         check: whether CHECK may be called.
         calls: plugins in the order of ADD.
-        result: what they answered, empty before.
+        result: what those answered that were called so far, empty before.
     """
 
     name: str
@@ -88,6 +94,19 @@ class Interface(Record):
                 os.unlink(f"{pod_path}/{path}")
             except FileNotFoundError:
                 continue
+
+
+def lock_plugins(*, exclusive: bool) -> Lock:
+    """Keep ADD and GC apart: what GC is not told of it takes back, and the list that it is told grows old.
+
+    Raises:
+        OSError: the lock cannot be had.
+    """
+    try:
+        os.mkdir(_LOCK_DIRECTORY, 0o700)
+    except FileExistsError:
+        pass
+    return lock_file(_LOCK, exclusive=exclusive, mode=0o600)
 
 
 def names(pod_path: str) -> list[str]:

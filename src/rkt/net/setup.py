@@ -20,7 +20,7 @@ from rkt.errors import NetworkError
 from rkt.linux import files, libc
 from rkt.net import config, plugin, results, rules, teardown
 from rkt.net.plugin import Attachment
-from rkt.net.record import NETNS_DIRECTORY, Call, Interface
+from rkt.net.record import NETNS_DIRECTORY, Call, Interface, lock_plugins
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0.contract import NET, NET_INFO, NETNS
@@ -234,6 +234,14 @@ def _add(planned: Planned, attachment: Attachment, pod_path: str, runtime: dict[
             for program, each in zip(planned.programs, configurations, strict=True)
         ],
     )
+    if not config.at_least(network.version, "1.1.0"):
+        return _add_each(network, record, attachment, pod_path)
+    with lock_plugins(exclusive=False):
+        return _add_each(network, record, attachment, pod_path)
+
+
+def _add_each(network: Network, record: Interface, attachment: Attachment, pod_path: str) -> Result:
+    """Write the record, then call every plugin in order."""
     record.write(pod_path)
     if config.at_least(network.version, "1.1.0"):
         _ask_status(record, attachment)
@@ -247,6 +255,8 @@ def _add(planned: Planned, attachment: Attachment, pod_path: str, runtime: dict[
                 members = dict(call.configuration)
                 if previous is not None:
                     members["prevResult"] = previous
+                    # Before it does anything: a plugin such as firewall takes back by this what it did.
+                    record.replace(result=previous).write(pod_path)
                 raw = jsontext.dump(members).encode()
             answer = plugin.run(call.program, plugin.ADD, raw, attachment, version=network.version)
             if answer.strip() or not index:

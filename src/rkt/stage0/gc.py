@@ -17,7 +17,7 @@ from rkt.errors import PodError, RktError, Stage1Error
 from rkt.linux.disk import FULL
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names
-from rkt.stage0 import contract, roots
+from rkt.stage0 import contract, net_gc, roots
 from rkt.stage0.entrypoint import run_entrypoint
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import read_program
@@ -68,12 +68,15 @@ def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, 
         if _age_ns(pod, now_ns) >= grace_seconds * _NS:
             _collect_one(settings, pod)
         else:
+            _release_networks(settings, pod)
             period = _go_duration(grace_seconds)
             tell(settings, f'pod "{pod.uuid}" not removed: still within grace period ({period})')
     for place in (lifecycle.GARBAGE, lifecycle.EMBRYO):
         for pod in _unlocked(pods_dir, place):
             _collect_one(settings, pod)
     names.sweep(pods_dir)
+    if os.path.isdir(f"{settings.data_dir}/{net_gc.DIRECTORY}"):
+        net_gc.collect_left(settings)
     if os.path.isdir(f"{settings.data_dir}/ranges"):
         from rkt.pod import ranges
 
@@ -142,6 +145,17 @@ def _collect_one(settings: Settings, pod: Pod) -> None:
         if pod.place != lifecycle.EMBRYO:
             tell(settings, f'Garbage collecting pod "{pod.uuid}"')
         delete(settings, pod)
+    except (RktError, OSError) as e:
+        _report(settings, pod, e)
+
+
+def _release_networks(settings: Settings, pod: Pod) -> None:
+    """Take back the networks of a pod that stays for a while: nobody waits that long for its addresses and ports."""
+    if not net_gc.is_left(pod):
+        return
+    try:
+        if try_lock(pod):
+            net_gc.take_back(settings, pod)
     except (RktError, OSError) as e:
         _report(settings, pod, e)
 
@@ -266,6 +280,7 @@ def _delete(settings: Settings, pod: Pod) -> None:
     if pod.ever_ran:
         for problem in take_back(settings, pod):
             tell(settings, f'cgroup of pod "{pod.uuid}" not removed: {problem}')
+        net_gc.keep(settings, pod)
         _leave(pod, lifecycle.GARBAGE)
     else:
         _unmount(pod)
