@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 #: Where network namespaces have names, as ip-netns(8) has it.
 NETNS_DIRECTORY = "/run/netns"
 #: Held around ADD, and exclusively around GC, of plugins that have GC.
-_LOCK_DIRECTORY = "/run/rkt"
-_LOCK = f"{_LOCK_DIRECTORY}/cni.lock"
+_LOCK_DIRECTORY = "/run/rkt/plugins"
+_LOCK = f"{_LOCK_DIRECTORY}/.lock"
 _VERSION = 1
 _MAX_BYTES = 4 << 20
 _PREFIX = "eth"
@@ -102,10 +102,11 @@ def lock_plugins(*, exclusive: bool) -> Lock:
     Raises:
         OSError: the lock cannot be had.
     """
-    try:
-        os.mkdir(_LOCK_DIRECTORY, 0o700)
-    except FileExistsError:
-        pass
+    for directory, mode in ((os.path.dirname(_LOCK_DIRECTORY), 0o755), (_LOCK_DIRECTORY, 0o700)):
+        try:
+            os.mkdir(directory, mode)
+        except FileExistsError:
+            continue
     return lock_file(_LOCK, exclusive=exclusive, mode=0o600)
 
 
