@@ -86,6 +86,11 @@ class Network(Record):
         """Whether the same is asked of rkt itself (``rktMasquerade``): one transaction instead of several runs of iptables."""
         return any(plugin.get(MASQUERADE) is True for plugin in self.plugins)
 
+    @property
+    def has_capabilities(self) -> bool:
+        """Whether one of the plugins takes a ``runtimeConfig`` at all."""
+        return any(plugin.get("capabilities") for plugin in self.plugins)
+
     def has_capability(self, name: str) -> bool:
         """Whether one of the plugins wants that in its ``runtimeConfig``."""
         return any((plugin.get("capabilities") or {}).get(name) is True for plugin in self.plugins)

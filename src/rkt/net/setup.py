@@ -41,15 +41,17 @@ class Planned(Record):
     """One network that is to be set up.
 
     Attributes:
-        args: of the operator.
+        args: of the operator, without what is in ``runtime``.
         interface: name that it gets in the pod.
         programs: path of each plugin of the network, in order.
+        runtime: values of capabilities that the network's plugins declare, from the operator's arguments.
     """
 
     network: config.Network
     args: str
     interface: str
     programs: list[str]
+    runtime: dict[str, Any] = {}
 
 
 class Plan(Record):
@@ -98,15 +100,23 @@ def plan(
     last = [f"{stage1_root}/{config.STAGE1_DIRECTORY}"] if stage1_root else []
     found = config.load([f"{local_config}/{config.SUBDIRECTORY}", *other_directories, *last])
     search = plugin.directories(local_config, stage1_root)
-    networks = [
-        Planned(
-            network=network,
-            args=args,
-            interface=f"eth{index}",
-            programs=_programs(network, search),
+    networks = []
+    for index, (network, words) in enumerate(config.select(found, requests)):
+        args = words
+        values: dict[str, Any] = {}
+        if args and network.has_capabilities:
+            from rkt.net import capabilities
+
+            args, values = capabilities.of_arguments(network, args)
+        networks.append(
+            Planned(
+                network=network,
+                args=args,
+                interface=f"eth{index}",
+                programs=_programs(network, search),
+                runtime=values,
+            )
         )
-        for index, (network, args) in enumerate(config.select(found, requests))
-    ]
     return Plan(networks=networks, search=search, notices=found.notices)
 
 
@@ -183,7 +193,7 @@ def attach(
                 search=plan.search,
                 hold_fd=hold_fd,
             )
-            result = _add(each, attachment, pod_path, runtime)
+            result = _add(each, attachment, pod_path, {**runtime, **each.runtime})
             attached.append(
                 Attached(network=each.network, interface=each.interface, args=each.args, result=result)
             )

@@ -38,7 +38,7 @@ class Networks:
         attached: the networks that were set up, in order.
     """
 
-    __slots__ = ("_arguments", "_lock_fd", "_path", "_plan", "_view", "attached")
+    __slots__ = ("_arguments", "_lock_fd", "_path", "_plan", "_runtime", "_view", "attached")
 
     def __init__(self, arguments: RunArguments, lock_fd: int) -> None:
         """Find configurations and plugins; to be called where the host is seen, in the pod directory.
@@ -65,6 +65,14 @@ class Networks:
         if arguments.debug:
             for notice in self._plan.notices:
                 say(notice)
+        self._runtime: dict[str, Any] = {}
+        if arguments.resolv_mode == "stage0" and any(
+            each.network.has_capabilities for each in self._plan.networks
+        ):
+            from rkt.net import capabilities
+
+            text = hosts.resolv_file("stage0").decode("utf-8", "replace")
+            self._runtime = capabilities.of_resolver(text)
         self._view = HostView(host_mounts())
 
     def attach(self, pod: LoadedPod, netns_fd: int) -> None:
@@ -78,7 +86,7 @@ class Networks:
         """
         setup.quiet_ipv6()
         forwards = _forwards(pod) if pod.manifest.ports else []
-        runtime: dict[str, Any] = {}
+        runtime = dict(self._runtime)
         if forwards:
             runtime[rules.PORT_MAPPINGS] = [each.to_json() for each in forwards]
         with _Interruptible():
