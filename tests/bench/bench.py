@@ -17,11 +17,16 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from tests.bench import fetch, peers, pull
 from tests.bench.rows import Row
 from tests.lib import host
+from tests.lib.nethost import NetHost
 from tests.lib.rkt import ROOT, remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Budgets (docs/performance.md).
 LIST_BUDGET = 3.0
@@ -40,17 +45,20 @@ def verdict(figure: float, budget: float) -> str:
     return "yes" if figure <= budget else "NO"
 
 
-def available(base: str, rootfs: str) -> tuple[list[peers.Peer], list[Row]]:
-    """Peers that ran once, rkt first, and a row for each that cannot."""
+def available(
+    base: str, rootfs: str, kinds: Sequence[type[peers.Peer]], place: NetHost | None = None
+) -> tuple[list[peers.Peer], list[Row]]:
+    """Peers that ran once, in their order, and a row for each that cannot; with their networks if they are given a place."""
     usable: list[peers.Peer] = []
     rows = []
-    for kind in (peers.RktPeer, *peers.PROGRAMS):
+    about = ", default network" if place else ""
+    for kind in kinds:
         program = peers.PROGRAMS.get(kind)
         reason = program and host.missing(program)
         if reason:
-            rows.append(Row(kind.name, f"skipped: {reason}"))
+            rows.append(Row(f"{kind.name}{about}", f"skipped: {reason}"))
             continue
-        peer = kind(base, rootfs)
+        peer = kind(base, rootfs, place)
         try:
             peer.prepare()
             # Also warms the page cache, the compiled byte code and the peers' own caches.
@@ -59,15 +67,16 @@ def available(base: str, rootfs: str) -> tuple[list[peers.Peer], list[Row]]:
             peer.close()
             if kind is peers.RktPeer:
                 raise
-            rows.append(Row(kind.name, f"skipped: {e}"))
+            rows.append(Row(f"{kind.name}{about}", f"skipped: {e}"))
             continue
         usable.append(peer)
         print(f"  {peer.version()}", file=sys.stderr)
     return usable, rows
 
 
-def measure_start(usable: list[peers.Peer], rounds: int) -> list[Row]:
+def measure_start(usable: list[peers.Peer], rounds: int, *, with_network: bool = False) -> list[Row]:
     """Latency of ``/bin/true``, alternating."""
+    what = "start with the default network" if with_network else "start of /bin/true"
     times: dict[str, list[float]] = {peer.name: [] for peer in usable}
     for number in range(rounds):
         # Turned around every other time, so that nobody always runs in another's wake.
@@ -77,21 +86,34 @@ def measure_start(usable: list[peers.Peer], rounds: int) -> list[Row]:
     for peer in usable:
         value = f"{statistics.median(times[peer.name]) * 1000:.0f} ms"
         if peer.name == "rkt":
-            rows.append(Row("start of /bin/true: rkt", value))
+            rows.append(Row(f"{what}: rkt", value))
             continue
         ratio = statistics.median(
             ours / theirs for ours, theirs in zip(times["rkt"], times[peer.name], strict=True)
         )
+        budget = peer.network_budget if with_network else peer.start_budget
         rows.append(
             Row(
-                f"start of /bin/true: {peer.name}",
+                f"{what}: {peer.name}",
                 value,
                 f"{ratio:.2f}",
-                f"{peer.start_budget:.2f}" if peer.start_budget else "",
-                verdict(ratio, peer.start_budget),
+                f"{budget:.2f}" if budget else "",
+                verdict(ratio, budget),
             )
         )
     return rows
+
+
+def measure_networks(base: str, rootfs: str, rounds: int) -> list[Row]:
+    """Latency of ``/bin/true`` with the network that an engine gives without a word; nothing of the host's is touched."""
+    with NetHost(os.path.join(base, "host")) as place:
+        usable: list[peers.Peer] = []
+        try:
+            usable, skipped = available(base, rootfs, [peers.RktPeer, peers.Podman, peers.Docker], place)
+            return measure_start(usable, rounds, with_network=True) + skipped
+        finally:
+            for peer in usable:
+                peer.close()
 
 
 def measure_memory(usable: list[peers.Peer]) -> list[Row]:
@@ -194,9 +216,10 @@ def main() -> int:
     try:
         rootfs = os.path.join(base, "rootfs")
         peers.make_rootfs(rootfs)
-        usable, rows = available(base, rootfs)
+        usable, rows = available(base, rootfs, [peers.RktPeer, *peers.PROGRAMS])
         versions = "; ".join(peer.version() for peer in usable)
         rows = measure_start(usable, options.rounds) + rows
+        rows += measure_networks(os.path.join(base, "networks"), rootfs, options.rounds)
         rows += measure_memory(usable)
         own = usable[0]
         assert isinstance(own, peers.RktPeer)

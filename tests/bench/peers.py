@@ -2,7 +2,8 @@
 """The engines that are compared, each ready to run one small root file system made from busybox.
 
 A peer keeps all it needs below one directory and removes it again. Every one starts ``/bin/true`` or ``/bin/sleep``
-with no network, as root, with the options it needs on a host without CAP_SYS_RESOURCE.
+as root, with the options it needs on a host without CAP_SYS_RESOURCE; with no network, or with the one that it gives
+containers without a word, on a host of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import signal
 import subprocess
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tests.lib import host
 from tests.lib.rkt import ROOT, Rkt, wait_for
+
+if TYPE_CHECKING:
+    from tests.lib.nethost import NetHost
 
 #: The image's name in every engine.
 IMAGE = "example.com/bench"
@@ -103,10 +108,18 @@ class Peer:
     """One engine."""
 
     name = ""
+    #: Words for a container without network.
+    no_network: tuple[str, ...] = ("--network", "none")
     #: Budget of design for (start latency of rkt) / (start latency of this), 0 for none.
     start_budget = 0.0
+    #: The same with networks.
+    network_budget = 0.0
 
-    def __init__(self, base: str, rootfs: str) -> None:
+    def __init__(self, base: str, rootfs: str, place: NetHost | None = None) -> None:
+        #: Words before commands, that have them run on a host with networks of its own.
+        self.prefix = place.prefix if place else ()
+        #: Words that say which network a container gets.
+        self.network = () if place else self.no_network
         self.base = os.path.join(base, self.name)
         self.rootfs = rootfs
         os.makedirs(self.base)
@@ -240,9 +253,12 @@ class RktPeer(Peer):
     """This engine: a signed image, its key trusted, fetched once."""
 
     name = "rkt"
+    no_network = ("--net=none",)
 
     def prepare(self) -> None:
-        self.engine = Rkt(os.path.join(self.base, "engine"), INSTALLED)
+        self.engine = Rkt(os.path.join(self.base, "engine"), INSTALLED, prefix=self.prefix)
+        if not self.network:
+            self.engine.use_the_usual_network()
         image = os.path.join(self.base, "bench.aci")
         keys = os.path.join(self.base, "gnupg")
         os.mkdir(keys, 0o700)
@@ -279,7 +295,7 @@ class RktPeer(Peer):
         return self._rkt("version").splitlines()[0]
 
     def command(self, *words: str) -> list[str]:
-        return self.engine.command("run", "--net=none", self.key, f"--exec={words[0]}", "--", *words[1:])
+        return self.engine.command("run", *self.network, self.key, f"--exec={words[0]}", "--", *words[1:])
 
     def after(self) -> None:
         self._rkt("gc", "--grace-period=0")
@@ -326,9 +342,11 @@ class Podman(Peer):
 
     name = "podman"
     start_budget = 0.35
+    network_budget = 0.5
 
     def _base_command(self) -> list[str]:
         return [
+            *self.prefix,
             "podman",
             "--root",
             os.path.join(self.base, "root"),
@@ -338,6 +356,7 @@ class Podman(Peer):
             "runc",
             "--cgroup-manager=cgroupfs",
             "--events-backend=none",
+            f"--network-config-dir={self.base}/networks",
         ]
 
     def prepare(self) -> None:
@@ -353,8 +372,7 @@ class Podman(Peer):
             *self._base_command(),
             "run",
             "--rm",
-            "--network",
-            "none",
+            *self.network,
             *ULIMITS,
             "localhost/bench",
             *words,
@@ -379,7 +397,7 @@ class Podman(Peer):
 
 
 class Docker(Peer):
-    """A Docker engine of our own, without bridge and firewall rules."""
+    """A Docker engine of our own; without bridge and firewall rules, unless it has a host to itself."""
 
     name = "docker"
     start_budget = 0.35
@@ -392,10 +410,9 @@ class Docker(Peer):
         self.log = open(os.path.join(self.base, "dockerd.log"), "wb")  # noqa: SIM115 - closed in close()
         self.daemon = subprocess.Popen(
             [
+                *self.prefix,
                 "dockerd",
-                "--iptables=false",
-                "--ip6tables=false",
-                "--bridge=none",
+                *(("--iptables=false", "--ip6tables=false", "--bridge=none") if self.network else ()),
                 f"--data-root={self.base}/data",
                 f"--exec-root={self.base}/exec",
                 f"--pidfile={self.base}/pid",
@@ -430,8 +447,7 @@ class Docker(Peer):
             self.socket,
             "run",
             "--rm",
-            "--network",
-            "none",
+            *self.network,
             *ULIMITS,
             "bench",
             *words,
