@@ -31,11 +31,11 @@ INSECURE = "--insecure-options=image"
 BRIDGES = ("rkt0",)
 #: Somebody else's plugin of CNI 1.1.0, which may be told to refuse, and keeps what GC tells it.
 FUSSY = """\
+test ! -e {base}/refuse-"$CNI_COMMAND" || {{ echo '{{"code": 7, "msg": "not today"}}'; exit 1; }}
 case "$CNI_COMMAND" in
   ADD) echo '{{"cniVersion": "1.1.0", "ips": []}}' ;;
   GC) cat >{base}/told ;;
 esac
-test ! -e {base}/refuse-"$CNI_COMMAND" || {{ echo '{{"code": 7, "msg": "not today"}}'; exit 1; }}
 """
 
 
@@ -226,3 +226,27 @@ def test_what_a_plugin_refuses_is_tried_again(site: Site) -> None:
     site.rkt.run("gc", check=0)
     assert not os.path.exists(kept)
     site.check(0)
+
+
+def test_a_list_that_fails_late_leaves_no_rules(site: Site) -> None:
+    """When the last plugin of a list refuses, those before it are told on DEL what had been made by then, without which firewall would leave its rules."""
+    plugins = [
+        {"type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "subnet": "11.11.8.0/24"}},
+        {"type": "firewall", "backend": "iptables"},
+        {"type": "fussy"},
+    ]
+    path = f"{site.net_d}/70-late.conflist"
+    with open(path, "w", encoding="ascii") as stream:
+        json.dump({"cniVersion": "1.0.0", "name": "late", "plugins": plugins}, stream)
+    refusal = site.refuse("ADD")
+    try:
+        words = ("run", INSECURE, "--net=late", site.images[site.rkt.base], "--exec=/bin/true")
+        assert 'plugin "fussy" failed (ADD): not today' in site.rkt.run(*words, check=254).stderr
+        rules = site.host.run("nft", "list", "ruleset")
+        assert "chain CNI-FORWARD" in rules
+        assert "11.11.8." not in rules
+    finally:
+        os.unlink(refusal)
+        os.unlink(path)
+        # The chains themselves, which the plugin keeps for the next one.
+        site.host.run("nft", "flush", "ruleset")

@@ -73,7 +73,7 @@ def collect(settings: Settings) -> bool:
 
 
 def over(settings: Settings) -> Iterator[Pod]:
-    """Pods that are over and have networks, each opened."""
+    """Pods that are over and have networks, each opened; the caller closes it."""
     pods_dir = settings.pods_dir
     for place in (lifecycle.RUN, lifecycle.EXITED_GARBAGE):
         for uuid in sorted(lifecycle.uuids_in(pods_dir, place)):

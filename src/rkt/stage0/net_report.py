@@ -17,6 +17,7 @@ from rkt.values import PodUUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from rkt.config.settings import Settings
@@ -126,16 +127,16 @@ def subnets(network: Network) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
-def _running(settings: Settings) -> list[Pod]:
-    """Pods that live, each opened."""
-    found = []
+def _running(settings: Settings) -> Iterator[Pod]:
+    """Pods that live, each opened; the caller closes it."""
     for uuid in sorted(lifecycle.uuids_in(settings.pods_dir, lifecycle.RUN)):
         pod = lifecycle.open_pod_at(settings.pods_dir, PodUUID(uuid), lifecycle.RUN)
-        if pod is not None and pod.is_running:
-            found.append(pod)
-        elif pod is not None:
+        if pod is None:
+            continue
+        if pod.is_running:
+            yield pod
+        else:
             pod.close()
-    return found
 
 
 def _pods_by_network(settings: Settings) -> dict[str, list[dict[str, Any]]]:
