@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from tests.lib.rkt import Rkt, Running
 
 PLUGINS = "/usr/lib/cni"
+PROGRAMS = ("nsenter", "unshare", "ip", "nft", "iptables")
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(bool(missing("nsenter", "unshare", "ip")), reason=missing("nsenter", "unshare", "ip")),
+    pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRAMS)),
     pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
 ]
 INSECURE = "--insecure-options=image"
