@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.errors import PodError
-from rkt.net import firewall
+from rkt.net import firewall, nft
 from rkt.net.firewall import Endpoint
 from rkt.net.ports import Forward, check_listeners
 from tests.lib.netlab import Space, talk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -295,6 +296,22 @@ def test_a_port_has_one_pod(lab: Lab, first: str, second: str, meets: bool) -> N
             with lab.published(forward(host_ip=second), number=3):
                 pass
         assert state(lab) == before
+
+
+def test_each_change_looks_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Putting rules in force and taking them back are two runs of nft each: one that looks, one that changes all at once."""
+    scripts: list[str] = []
+    run = nft.run
+
+    def counted(script: str, *, netns_fd: int = -1) -> list[dict[str, Any]]:
+        scripts.append(script)
+        return run(script, netns_fd=netns_fd)
+
+    monkeypatch.setattr(nft, "run", counted)
+    with lab.published(forward(port=8081), number=3), lab.published(forward()):
+        pass
+    assert len(scripts) == 8
+    assert sum(script.startswith("list ") for script in scripts) == 4
 
 
 FIREWALLS = {

@@ -95,6 +95,14 @@ add chain bridge rkt arriving { type filter hook prerouting priority -300 ; }
 flush table bridge rkt
 add rule bridge rkt arriving iifname @links icmpv6 type { nd-router-advert, nd-redirect } drop
 """
+#: The chains of the host, and all elements of ours: in one run, whether our tables are there or not. Where tables of two
+#: families are named, nft 1.0.6 does not find the first one.
+_EVERYTHING = """\
+list chains
+list sets inet
+list maps inet
+list sets bridge
+"""
 
 
 class Endpoint(Record):
@@ -310,7 +318,7 @@ def _elements(
 
 
 def _remove(uuid: str) -> None:
-    objects = _everything()
+    objects = nft.run(_EVERYTHING)
     script = forwarding.rules_to_forget(uuid, objects)
     sets = _elements(objects)
     for family, table in _TABLES:
@@ -333,17 +341,6 @@ def _remove(uuid: str) -> None:
     if script:
         nft.run("".join(f"{line}\n" for line in script))
     forwarding.forget(uuid, objects)
-
-
-def _everything() -> list[dict[str, Any]]:
-    """The chains of the host, and our own tables as far as they are there."""
-    tables = [f"list table {family} {table}\n" for family, table in _TABLES]
-    objects = nft.try_run("".join(("list chains\n", *tables)))
-    if objects is None:
-        objects = nft.run("list chains\n")
-        for table in tables:
-            objects += nft.try_run(table) or []
-    return objects
 
 
 def _rendered(name: str, parts: list[Any]) -> str:
