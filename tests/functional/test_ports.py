@@ -92,11 +92,7 @@ class Lab:
         def uuid() -> str | None:
             assert process.poll() is None, process.stderr_text
             for each in self.rkt.pods("run"):
-                if (
-                    each not in known
-                    and os.path.exists(f"{self.rkt.pod_path(each)}/pid")
-                    and "state=running" in self.rkt.run("status", each, check=0).lines
-                ):
+                if each not in known and self.rkt.run("wait", "--ready", "--timeout=10s", each).status == 0:
                     return each
             return None
 
