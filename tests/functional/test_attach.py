@@ -777,7 +777,9 @@ def test_interactive_with_a_plain_log(engine: Engine) -> None:
     """A plain log changes nothing of --interactive: what is piped in reaches the app, and the log has what it says."""
     directory = os.path.join(engine.rkt.base, "plain-interactive")
     os.mkdir(directory)
-    manifest = plain_manifest(engine, directory, "echo ready; cat", {f"{EXPERIMENT}/kubernetes-log-path": "x.log"})
+    manifest = plain_manifest(
+        engine, directory, "echo ready; cat", {f"{EXPERIMENT}/kubernetes-log-path": "x.log"}
+    )
     words = ("run", INSECURE, "--interactive", f"--pod-manifest={manifest}")
     assert engine.rkt.run(*words, input="typed\n", check=0).stdout == "ready\ntyped\n"
     with open(f"{directory}/x.log", encoding="ascii") as stream:
