@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.host import missing
 from tests.lib.images import fetch
-from tests.lib.nethost import NetHost
+from tests.lib.nethost import NetHost, marks
 from tests.lib.pace import rounds
 from tests.lib.rkt import wait_for
 
@@ -24,13 +23,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-PLUGINS = "/usr/lib/cni"
-PROGRAMS = ("nsenter", "unshare", "ip", "nft", "iptables")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRAMS)),
-    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
-]
+pytestmark = marks("nft", "iptables")
 #: ``RKT_TEST_NETWORK_KILLS=100`` is what is run by hand before a release.
 KILLS = int(os.environ.get("RKT_TEST_NETWORK_KILLS", "0")) or rounds(16, at_least=10)
 #: Printed when a test fails, so that its moments can be had again.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.host import missing
 from tests.lib.images import fetch
-from tests.lib.nethost import NetHost
+from tests.lib.nethost import NetHost, marks
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-PLUGINS = "/usr/lib/cni"
-PROGRAMS = ("nsenter", "unshare", "ip", "nft", "iptables")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRAMS)),
-    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
-]
+pytestmark = marks("nft", "iptables")
 INSECURE = "--insecure-options=image"
 BRIDGES = ("rkt0",)
 #: Somebody else's plugin of CNI 1.1.0, which may be told to refuse, and keeps what GC tells it.

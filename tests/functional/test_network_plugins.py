@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.host import missing
-from tests.lib.nethost import HOST, HOST6, PEER, PEER6, UPLINK
+from tests.lib.nethost import HOST, HOST6, PEER, PEER6, UPLINK, marks
 from tests.lib.netlab import PATIENCE_SECONDS, Space
 from tests.lib.netpods import PodLab
 from tests.lib.rkt import wait_for
@@ -26,13 +25,7 @@ if TYPE_CHECKING:
     from tests.lib.nethost import Namespace
     from tests.lib.rkt import Running
 
-PLUGINS = "/usr/lib/cni"
-NEEDED = ("nsenter", "unshare", "ip", "tc", "iptables")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(bool(missing(*NEEDED)), reason=missing(*NEEDED)),
-    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
-]
+pytestmark = marks("tc", "iptables")
 #: A port of the host.
 PORT = "8080"
 GATEWAY = "172.16.28.1"

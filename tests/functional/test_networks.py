@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.host import missing
 from tests.lib.images import fetch
-from tests.lib.nethost import HOST, PEER, UPLINK
+from tests.lib.nethost import HOST, PEER, UPLINK, marks
 from tests.lib.netpods import INSECURE, PodLab
 from tests.lib.rkt import wait_for
 
@@ -23,12 +22,7 @@ if TYPE_CHECKING:
 
     from tests.lib.images import Images
 
-PLUGINS = "/usr/lib/cni"
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(bool(missing("nsenter", "unshare", "ip")), reason=missing("nsenter", "unshare", "ip")),
-    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
-]
+pytestmark = marks()
 PORT = "8080"
 #: What networks leave on a host for the next pod.
 BRIDGES = ("rkt0", "rkt1", "testbr")

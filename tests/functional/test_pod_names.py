@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.host import missing
 from tests.lib.images import fetch
-from tests.lib.nethost import NetHost
+from tests.lib.nethost import NetHost, marks
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -21,12 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-PLUGINS = "/usr/lib/cni"
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(bool(missing("nsenter", "unshare", "ip")), reason=missing("nsenter", "unshare", "ip")),
-    pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
-]
+pytestmark = marks()
 #: Says what it finds in its hosts file each time that this changes.
 WATCH = 'while :; do now=$(grep -o "^[^#]*web[^#]*" /etc/hosts | tr -s " "); [ "$now" = "$old" ] || echo "now: $now"; old=$now; sleep 0.05; done'
 SERVE = "while :; do echo hello | nc -l -p 80; done"

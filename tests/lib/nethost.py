@@ -17,6 +17,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.lib.host import missing
 from tests.lib.rkt import Rkt
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ PEER = "192.0.2.2"
 HOST6 = "2001:db8::1"
 PEER6 = "2001:db8::2"
 UPLINK = "uplink"
+#: Where the distribution has its plugins.
+PLUGINS = "/usr/lib/cni"
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _EMPTY_RULE = re.compile(
     r"\s*(table .*|chain (PREROUTING|INPUT|OUTPUT|FORWARD|POSTROUTING) \{|type .* hook .*|\}|)$"
@@ -61,6 +67,16 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as client:
     while data := client.recv(4096):
         sys.stdout.write(data.decode())
 """
+
+
+def marks(*programs: str) -> list[pytest.MarkDecorator]:
+    """What a module of tests with networks needs: root, plugins, and programs besides those that a host of its own takes."""
+    absent = missing("nsenter", "unshare", "ip", *programs)
+    return [
+        pytest.mark.root,
+        pytest.mark.skipif(bool(absent), reason=absent),
+        pytest.mark.skipif(not os.path.exists(f"{PLUGINS}/bridge"), reason=f"no CNI plugins in {PLUGINS}"),
+    ]
 
 
 class Namespace:

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Does not return on success: the process becomes the pod."""
-    import os
-
     from rkt.pod import status
     from rkt.stage0 import contract, roots
-    from rkt.stage0.prepare import check_pod_verdicts
+    from rkt.stage0.prepare import check_before
     from rkt.stage0.run import run as become
     from rkt.stage0.run import take_prepared
 
@@ -28,34 +26,9 @@ def run(invocation: Invocation) -> int:
     take_prepared(pod)
     if options.interactive and len(status.read_summary(pod).apps) > 1:
         raise UsageError("interactive option only supports pods with one app")
-    if options.interactive:
-        from rkt.stage0.attach import check_interactive
-
-        check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to run prepared overlay-enabled pod: overlay not supported: {reason}")
-    if options.has_networks:
-        from rkt.stage0.networks import check_pod_networks
-
-        check_pod_networks(pod, options.networks, settings)
-    served: frozenset[str] = frozenset()
-    if "LISTEN_FDS" in os.environ:
-        from rkt.stage0.activation import check_pod_sockets
-
-        served = check_pod_sockets(pod)
-    if not options.has_networks:
-        from rkt.stage0.egress import check_pod
-
-        check_pod(pod, options.networks)
-    if status.has_ports(pod):
-        from rkt.stage0.ports import check_ports_of
-
-        check_ports_of(pod, options.networks, settings, served=served)
-    check_pod_verdicts(pod, settings)
-    if pod.has(contract.PRIVATE_USERS_PREPARED):
-        from rkt.pod import ranges
-
-        ranges.confirm(pod, settings.data_dir)
+    check_before(pod, settings, options)
     become(pod, settings, options)
 
 

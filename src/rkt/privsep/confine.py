@@ -151,16 +151,7 @@ def confine_fetch(*, network: bool, file_size_bytes: int, uid: int) -> None:
     os.umask(0o077)
     _new_keyring()
     _lower_limits(file_size_bytes, processes=_PROCESSES)
-    capabilities.drop_bounding(0, last)
-    capabilities.clear_ambient()
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    capabilities.limit(0)
-    # Changing the user cleared it.
-    die_with_parent()
-    libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    _give_up_rights(uid, last)
     if network:
         landlock.restrict([(path, landlock.READ) for path in _RESOLVER_PATHS], network=landlock.BIND_TCP)
     else:
@@ -184,16 +175,7 @@ def confine_metadata(*, uid: int) -> None:
     _new_keyring()
     # Its standard error output may be a file.
     _lower_limits(_LOG_BYTES, processes=_PROCESSES)
-    capabilities.drop_bounding(0, last)
-    capabilities.clear_ambient()
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    capabilities.limit(0)
-    # Changing the user cleared it.
-    die_with_parent()
-    libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    _give_up_rights(uid, last)
     landlock.restrict([])
     _load(program)
 
@@ -377,6 +359,20 @@ def missing() -> list[str]:
     if not libc.seccomp_action_available(_SECCOMP_RET_KILL_PROCESS):
         found.append("this kernel has no system call filters: workers go without")
     return found
+
+
+def _give_up_rights(uid: int, last: int) -> None:
+    """Become a user of its own without capabilities, now and later; ``last`` is the number of the kernel's last one."""
+    capabilities.drop_bounding(0, last)
+    capabilities.clear_ambient()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    capabilities.limit(0)
+    # Changing the user cleared it.
+    die_with_parent()
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _compile(kind: str) -> bytes:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rkt.schema.appc import ImageManifest, PodManifest, RuntimeApp
     from rkt.stage0.image_volumes import ImageVolume
     from rkt.stage0.lock import Lock
+    from rkt.stage0.run import RunOptions
     from rkt.stage0.stage1 import Choice
     from rkt.store.record import ImageRecord
 
@@ -542,6 +543,44 @@ def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
 def seal_verdict(verdict: Verdict) -> bytes:
     """A verdict as it is kept in a pod."""
     return seal(_VERDICT_FORMAT, _VERDICT_VERSION, verdict.to_json())
+
+
+def check_before(pod: Pod, settings: Settings, options: RunOptions) -> None:
+    """Refuse what can be refused of a pod that was made before, while it is as it was.
+
+    Args:
+        pod: the pod, with its lock.
+        settings: of the running command.
+        options: how it is to run.
+    Raises:
+        RktError: its streams, networks, sockets, ports, images or user ids do not allow it to.
+    """
+    if options.interactive:
+        from rkt.stage0.attach import check_interactive
+
+        check_interactive(pod.read(contract.POD_MANIFEST) or b"")
+    if options.has_networks:
+        from rkt.stage0.networks import check_pod_networks
+
+        check_pod_networks(pod, options.networks, settings)
+    served: frozenset[str] = frozenset()
+    if "LISTEN_FDS" in os.environ:
+        from rkt.stage0.activation import check_pod_sockets
+
+        served = check_pod_sockets(pod)
+    if not options.has_networks:
+        from rkt.stage0.egress import check_pod
+
+        check_pod(pod, options.networks)
+    if status.has_ports(pod):
+        from rkt.stage0.ports import check_ports_of
+
+        check_ports_of(pod, options.networks, settings, served=served)
+    check_pod_verdicts(pod, settings)
+    if pod.has(contract.PRIVATE_USERS_PREPARED):
+        from rkt.pod import ranges
+
+        ranges.confirm(pod, settings.data_dir)
 
 
 def check_pod_verdicts(pod: Pod, settings: Settings, apps: list[str] | None = None) -> None:

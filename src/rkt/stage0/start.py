@@ -8,15 +8,13 @@ stand already. A kill anywhere leaves a pod that is over.
 
 from __future__ import annotations
 
-import os
-
 from rkt.errors import HostError, NotFound, PodError, RktError, UsageError
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names, status
 from rkt.schema import jsontext
 from rkt.stage0 import contract, roots
 from rkt.stage0.gc import take_back, try_lock
-from rkt.stage0.prepare import check_pod_verdicts
+from rkt.stage0.prepare import check_before
 from rkt.stage0.run import kept_options
 from rkt.stage0.run import run as become
 
@@ -98,30 +96,9 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
     apps = status.app_names(pod)
     if options.interactive and (options.mutable or len(apps) > 1):
         raise UsageError("interactive option only supports pods with one app")
-    if options.interactive:
-        from rkt.stage0.attach import check_interactive
-
-        check_interactive(pod.read(contract.POD_MANIFEST) or b"")
     if pod.has(contract.OVERLAY_PREPARED) and (reason := roots.overlay_unsupported(settings.data_dir)):
         raise HostError(f"unable to start overlay-enabled pod: overlay not supported: {reason}")
-    if options.has_networks:
-        from rkt.stage0.networks import check_pod_networks
-
-        check_pod_networks(pod, options.networks, settings)
-    served: frozenset[str] = frozenset()
-    if "LISTEN_FDS" in os.environ:
-        from rkt.stage0.activation import check_pod_sockets
-
-        served = check_pod_sockets(pod)
-    if not options.has_networks:
-        from rkt.stage0.egress import check_pod
-
-        check_pod(pod, options.networks)
-    if status.has_ports(pod):
-        from rkt.stage0.ports import check_ports_of
-
-        check_ports_of(pod, options.networks, settings, served=served)
-    check_pod_verdicts(pod, settings)
+    check_before(pod, settings, options)
     if options.mds_register:
         from rkt.stage0 import metadata
 
@@ -129,10 +106,6 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
     name = pod.read_text(names.FILE)
     if name and names.lookup(pod.pods_dir, name) != pod.uuid:
         names.check_free(pod.pods_dir, name)
-    if pod.has(contract.PRIVATE_USERS_PREPARED):
-        from rkt.pod import ranges
-
-        ranges.confirm(pod, settings.data_dir)
 
 
 def _refuse(pod: Pod) -> None:
