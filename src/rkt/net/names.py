@@ -111,7 +111,10 @@ def leave(uuid: str) -> None:
     Args:
         uuid: of the pod.
     """
-    if any(os.path.exists(f"{DIRECTORY}/{network}/{uuid}") for network in _networks()):
+    if any(
+        os.path.exists(f"{DIRECTORY}/{network}/{uuid}") or _unfinished(network, uuid)
+        for network in _networks()
+    ):
         with _locked():
             _forget(uuid)
 
@@ -218,9 +221,17 @@ def _members(network: str) -> dict[str, tuple[str, list[bytes]]]:
     return found
 
 
+def _unfinished(network: str, uuid: str) -> list[str]:
+    """Records of a pod that was killed while it wrote them (``files.replace_file``)."""
+    directory = f"{DIRECTORY}/{network}"
+    return [f"{directory}/{name}" for name in os.listdir(directory) if name.startswith(f".{uuid}.")]
+
+
 def _forget(uuid: str) -> None:
     """Remove a pod's records and its entries in the files of others."""
     for network in _networks():
+        for path in _unfinished(network, uuid):
+            os.unlink(path)
         members = _members(network)
         if uuid not in members:
             continue

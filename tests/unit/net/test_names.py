@@ -95,6 +95,29 @@ def test_a_killed_pod_is_forgotten_by_the_next(pods: list[Pod]) -> None:
     assert os.listdir(f"{names.DIRECTORY}/blue") == [third.uuid]
 
 
+def test_a_record_that_a_kill_cut_short_is_removed_with_the_pod(
+    pods: list[Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is killed between writing its record and naming it leaves nothing once it is told to leave; others keep theirs."""
+
+    class KilledError(BaseException):
+        """What a SIGKILL is to the code behind it: nothing of it runs."""
+
+    def stop(*_: object) -> None:
+        raise KilledError
+
+    pods[0].join("lab")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", stop)
+        patched.setattr(os, "unlink", lambda _: None)
+        with pytest.raises(KilledError):
+            pods[1].join("lab", base=None)
+    place = f"{names.DIRECTORY}/lab"
+    assert len(os.listdir(place)) == 2
+    names.leave(pods[1].uuid)
+    assert os.listdir(place) == [pods[0].uuid]
+
+
 def test_a_pod_without_a_file_of_its_own_is_known(pods: list[Pod]) -> None:
     """Who has the host's file is told nothing, and others are told of it; a pod directory that is gone is passed over."""
     first, second, third, _ = pods
