@@ -10,6 +10,7 @@ Source: https://www.cni.dev/docs/conventions/
 from __future__ import annotations
 
 from rkt.errors import InvalidManifest, NetworkError
+from rkt.net import resolv_conf
 from rkt.schema.quantity import to_units
 
 TYPE_CHECKING = False
@@ -60,15 +61,8 @@ def of_arguments(network: Network, args: str) -> tuple[str, dict[str, Any]]:
 
 def of_resolver(text: str) -> dict[str, Any]:
     """The capability ``dns`` from the resolv.conf that the operator gave the pod."""
-    dns: dict[str, list[str]] = {"servers": [], "searches": [], "options": []}
-    for line in text.splitlines():
-        word, *values = line.split() or [""]
-        if word == "nameserver":
-            dns["servers"] += values[:1]
-        elif word == "search":
-            dns["searches"] = values
-        elif word == "options":
-            dns["options"] += values
+    found = resolv_conf.parse(text)
+    dns = {"servers": found.servers, "searches": found.search, "options": found.options}
     return {DNS: dns} if any(dns.values()) else {}
 
 

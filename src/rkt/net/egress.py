@@ -16,7 +16,7 @@ from _socket import getaddrinfo
 
 from rkt.errors import HostError, UsageError, quoted
 from rkt.linux import libc
-from rkt.net import nft, program
+from rkt.net import nft, program, resolv_conf
 from rkt.net.links import canonical, is_v6, network_of, packed
 from rkt.schema.record import Record
 
@@ -236,16 +236,14 @@ def _ask(names: Sequence[str], fd: int) -> NoReturn:
         os._exit(0)
 
 
-def name_servers(resolv_conf: str) -> list[str]:
-    """Addresses in a resolv.conf that are not the pod's own loopback."""
+def name_servers(text: str) -> list[str]:
+    """Addresses in a resolv.conf, as nftables has them."""
     found = []
-    for line in resolv_conf.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                found.append(canonical(words[1]))
-            except (OSError, ValueError):
-                continue
+    for server in resolv_conf.parse(text).servers:
+        try:
+            found.append(canonical(server))
+        except (OSError, ValueError):
+            continue
     return found[:_MAX_SERVERS]
 
 

@@ -8,7 +8,7 @@ import os
 
 from rkt.errors import NetworkError, Stage1Error
 from rkt.linux import files
-from rkt.net import config, names, rules, setup, teardown
+from rkt.net import config, names, resolv_conf, rules, setup, teardown
 from rkt.net.host import HostView
 from rkt.schema import jsontext
 from rkt.stage0 import contract
@@ -148,7 +148,15 @@ class Networks:
         found = self.dns()
         if found is None:
             return False
-        files.write_new(path, hosts.network_resolv_conf(*found), 0o644)
+        name, dns = found
+        text = resolv_conf.render(
+            f"rkt from network {name}",
+            servers=dns.servers,
+            search=dns.search,
+            options=dns.options,
+            domain=dns.domain,
+        )
+        files.write_new(path, text.encode(), 0o644)
         return True
 
     def publish(self, base: bytes | None) -> None:
