@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGKILL = 9
-#: What a child exits with when the program could not be started; it has said why.
+#: What a child exits with when the program could not be started; it has said why, unless its directory is gone.
 _NOT_STARTED = 254
 
 
@@ -71,7 +71,11 @@ def _child(
     from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
 
     try:
-        os.chdir(directory)
+        try:
+            os.chdir(directory)
+        except FileNotFoundError:
+            # A pod that was removed a moment ago, which is for the caller to find and to say.
+            os._exit(_NOT_STARTED)
         if before is not None:
             before()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
