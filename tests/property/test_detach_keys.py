@@ -6,7 +6,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkt.stage1.ns.attach import Keys
+from rkt.stage1.common.attach import Keys
 
 #: Few letters, so that beginnings of the keys are everywhere.
 LETTERS = st.lists(st.sampled_from(b"ab"), max_size=40).map(bytes)

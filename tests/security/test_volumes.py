@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.errors import Stage1Error
-from rkt.stage1.ns.sources import open_source
+from rkt.stage1.common.sources import open_source
 from tests.lib.aci import write_aci
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for

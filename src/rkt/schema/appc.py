@@ -45,6 +45,9 @@ ANNOTATION_DOCKER_CMD = "appc.io/docker/cmd"
 ANNOTATION_DOCKER_STOP_SIGNAL = "appc.io/docker/stopsignal"
 #: JSON object by which it wants to be asked whether it is well, as its configuration has it.
 ANNOTATION_DOCKER_HEALTHCHECK = "appc.io/docker/healthcheck"
+#: Names of event handlers.
+EVENT_PRE_START = "pre-start"
+EVENT_POST_STOP = "post-stop"
 #: Annotations of an app by which ``schema/streams.py`` knows where its standard streams and its log go.
 ANNOTATION_STREAMS = "coreos.com/rkt/stage2/"
 ANNOTATION_LOG_PATH = "coreos.com/rkt/experiment/kubernetes-log-path"
@@ -493,7 +496,7 @@ def parse_app(value: object) -> App:
     for element in read_list(fields.get("eventHandlers", []), "eventHandlers"):
         handler = members(element, _EVENT_HANDLER, "event handler")
         name = read_text(handler.get("name", ""), "name of an event handler")
-        if name not in {"pre-start", "post-stop"}:
+        if name not in {EVENT_PRE_START, EVENT_POST_STOP}:
             raise InvalidManifest(f"bad event handler {quoted(name)} (must be one of: [pre-start post-stop])")
         if name in handlers:
             raise InvalidManifest(f"event handler {quoted(name)} appears twice")

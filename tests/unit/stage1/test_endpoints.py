@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.stage1.ns.endpoints import STREAM_BYTES, TTY_BYTES, Client
+from rkt.stage1.common.endpoints import STREAM_BYTES, TTY_BYTES, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

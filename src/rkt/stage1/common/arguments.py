@@ -3,9 +3,22 @@
 
 from __future__ import annotations
 
+import os
+
 from rkt.errors import Stage1Error
+from rkt.linux import files
+from rkt.schema import jsontext
 from rkt.schema.record import Record
+from rkt.stage0 import contract
 from rkt.values import PodUUID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.linux.userns import IdRange
+
+#: How the pod was run, for ``enter`` (spec runtime §2.3).
+RUNTIME_CONFIG = "runtime-config"
+_LIMIT_BYTES = 64 << 10
 
 
 class RunArguments(Record):
@@ -70,3 +83,29 @@ def parse_run(arguments: list[str]) -> RunArguments:
     if not arguments:
         raise Stage1Error("the pod's UUID is missing")
     return RunArguments(uuid=PodUUID.parse(arguments[-1]), **values)  # type: ignore[arg-type]
+
+
+def ids_of(arguments: RunArguments) -> IdRange | None:
+    """The ids of a pod that has a user namespace."""
+    if not arguments.private_users:
+        return None
+    from rkt.stage1.common.private_users import parse_ids
+
+    return parse_ids(arguments.private_users)
+
+
+def save_run(argv: list[str]) -> None:
+    """Keep the arguments of ``run`` in the pod directory."""
+    text = jsontext.dump({"version": 1, "arguments": argv})
+    files.replace_file(RUNTIME_CONFIG, text.encode(), 0o640, sync=False)
+
+
+def load_run() -> RunArguments:
+    """The arguments with which the pod was run, as its ``run`` entrypoint left them."""
+    words = jsontext.parse(files.read_bounded(RUNTIME_CONFIG, _LIMIT_BYTES), what=RUNTIME_CONFIG)
+    arguments = parse_run([str(word) for word in words["arguments"]])
+    if os.path.exists(contract.METADATA_URL):
+        from rkt.stage1.common import metadata
+
+        return arguments.replace(metadata_url=metadata.known_url())
+    return arguments

@@ -18,9 +18,9 @@ from rkt.linux import files, libc
 from rkt.schema import jsontext
 from rkt.schema.streams import LOG, NULL, STREAM, TTY, parse_log_mode, parse_log_path, parse_streams
 from rkt.stage0 import contract
+from rkt.stage1.common.endpoints import Endpoint, socket_name
 from rkt.stage1.common.steps import Step
 from rkt.stage1.common.streams import Outlet, Prefixer
-from rkt.stage1.ns.endpoints import Endpoint, socket_name
 from rkt.stage1.ns.launch import MAIN
 
 TYPE_CHECKING = False
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeGuard
 
     from rkt.schema.streams import Streams
+    from rkt.stage1.common.interactive import Interactive
     from rkt.stage1.common.plain_log import PlainLog
     from rkt.stage1.common.pod import LoadedPod, PodApp
-    from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.supervisor import App
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _signal
 
-from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL
+from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL, EVENT_POST_STOP, EVENT_PRE_START
 from rkt.stage0 import contract
 from rkt.stage1.common.log import find_driver, open_log
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
             """The plan of one process of an app; keywords as for ``build_app_plan``."""
 
 
-PRE_START = "pre-start"
+PRE_START = EVENT_PRE_START
 MAIN = ""
-POST_STOP = "post-stop"
+POST_STOP = EVENT_POST_STOP
 _MAX_SIGNAL = 64
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.common.volumes import Volumes
     from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.restart import Restarts
-    from rkt.stage1.ns.volumes import Volumes
 
 
 class LiveSupervisor(Supervisor):

@@ -4,18 +4,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from rkt.errors import Stage1Error
-from rkt.linux import capabilities, libc
-from rkt.schema import isolators
+from rkt.linux import libc
 from rkt.schema.record import Record
-from rkt.stage0 import contract
-from rkt.stage1.common import paths, steps
-from rkt.stage1.common import users as accounts
-from rkt.stage1.common.environment import build_environment
-from rkt.stage1.ns import limits
-from rkt.stage2.exec import ExecPlan
+from rkt.stage1.common import limits, steps
+from rkt.stage1.common.app_root import OWN_FILES, SHM, TTY_GID, devices, engine_files, kernel_file_systems
+from rkt.stage1.common.exec_plan import build_exec_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,19 +19,9 @@ if TYPE_CHECKING:
     from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
+    from rkt.stage1.common.volumes import Volume
     from rkt.stage1.ns.app_streams import AppStreams
-    from rkt.stage1.ns.volumes import Volume
-
-#: Directory of the engine's own files for a pod, a small read-only tmpfs that no app can reach except by binds.
-OWN_FILES = f"{contract.STAGE1_ROOTFS}/rkt/own"
-#: ``/dev/shm`` of the pod, shared by its apps as they share its IPC namespace.
-SHM = f"{contract.STAGE1_ROOTFS}/rkt/shm"
-#: Compiled default filter, beside the entrypoint: ``enter`` runs where the pod's own stage1 root is not mounted.
-_FILTER = os.path.join(os.path.dirname(sys.argv[0]), f"seccomp-default-{os.uname().machine}.bpf")
-_MAX_FILTER_BYTES = 1 << 20
-_SAFE = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-#: gid of group tty, by convention and in devpts(5).
-_TTY_GID = 5
+    from rkt.stage2.exec import ExecPlan
 
 
 class AppPlan(Record):
@@ -63,122 +47,6 @@ class AppPlan(Record):
         self.joiner.close()
         for step in self.steps:
             step.release()
-
-
-def build_exec_plan(
-    app: PodApp,
-    root_fd: int,
-    arguments: RunArguments,
-    *,
-    argv: Sequence[str] | None = None,
-    as_root: bool = False,
-    entering: bool = False,
-) -> ExecPlan:
-    """What a process of the app becomes, its own or a command entering it: the same confinement for all (CVE-2019-10144).
-
-    Args:
-        app: the app.
-        root_fd: its root, for users and groups.
-        arguments: of ``run``; the ``--disable-…`` ones loosen.
-        argv: the command instead of the app's own.
-        entering: it joins a running app, so it gets no more than the caller may give.
-        as_root: run it as 0:0 of the image, which is all that sets an event handler apart (spec runtime §3.4).
-    """
-    words = list(argv if argv is not None else app.app.exec)
-    if not words or not words[0]:
-        raise Stage1Error(f"app {app.name!r} has nothing to execute", hint="rkt run IMAGE --exec=PROGRAM")
-    ids = None
-    if arguments.private_users:
-        from rkt.stage1.ns.users import parse_ids
-
-        ids = parse_ids(arguments.private_users)
-    kept = _capabilities(app, arguments)
-    uid = gid = 0
-    groups: list[int] = []
-    if not as_root:
-        groups = app.app.supplementary_gids
-        try:
-            uid, gid = accounts.resolve_both(
-                root_fd,
-                app.app.user,
-                app.app.group,
-                annotations=app.image.annotations,
-                ids=ids,
-            )
-        except Stage1Error as e:
-            raise Stage1Error(f"app {app.name!r}: {e.message}", hint=e.hint) from e
-    seccomp = b"" if arguments.disable_seccomp else _filter(app)
-    plan = ExecPlan(
-        argv=[word.encode("utf-8", "surrogateescape") for word in words],
-        environment=build_environment(app.name, app.app, arguments.metadata_url),
-        uid=uid,
-        gid=gid,
-        # The app's own group too, or a file that denies that group something would grant it (CVE-2022-36109).
-        groups=[gid, *(each for each in groups if each != gid)],
-        working_directory=(app.app.working_directory or "/").encode(),
-        capabilities=kept,
-        no_new_privileges=isolators.fixes_privileges(app.app.isolators, uid=uid, filtered=bool(seccomp)),
-        seccomp=seccomp,
-        rlimits=_rlimits(app, entering=entering),
-    )
-    if ids is not None:
-        from rkt.stage1.ns.users import check_ids
-
-        check_ids(app.name, plan, ids)
-    return plan
-
-
-def _rlimits(app: PodApp, *, entering: bool) -> list[tuple[int, int, int]]:
-    if isolators.last(app.app.isolators, isolators.RLIMITS) is None:
-        return []
-    from rkt.stage1.ns import rlimits
-
-    return rlimits.app_limits(app, entering=entering)
-
-
-def _capabilities(app: PodApp, arguments: RunArguments) -> int:
-    """The app's bounding set; what rkt itself lacks cannot be passed on, and is an error if it was asked for by name."""
-    kept = capabilities.full_mask()
-    if not arguments.disable_capabilities_restriction:
-        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
-    lacking = capabilities.missing(kept)
-    if (
-        lacking
-        and not arguments.disable_capabilities_restriction
-        and isolators.last(app.app.isolators, isolators.CAPABILITIES_RETAIN) is not None
-    ):
-        names = ", ".join(capabilities.names(lacking))
-        raise Stage1Error(f"app {app.name!r} is to have {names}, which rkt itself does not have here")
-    return kept & ~lacking
-
-
-def _filter(app: PodApp) -> bytes:
-    """The app's compiled system call filter; one that cannot be had is an error (CVE-2023-2431)."""
-    wanted = [i for i in app.app.isolators if i.name.startswith("os/linux/seccomp-")]
-    if wanted:
-        from rkt.linux import seccomp_isolators
-
-        return seccomp_isolators.compile_isolators(
-            [(i.name, i.value.names, i.value.errno) for i in wanted], default_filter()
-        )
-    return default_filter()
-
-
-def default_filter() -> bytes:
-    """The compiled filter that came with this stage1.
-
-    Raises:
-        Stage1Error: there is none for this machine.
-    """
-    from rkt.linux import files
-
-    try:
-        return files.read_bounded(_FILTER, _MAX_FILTER_BYTES)
-    except OSError as e:
-        raise Stage1Error(
-            f"this stage1 has no system call filter for {os.uname().machine}: {_FILTER}",
-            hint="rkt run --insecure-options=seccomp",
-        ) from e
 
 
 def build_app_plan(
@@ -275,25 +143,25 @@ def _steps(
     # As the host's root, whom the kernel asks about both.
     plan += limits.oom_score_steps(app)
     if execute.rlimits:
-        from rkt.stage1.ns import rlimits
+        from rkt.stage1.common import rlimits
 
         plan += rlimits.raising_steps(execute.rlimits)
     if users is not None:
-        from rkt.stage1.ns.users import Give, JoinUsers, OwnFiles
+        from rkt.stage1.common.private_users import Give, JoinUsers, OwnFiles
 
         plan.append(OwnFiles(users.ids))
-    plan += _kernel_file_systems(
+    plan += kernel_file_systems(
         own, covered, masked=not arguments.disable_paths, unified_cgroup=unified_cgroup
     )
     if b"dev" not in covered:
-        tty_gid = _TTY_GID if users is None else users.ids.outside(_TTY_GID)
-        plan += _devices(pod_path + b"/" + SHM.encode(), tty_gid)
+        tty_gid = TTY_GID if users is None else users.ids.outside(TTY_GID)
+        plan += devices(pod_path + b"/" + SHM.encode(), tty_gid)
         if users is not None:
             plan.append(Give(b"dev/pts", users.ids))
             if arguments.ipc != "parent":
                 # Else it is the host's, with the host's IPC namespace.
                 plan.append(Give(b"dev/mqueue", users.ids))
-    plan += _engine_files(own, arguments)
+    plan += engine_files(own, arguments)
     yield from plan
     for volume in volumes:
         yield volume.attach(users)
@@ -303,72 +171,3 @@ def _steps(
         yield steps.OwnStreams(owner, (1, 2))
     if users is not None:
         yield JoinUsers(users)
-
-
-def _kernel_file_systems(
-    own: bytes, covered: set[bytes], *, masked: bool, unified_cgroup: bool
-) -> list[steps.Step]:
-    plan: list[steps.Step] = [
-        steps.MakeDirectory(b"proc"),
-        steps.MountFilesystem(b"proc", b"proc", _SAFE),
-    ]
-    # What the operator mounts there may not fit into a sysfs (spec runtime §3.5, row 6).
-    has_sys = not any(place.partition(b"/")[0] == b"sys" for place in covered)
-    if has_sys:
-        plan.append(steps.MakeDirectory(b"sys"))
-        plan.append(steps.MountFilesystem(b"sysfs", b"sys", _SAFE | (libc.MS_RDONLY if masked else 0)))
-    if not masked:
-        return plan
-    plan += [steps.ReadOnly(path) for path in paths.READ_ONLY]
-    for path in (*paths.MASKED, *paths.thermal_directories()):
-        if path.startswith(b"sys/") and not has_sys:
-            continue
-        if path == b"sys/fs" and unified_cgroup:
-            plan.append(steps.MountFilesystem(b"tmpfs", b"sys/fs", _SAFE, b"mode=755,size=4k,nr_inodes=8"))
-            plan.append(steps.MakeDirectory(b"sys/fs/cgroup"))
-            plan.append(steps.MountFilesystem(b"cgroup2", b"sys/fs/cgroup", _SAFE | libc.MS_RDONLY))
-            continue
-        plan.append(steps.Mask(path, own + b"/hidden-file", own + b"/hidden-directory"))
-    return plan
-
-
-def _devices(shm: bytes, tty_gid: int) -> list[steps.Step]:
-    return [
-        steps.MakeDirectory(b"dev"),
-        steps.MountFilesystem(
-            b"tmpfs", b"dev", libc.MS_NOSUID | libc.MS_NOEXEC, b"mode=755,size=64k,nr_inodes=256"
-        ),
-        *(steps.MakeDevice(*device) for device in paths.DEVICES),
-        steps.MakeDirectory(b"dev/pts"),
-        steps.MountFilesystem(
-            b"devpts",
-            b"dev/pts",
-            libc.MS_NOSUID | libc.MS_NOEXEC,
-            b"newinstance,ptmxmode=0666,mode=0620,gid=%d" % tty_gid,
-        ),
-        steps.MakeDirectory(b"dev/mqueue"),
-        steps.MountFilesystem(b"mqueue", b"dev/mqueue", _SAFE),
-        steps.MakeDirectory(b"dev/shm", 0o1777),
-        steps.Bind(shm, b"dev/shm"),
-        steps.MakeSymlink(b"pts/ptmx", b"dev/ptmx"),
-        steps.MakeSymlink(b"/proc/self/fd", b"dev/fd"),
-        steps.MakeSymlink(b"/proc/self/fd/0", b"dev/stdin"),
-        steps.MakeSymlink(b"/proc/self/fd/1", b"dev/stdout"),
-        steps.MakeSymlink(b"/proc/self/fd/2", b"dev/stderr"),
-    ]
-
-
-def _engine_files(own: bytes, arguments: RunArguments) -> list[steps.Step]:
-    """``/etc/hostname``, ``/etc/hosts``, ``/etc/resolv.conf`` as spec runtime §3.8 asks."""
-    plan: list[steps.Step] = [
-        steps.MakeDirectory(b"tmp", 0o1777, keep=True),
-        steps.MakeDirectory(b"run", keep=True),
-        steps.MakeDirectory(b"etc", keep=True),
-        steps.BindFile(own + b"/hostname", b"etc/hostname"),
-    ]
-    if arguments.resolv_mode in {"stage0", "host", "network"}:
-        plan.append(steps.BindFile(own + b"/resolv.conf", b"etc/resolv.conf"))
-    plan.append(
-        steps.BindFile(own + b"/hosts", b"etc/hosts", only_if_absent=arguments.hosts_mode == "default")
-    )
-    return plan

@@ -23,11 +23,11 @@ from rkt.errors import RktError, Stage1Error
 from rkt.linux import files, libc
 from rkt.schema import jsontext, probes
 from rkt.stage0 import contract
-from rkt.stage1.common import steps
+from rkt.stage1.common import limits, steps
+from rkt.stage1.common.exec_plan import build_exec_plan
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns import limits
 from rkt.stage1.ns.launch import MAIN
-from rkt.stage1.ns.plan import AppPlan, build_exec_plan
+from rkt.stage1.ns.plan import AppPlan
 from rkt.stage1.ns.supervisor import Starting
 
 TYPE_CHECKING = False
@@ -411,7 +411,7 @@ class Prober:
         if owner:
             plan.append(steps.OwnStreams(owner, (1, 2)))
         if users is not None:
-            from rkt.stage1.ns.users import JoinUsers
+            from rkt.stage1.common.private_users import JoinUsers
 
             plan.append(JoinUsers(users))
         return AppPlan(

@@ -10,43 +10,36 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, files, libc, mount
-from rkt.schema import appc, jsontext
+from rkt.linux import cgroup, libc, mount
+from rkt.schema import appc
 from rkt.stage0 import contract
-from rkt.stage1.common import control, hosts
-from rkt.stage1.common.arguments import parse_run
+from rkt.stage1.common import control, limits, own_files
+from rkt.stage1.common.announce import announce, notify_ready
+from rkt.stage1.common.app_root import OWN_FILES
+from rkt.stage1.common.arguments import ids_of, parse_run, save_run
+from rkt.stage1.common.exec_plan import default_filter
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
-from rkt.stage1.ns import limits
+from rkt.stage1.common.volumes import Volumes
 from rkt.stage1.ns.init import Init, open_reaper
 from rkt.stage1.ns.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
-from rkt.stage1.ns.plan import OWN_FILES, SHM, build_app_plan, default_filter
+from rkt.stage1.ns.plan import build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor
-from rkt.stage1.ns.volumes import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from rkt.linux.userns import IdRange, UserNamespace
+    from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.interactive import Interactive
+    from rkt.stage1.common.networks import Networks
     from rkt.stage1.common.pod import LoadedPod, PodApp
-    from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.launch import PlanMaker
-    from rkt.stage1.ns.networks import Networks
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.probes import Prober
     from rkt.stage1.ns.supervisor import App
-
-#: Root directory of pid 1, below the engine's own files. In a user namespace it enters as owner, without capabilities.
-EMPTY_ROOT = "empty-root"
-#: How the pod was run, for ``enter`` (spec runtime §2.3).
-RUNTIME_CONFIG = "runtime-config"
-_SHM_OPTIONS = b"mode=1777,size=64m"
-_OWN_FLAGS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-_MAX_HOSTS_BYTES = 1 << 20
-_OWN_OPTIONS = b"mode=700,size=1m,nr_inodes=64"
 
 
 def main(argv: list[str]) -> int:
@@ -70,16 +63,14 @@ def main(argv: list[str]) -> int:
 
         activation.check(pod)
     if limits.has_sysctls(pod):
-        from rkt.stage1.ns import sysctls
+        from rkt.stage1.common import sysctls
 
         sysctls.check(pod, arguments)
-    files.replace_file(
-        RUNTIME_CONFIG, jsontext.dump({"version": 1, "arguments": argv}).encode(), 0o640, sync=False
-    )
+    save_run(argv)
     mount.enter_own_namespace()
-    _make_own_files(arguments)
+    own_files.make_own_files(arguments)
     # Before anything is made: a source that is missing or not to be trusted ends the pod here.
-    volumes = Volumes(pod, _ids(arguments), say)
+    volumes = Volumes(pod, ids_of(arguments), say)
     server = control.listen()
     host = cgroup.Cgroups.detect()
     groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices())
@@ -122,7 +113,9 @@ def _supervise(
     own = pod_path + b"/" + OWN_FILES.encode()
     joiner = limits.create_init_group(groups, arguments).joiner()
     reaper_fd = open_reaper(f"{contract.STAGE1_ROOTFS}/reaper")
-    shared, init, users = _isolate(arguments, flags, reaper_fd, own + b"/" + EMPTY_ROOT.encode(), joiner)
+    shared, init, users = _isolate(
+        arguments, flags, reaper_fd, own + b"/" + own_files.EMPTY_ROOT.encode(), joiner
+    )
     joiner.close()
     os.close(reaper_fd)
     if networks is not None:
@@ -139,7 +132,7 @@ def _supervise(
     prober = _prober(pod, arguments, shared, users, status_directory)
 
     def set_limits(app: App, apps: list[App]) -> None:
-        from rkt.stage1.ns.update import update
+        from rkt.stage1.common.update import update
 
         others = [each.launch.cgroup for each in apps if each is not app]
         update(host, groups, app.launch.cgroup, others, pid=app.pid, report=say)
@@ -183,7 +176,7 @@ def _supervise(
     try:
         try:
             if limits.has_sysctls(pod):
-                from rkt.stage1.ns import sysctls
+                from rkt.stage1.common import sysctls
 
                 sysctls.write(pod, arguments)
             _start_apps(
@@ -192,11 +185,11 @@ def _supervise(
         except BaseException:
             supervisor.finish()
             raise
-        _announce(init.pid)
+        announce(init.pid)
         if prober is None:
-            _notify_ready()
+            notify_ready()
         else:
-            prober.when_ready(_notify_ready)
+            prober.when_ready(notify_ready)
         return supervisor.run()
     finally:
         shared.close()
@@ -208,13 +201,13 @@ def _isolate(
     arguments: RunArguments, flags: int, reaper_fd: int, empty_root: bytes, joiner: cgroup.Joiner
 ) -> tuple[PodNamespaces, Init, UserNamespace | None]:
     """The pod's namespaces with its pid 1; a user namespace owns the others, so it must be there first."""
-    hostname = _hostname(arguments).encode()
+    hostname = own_files.hostname_of(arguments).encode()
     seccomp = b"" if arguments.disable_seccomp else default_filter()
-    ids = _ids(arguments)
+    ids = ids_of(arguments)
     if ids is None:
         shared = PodNamespaces(flags, hostname)
         return shared, Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp), None
-    from rkt.stage1.ns.users import open_users
+    from rkt.stage1.common.private_users import open_users
 
     flags |= libc.CLONE_NEWPID
     init = Init(reaper_fd, empty_root=empty_root, joiner=joiner, seccomp=seccomp, flags=flags, ids=ids)
@@ -266,7 +259,7 @@ def _launch_alone(
     is_unified: bool,
 ) -> tuple[Launch, Volumes]:
     """What starts one app while the pod runs, and the volumes that it needs until it is over."""
-    volumes = Volumes(pod.replace(apps=[app]), _ids(arguments), say)
+    volumes = Volumes(pod.replace(apps=[app]), ids_of(arguments), say)
     group = None
     try:
         devices = None if arguments.disable_paths else volumes.devices()
@@ -342,15 +335,6 @@ def _standard_input(arguments: RunArguments) -> int:
     return 0 if is_channel(0) else feed(0)
 
 
-def _ids(arguments: RunArguments) -> IdRange | None:
-    """The ids of a pod that has a user namespace."""
-    if not arguments.private_users:
-        return None
-    from rkt.stage1.ns.users import parse_ids
-
-    return parse_ids(arguments.private_users)
-
-
 def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:
     """The operator's terminal, if the app is to have it."""
     if not arguments.interactive:
@@ -361,29 +345,9 @@ def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | Non
         raise Stage1Error("interactive option only supports pods with one app")
     if not os.isatty(0):
         return None
-    from rkt.stage1.ns.interactive import Interactive
+    from rkt.stage1.common.interactive import Interactive
 
     return Interactive()
-
-
-def _announce(pid: int) -> None:
-    """The files stage0 waits for, the pid last."""
-    ready = f"{contract.STAGE1_ROOTFS}/{contract.SUPERVISOR_STATUS}"
-    try:
-        os.unlink(ready)
-    except FileNotFoundError:
-        pass
-    os.symlink("ready", ready)
-    files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
-
-
-def _notify_ready() -> None:
-    """Word to a service manager that asked for it: apps run, and those that can tell are ready."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        from rkt.stage1.common.notify import notify
-
-        notify(address, b"READY=1")
 
 
 def _prober(
@@ -413,7 +377,7 @@ def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
     """
     if arguments.networks in (["none"], ["host"]):
         return None
-    from rkt.stage1.ns.networks import Networks
+    from rkt.stage1.common.networks import Networks
 
     return Networks(arguments, lock_fd)
 
@@ -423,35 +387,10 @@ def _attach(
 ) -> RunArguments:
     """Set the pod's networks up; the arguments as they are then, with files of names that come of the networks."""
     try:
-        networks.attach(pod, shared.net_fd)
-        arguments = _publish_names(networks, arguments)
-        if egress := pod.manifest.annotations.get(contract.ANNOTATION_EGRESS):
-            networks.restrict(egress, arguments.resolv_mode, shared.net_fd)
-        if networks.dns() is None:
-            return arguments
-        own = OWN_FILES.encode()
-        flags = libc.MS_REMOUNT | libc.MS_BIND | _OWN_FLAGS
-        # Of the mount only: pid 1's root is another mount of the same files, and stays read-only.
-        libc.mount(None, own, None, flags)
-        networks.write_resolv_conf(f"{OWN_FILES}/resolv.conf")
-        libc.mount(None, own, None, flags | libc.MS_RDONLY)
-        return arguments.replace(resolv_mode="network")
+        return own_files.attach_networks(networks, pod, arguments, shared.net_fd)
     except BaseException:
         _give_up(shared, init)
         raise
-
-
-def _publish_names(networks: Networks, arguments: RunArguments) -> RunArguments:
-    """Let pods of the same networks know each other by name; the hosts file that changes with them takes the place of ours."""
-    if arguments.hosts_mode == "host":
-        networks.publish(None)
-        return arguments
-    own = f"{OWN_FILES}/hosts".encode()
-    networks.publish(files.read_bounded(own.decode(), _MAX_HOSTS_BYTES))
-    libc.mount(contract.HOSTS.encode(), own, None, libc.MS_BIND)
-    # What is bound of it into apps is as read-only as this is.
-    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | _OWN_FLAGS)
-    return arguments.replace(hosts_mode="network")
 
 
 def _reach_metadata(
@@ -473,30 +412,3 @@ def _give_up(shared: PodNamespaces, init: Init) -> None:
     shared.leave()
     init.kill()
     init.wait()
-
-
-def _hostname(arguments: RunArguments) -> str:
-    return arguments.hostname or f"rkt-{arguments.uuid}"
-
-
-def _make_own_files(arguments: RunArguments) -> None:
-    """What the engine shows inside apps, on a tmpfs of its own that is read-only before the first app starts."""
-    for directory in (OWN_FILES, SHM):
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-    own = OWN_FILES.encode()
-    libc.mount(b"tmpfs", own, b"tmpfs", _OWN_FLAGS, _OWN_OPTIONS)
-    libc.mount(b"tmpfs", SHM.encode(), b"tmpfs", _OWN_FLAGS, _SHM_OPTIONS)
-    os.mkdir(f"{OWN_FILES}/hidden-directory", 0)
-    os.mkdir(f"{OWN_FILES}/{EMPTY_ROOT}", 0o700)
-    files.write_new(f"{OWN_FILES}/hidden-file", b"", 0)
-    hostname = _hostname(arguments)
-    files.write_new(f"{OWN_FILES}/hostname", hostname.encode() + b"\n", 0o644)
-    files.write_new(f"{OWN_FILES}/hosts", hosts.hosts_file(arguments.hosts_mode, hostname), 0o644)
-    if arguments.resolv_mode in {"stage0", "host"}:
-        files.write_new(f"{OWN_FILES}/resolv.conf", hosts.resolv_file(arguments.resolv_mode), 0o644)
-    if arguments.private_users:
-        from rkt.stage1.ns.users import give, parse_ids
-
-        visible = [name for name in os.listdir(OWN_FILES) if name in {"hostname", "hosts", "resolv.conf"}]
-        give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
-    libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | _OWN_FLAGS)

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Protocol
 
+    from rkt.stage1.common.interactive import Interactive
     from rkt.stage1.ns.app_streams import AppStreams
     from rkt.stage1.ns.init import Init
-    from rkt.stage1.ns.interactive import Interactive
     from rkt.stage1.ns.isolation import PodNamespaces
     from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.plan import AppPlan

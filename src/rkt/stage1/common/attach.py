@@ -20,7 +20,7 @@ from rkt.schema import jsontext
 from rkt.schema.streams import DETACH_KEYS, parse_detach_keys
 from rkt.stage0 import contract
 from rkt.stage1.common import control, terminal
-from rkt.stage1.ns.endpoints import socket_name
+from rkt.stage1.common.endpoints import socket_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rkt.errors import Stage1Error
 from rkt.linux import libc
 from rkt.schema import isolators
 from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET, check_sysctl
-from rkt.stage1.ns.users import parse_ids
+from rkt.stage1.common.private_users import parse_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import os
 from rkt.errors import EXIT_FAILURE, Stage1Error
 from rkt.linux import cgroup, files
 from rkt.stage0 import contract
+from rkt.stage1.common.limits import group_name
 from rkt.stage1.common.say import say
-from rkt.stage1.ns.limits import group_name
 from rkt.values import PodUUID
 
 _LIMIT_BYTES = 64 << 10
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     group.kill()
     # Its processes first: nothing of the pod is to use a network that is being taken back.
     if os.path.lexists(contract.NETNS) or os.path.lexists(contract.NET):
-        from rkt.stage1.ns.networks import release_left
+        from rkt.stage1.common.networks import release_left
 
         release_left(os.getcwd(), hold_fd=-1)
     left = group.remove()

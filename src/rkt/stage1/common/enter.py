@@ -17,21 +17,20 @@ import sys
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, files, libc, namespaces, pidfd
-from rkt.schema import jsontext
+from rkt.schema.appc import EVENT_PRE_START
 from rkt.stage0 import contract
 from rkt.stage1.common import feed, steps, terminal
-from rkt.stage1.common.arguments import RunArguments, parse_run
+from rkt.stage1.common.arguments import load_run
+from rkt.stage1.common.exec_plan import build_exec_plan
+from rkt.stage1.common.limits import SetOomScore, group_name
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns.launch import PRE_START
-from rkt.stage1.ns.limits import SetOomScore, group_name
-from rkt.stage1.ns.plan import build_exec_plan
-from rkt.stage1.ns.run import RUNTIME_CONFIG
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
-    from rkt.stage1.ns.users import JoinUsers
+    from rkt.stage1.common.private_users import JoinUsers
     from rkt.stage2.exec import ExecPlan
 
 _LIMIT_BYTES = 64 << 10
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
         Stage1Error: the app is not running, or a step was refused.
     """
     name, command = _parse(argv)
-    arguments = load_run_arguments()
+    arguments = load_run()
     app = load_pod().app(name)
     pid, app_pidfd = _find_app(name)
     try:
@@ -76,7 +75,9 @@ def _enter(app: PodApp, arguments: RunArguments, command: list[str], pid: int, a
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     score = int(files.read_bounded(f"/proc/{pid}/oom_score_adj", 64))
     # Where a handler was killed by its group, what is born there is killed as well: see ``build_app_plan``.
-    was_killed = PRE_START in app.app.event_handlers or contract.ANNOTATION_RESTART in app.runtime.annotations
+    was_killed = (
+        EVENT_PRE_START in app.app.event_handlers or contract.ANNOTATION_RESTART in app.runtime.annotations
+    )
     entering = _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments))
     entering.cgroup_fd = -1 if was_killed else joiner.cgroup_fd
     return entering.run()
@@ -86,20 +87,9 @@ def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
     """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
     if not arguments.private_users:
         return None
-    from rkt.stage1.ns.users import JoinUsers, open_users, parse_ids
+    from rkt.stage1.common.private_users import JoinUsers, open_users, parse_ids
 
     return JoinUsers(open_users(pid, parse_ids(arguments.private_users)))
-
-
-def load_run_arguments() -> RunArguments:
-    """The arguments with which the pod was run, as its ``run`` entrypoint left them."""
-    words = jsontext.parse(files.read_bounded(RUNTIME_CONFIG, _LIMIT_BYTES), what=RUNTIME_CONFIG)
-    arguments = parse_run([str(word) for word in words["arguments"]])
-    if os.path.exists(contract.METADATA_URL):
-        from rkt.stage1.common import metadata
-
-        return arguments.replace(metadata_url=metadata.known_url())
-    return arguments
 
 
 def _parse(argv: list[str]) -> tuple[str, list[str]]:

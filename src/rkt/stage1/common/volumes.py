@@ -21,7 +21,7 @@ from rkt.schema.appc import (
 from rkt.schema.mounts import clean_path, pair_mounts
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
-from rkt.stage1.ns.sources import open_source
+from rkt.stage1.common.sources import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Volume:
                 and wanted.kind in {VOLUME_HOST, VOLUME_IMAGE}
                 and kind in {_DIRECTORY, _FILE}
             ):
-                from rkt.stage1.ns.users import map_volume
+                from rkt.stage1.common.private_users import map_volume
 
                 depth = libc.AT_RECURSIVE if wanted.recursive else 0
                 map_volume(tree, users, depth, f"volume {str(wanted.name)!r}: {wanted.source or 'the image'}")

@@ -78,7 +78,7 @@ def _release_networks() -> None:
                 return
             time.sleep(_RELEASE_PAUSE_SECONDS)
     if os.path.lexists(contract.NETNS):
-        from rkt.stage1.ns.networks import release_left
+        from rkt.stage1.common.networks import release_left
 
         release_left(os.getcwd(), hold_fd=fd)
 
@@ -86,7 +86,7 @@ def _release_networks() -> None:
 def _thaw(uuid: str) -> None:
     """Let processes that are frozen go on to their death: in version 1 they wait for it."""
     from rkt.linux import cgroup
-    from rkt.stage1.ns.limits import group_name
+    from rkt.stage1.common.limits import group_name
 
     try:
         record = files.read_bounded(contract.SUBCGROUP, _RECORD_BYTES).decode()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rkt.schema.isolators import Isolator, Resource
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
-    from rkt.stage1.ns.volumes import DeviceRule
+    from rkt.stage1.common.volumes import DeviceRule
 
 _CONTROLLERS = {
     isolators.MEMORY: "memory",
@@ -307,7 +307,7 @@ def _set_disks(
     whose: str,
     report: Callable[[str], None],
 ) -> None:
-    from rkt.stage1.ns import disks
+    from rkt.stage1.common import disks
 
     if not group.has("io"):
         text = f"{whose}: cgroup controller io is not available on this host"

@@ -14,8 +14,8 @@ from rkt.linux import files
 from rkt.schema import isolators
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
+from rkt.stage1.common import limits
 from rkt.stage1.common.pod import load_pod
-from rkt.stage1.ns import limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pod that is up says of itself: the files that stage0 waits for, and word to a service manager."""
+
+from __future__ import annotations
+
+import os
+
+from rkt.linux import files
+from rkt.stage0 import contract
+
+
+def announce(pid: int) -> None:
+    """The files stage0 waits for, the pid last."""
+    ready = f"{contract.STAGE1_ROOTFS}/{contract.SUPERVISOR_STATUS}"
+    try:
+        os.unlink(ready)
+    except FileNotFoundError:
+        pass
+    os.symlink("ready", ready)
+    files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
+
+
+def notify_ready() -> None:
+    """Word to a service manager that asked for it: apps run, and those that can tell are ready."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        from rkt.stage1.common.notify import notify
+
+        notify(address, b"READY=1")
