@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the stage1 image of the ``ns`` flavour: same sources, same interpreter, same bytes.
+"""Builds the stage1 images, one for each flavour: same sources, same interpreter, same bytes.
 
-The image is an ACI whose root file system holds the flavour as a small script (``ns``), its modules and one file with
+An image is an ACI whose root file system holds the flavour as a small script of its name, its modules and one file with
 the byte code of them all (``lib``), links to the script under the names of the entrypoints, the compiled system call
-filter, and the pod's pid 1. Why so: docs/adr/0006 and 0009. Beside the image stands ``stage1.json``, the list by which the engine
-knows the images of its own installation.
+filter, and for some the built-in networks and the pod's pid 1. Why so: docs/adr/0006 and 0009. Beside the images stands
+``stage1.json``, the list by which the engine knows the images of its own installation.
 
 Needs the standard library only.
 """
@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from typing import Any
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -30,7 +31,7 @@ from tools import module_file  # noqa: E402 - isolated, so the path comes first
 from tools.build_launcher import head_of_script, real_interpreter  # noqa: E402 - as above
 
 SOURCE = os.path.join(ROOT, "src", "rkt")
-#: Modules and packages of the image, relative to src/rkt; what stage1 and stage2 may import (design §2).
+#: Modules and packages of every image, relative to src/rkt; what stage1 and stage2 may import (design §2).
 MEMBERS = (
     "__init__.py",
     "errors.py",
@@ -42,22 +43,12 @@ MEMBERS = (
     "stage0/contract.py",
     "stage1/__init__.py",
     "stage1/common",
-    "stage1/ns",
     "stage2",
 )
-#: Entrypoints by the names of the manifest's annotations, all the same program.
-ENTRYPOINTS = (
-    "app-add",
-    "app-rm",
-    "app-start",
-    "app-stop",
-    "app-update",
-    "attach",
-    "enter",
-    "gc",
-    "run",
-    "stop",
-)
+#: Flavours, each a package of that name in ``stage1`` with a manifest: whether its image brings the built-in networks,
+#: and a pid 1 for the pod. The first is the default.
+FLAVORS = {"ns": (True, True)}
+_ANNOTATIONS = "coreos.com/rkt/stage1/"
 DIRECTORIES = ("opt", "opt/stage2", "rkt", "rkt/env", "rkt/status")
 #: Labels of appc by the kernel's machine names (spec runtime §1.2).
 ARCHITECTURES = {
@@ -81,16 +72,16 @@ import sys
 gc.set_threshold(50_000)
 sys.path.insert(0, sys.argv[0].rpartition("/")[0] + "/lib")
 @IMPORTER@
-from rkt.stage1.ns.__main__ import main
+from rkt.stage1.@FLAVOR@.__main__ import main
 
 os._exit(main())
 """.replace("@IMPORTER@", module_file.LAUNCHER)
 
 
-def source_files() -> list[str]:
-    """Paths below src/ of every module that goes into the archive, sorted."""
+def source_files(flavor: str) -> list[str]:
+    """Paths below src/ of every module that goes into a flavour's image, sorted."""
     found = []
-    for member in MEMBERS:
+    for member in (*MEMBERS, f"stage1/{flavor}"):
         path = os.path.join(SOURCE, member)
         if member.endswith(".py"):
             found.append(path)
@@ -120,10 +111,10 @@ def lean(source: bytes, name: str) -> ast.Module:
     return tree
 
 
-def build_modules() -> dict[str, bytes]:
+def build_modules(flavor: str) -> dict[str, bytes]:
     """Name below rootfs and content of every module's source, and of the file with their byte code."""
     sources = []
-    for path in source_files():
+    for path in source_files(flavor):
         with open(os.path.join(os.path.dirname(SOURCE), path), "rb") as stream:
             sources.append((path, stream.read()))
     files = {f"lib/{path}": source for path, source in sources}
@@ -148,9 +139,22 @@ def build_filter(directory: str) -> dict[str, bytes]:
 
 
 def network_files() -> list[str]:
-    """Paths of the networks that the image brings, sorted."""
-    directory = os.path.join(SOURCE, "stage1/ns/net.d")
+    """Paths of the built-in networks, sorted."""
+    directory = os.path.join(SOURCE, "stage1/common/net.d")
     return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+
+
+def manifest_path(flavor: str) -> str:
+    """Path of a flavour's image manifest, without labels."""
+    return os.path.join(SOURCE, "stage1", flavor, "manifest.json")
+
+
+def read_manifest(flavor: str) -> tuple[dict[str, Any], list[str]]:
+    """A flavour's manifest, and the names of its entrypoints."""
+    with open(manifest_path(flavor), "rb") as stream:
+        manifest = json.load(stream)
+    values = [each["value"] for each in manifest["annotations"] if each["name"].startswith(_ANNOTATIONS)]
+    return manifest, sorted(value[1:] for value in values if value.startswith("/"))
 
 
 def read_reaper(path: str) -> bytes:
@@ -206,7 +210,8 @@ def replace(path: str, data: bytes) -> None:
 def inputs_digest(interpreter: str, reaper: str) -> str:
     """Changes whenever the image would."""
     digest = hashlib.sha256(f"{interpreter}\0{sys.version}\0{platform.machine()}\0".encode())
-    paths = [os.path.join(os.path.dirname(SOURCE), path) for path in source_files()]
+    found = {path for flavor in FLAVORS for path in source_files(flavor)}
+    paths = [os.path.join(os.path.dirname(SOURCE), path) for path in sorted(found)]
     tools = os.path.dirname(os.path.abspath(__file__))
     paths += [
         os.path.join(tools, name)
@@ -218,7 +223,8 @@ def inputs_digest(interpreter: str, reaper: str) -> str:
             "module_importer.py",
         )
     ]
-    paths += [os.path.join(SOURCE, "stage1/ns/manifest.json"), *network_files(), reaper]
+    paths += [manifest_path(flavor) for flavor in FLAVORS]
+    paths += [*network_files(), reaper]
     for path in paths:
         digest.update(path.encode() + b"\0")
         with open(path, "rb") as stream:
@@ -250,40 +256,42 @@ def main() -> None:
             if stream.read() == digest:
                 return
 
-    with open(os.path.join(SOURCE, "stage1/ns/manifest.json"), "rb") as stream:
-        manifest = json.load(stream)
-    files = {
-        "ns": (0o755, os.fsencode(head_of_script(options.python, "-IS") + SCRIPT)),
-        "reaper": (0o111, read_reaper(options.reaper)),
-    }
-    for name, data in build_modules().items():
+    filters = build_filter(os.path.join(options.output, "seccomp"))
+    shutil.rmtree(os.path.join(options.output, "seccomp"))
+    images = {flavor: build(flavor, options, filters) for flavor in FLAVORS}
+    listed = {"default": next(iter(FLAVORS)), "images": images}
+    replace(os.path.join(options.output, "stage1.json"), json.dumps(listed, indent=2).encode() + b"\n")
+    replace(stamp, digest.encode())
+    for image in images.values():
+        print(f"setup: built {image['name']}:{image['version']}", file=sys.stderr)
+
+
+def build(flavor: str, options: argparse.Namespace, filters: dict[str, bytes]) -> dict[str, str]:
+    """Write a flavour's image; returns what the list says of it."""
+    has_networks, has_reaper = FLAVORS[flavor]
+    manifest, entrypoints = read_manifest(flavor)
+    script = SCRIPT.replace("@FLAVOR@", flavor)
+    files = {flavor: (0o755, os.fsencode(head_of_script(options.python, "-IS") + script))}
+    if has_reaper:
+        files["reaper"] = (0o111, read_reaper(options.reaper))
+    for name, data in (*build_modules(flavor).items(), *filters.items()):
         files[name] = (0o644, data)
-    for path in network_files():
+    for path in network_files() if has_networks else ():
         with open(path, "rb") as network:
             files[f"etc/rkt/net.d/{os.path.basename(path)}"] = (0o644, network.read())
-    for name, data in build_filter(os.path.join(options.output, "seccomp")).items():
-        files[name] = (0o644, data)
-    shutil.rmtree(os.path.join(options.output, "seccomp"))
     version = package_version(
         json.dumps(manifest).encode() + b"".join(name.encode() + files[name][1] for name in sorted(files))
     )
     labels = {"version": version, "os": "linux", "arch": ARCHITECTURES[platform.machine()]}
     manifest["labels"] = [{"name": name, "value": value} for name, value in labels.items()]
+    file = f"stage1-{flavor}.aci"
     image = write_aci(
-        os.path.join(options.output, "stage1-ns.aci"),
+        os.path.join(options.output, file),
         json.dumps(manifest, separators=(",", ":")).encode(),
         files,
-        dict.fromkeys(ENTRYPOINTS, "ns"),
+        dict.fromkeys(entrypoints, flavor),
     )
-    listed = {
-        "default": "ns",
-        "images": {
-            "ns": {"name": manifest["name"], "version": version, "id": image, "file": "stage1-ns.aci"}
-        },
-    }
-    replace(os.path.join(options.output, "stage1.json"), json.dumps(listed, indent=2).encode() + b"\n")
-    replace(stamp, digest.encode())
-    print(f"setup: built {manifest['name']}:{version}", file=sys.stderr)
+    return {"name": manifest["name"], "version": version, "id": image, "file": file}
 
 
 if __name__ == "__main__":
