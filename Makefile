@@ -30,7 +30,7 @@ VENV := .venv/bin
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## packages (as root on Debian), .venv, bin/rkt, stage1 image
@@ -51,6 +51,12 @@ demo: setup-test ## build, sign, trust, fetch and run a small image
 .PHONY: test
 test: setup-test ## the whole test suite
 	@$(VENV)/python -m pytest $(if $(filter file,$(origin TESTS)),-n $(JOBS) --dist=loadfile) $(TESTS)
+
+.PHONY: test-flavors
+test-flavors: FLAVORS = all
+test-flavors: setup-test ## tests of pods with every flavour of stage1: FLAVORS=nspawn,fly
+	@RKT_TEST_FLAVORS=$(FLAVORS) $(VENV)/python -m pytest -m pods -n $(JOBS) --dist=loadfile \
+	    $(if $(filter file,$(origin TESTS)),tests/functional tests/security,$(TESTS))
 
 .PHONY: test-vm
 test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TEST_HOST='ssh root@host'

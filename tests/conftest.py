@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib import flavors
 from tests.lib import rkt as rkt_library
 from tests.lib.images import Images
 from tests.lib.pace import SLOWNESS
@@ -27,8 +28,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of pods run with each flavour of stage1."""
+    flavors.generate(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A slow host gets more time, and tests marked ``root`` say why they are skipped for others."""
+    flavors.select(config, items)
     if SLOWNESS > 1:
         for item in items:
             marker = item.get_closest_marker("timeout")
@@ -52,9 +59,15 @@ def rkt_binary() -> str:
 
 
 @pytest.fixture(scope="module")
-def module_rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
+def flavor(request: pytest.FixtureRequest) -> str:
+    """The flavour of stage1 that pods get: see ``tests/lib/flavors.py``."""
+    return str(getattr(request, "param", flavors.DEFAULT))
+
+
+@pytest.fixture(scope="module")
+def module_rkt(rkt_binary: str, flavor: str) -> Iterator[rkt_library.Rkt]:
     """An engine that the tests of one file share, for rows that look at one pod; what it leaves fails the last of them."""
-    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary, flavor=flavor)
     try:
         yield engine
     finally:
@@ -62,9 +75,9 @@ def module_rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
 
 
 @pytest.fixture
-def rkt(rkt_binary: str) -> Iterator[rkt_library.Rkt]:
+def rkt(rkt_binary: str, flavor: str) -> Iterator[rkt_library.Rkt]:
     """An engine of its own; at the end everything it left on the host fails the test."""
-    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    engine = rkt_library.Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary, flavor=flavor)
     try:
         yield engine
     finally:

@@ -16,6 +16,7 @@ import pytest
 
 from rkt.linux import capabilities
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
+from tests.lib.flavors import pods
 from tests.lib.images import Images, fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.lib.rkt import Result
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("confinement")]
 
 INSECURE = "--insecure-options=image"
 DEFAULT = frozenset(DEFAULT_CAPABILITIES)
@@ -63,9 +64,9 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def engine(rkt_binary: str) -> Iterator[Rkt]:
+def engine(rkt_binary: str, flavor: str) -> Iterator[Rkt]:
     """An engine for all tests here, with its images."""
-    rkt = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    rkt = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary, flavor=flavor)
     try:
         yield rkt
     finally:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import ARCH, Entry, aci_tar, image_manifest
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 #: Row -> (flags and words after the image, argv[0] that the program must see).
 PROGRAMS = {

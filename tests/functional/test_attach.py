@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
 from tests.lib.inspect import INSECURE, manifest_app, write_pod_manifest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("streams")]
 
 TTY = ("--stdin=tty", "--stdout=tty", "--stderr=tty")
 STREAMS = ("--stdin=stream", "--stdout=stream", "--stderr=stream")

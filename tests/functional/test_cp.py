@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 #: Files of many kinds, then sleep.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE
 from tests.lib.live import Sandbox
 from tests.lib.pace import rounds
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("apps that come and go")]
 
 ROUNDS = rounds(2)
 #: Printed when a test fails, so that its moments can be had again.

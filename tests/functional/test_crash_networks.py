@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.nethost import NetHost, marks
 from tests.lib.pace import rounds
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = marks("nft", "iptables")
+pytestmark = [*marks("nft", "iptables"), pods("networks")]
 #: ``RKT_TEST_NETWORK_KILLS=100`` is what is run by hand before a release.
 KILLS = int(os.environ.get("RKT_TEST_NETWORK_KILLS", "0")) or rounds(16, at_least=10)
 #: Printed when a test fails, so that its moments can be had again.
@@ -47,9 +48,9 @@ CHAIN = {
 
 
 @pytest.fixture
-def host() -> Iterator[NetHost]:
+def host(flavor: str) -> Iterator[NetHost]:
     """A host where what is forwarded is dropped unless somebody accepts it, as docker has it."""
-    with tempfile.TemporaryDirectory(prefix="rkt-test-") as base, NetHost(f"{base}/host") as made:
+    with tempfile.TemporaryDirectory(prefix="rkt-test-") as base, NetHost(f"{base}/host", flavor) as made:
         made.run("iptables", "-P", "FORWARD", "DROP")
         yield made
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.pace import rounds
 from tests.lib.pods import APP, FLAGS, StubPods
 from tests.lib.rkt import wait_for
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 ROUNDS = rounds(50)
 INSECURE = "--insecure-options=image"

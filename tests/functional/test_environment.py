@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 from tests.lib.rkt import wait_for
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 FILE = "{file}"
 

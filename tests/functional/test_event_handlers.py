@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app
 from tests.lib.pace import SLOWNESS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("event handlers")]
 
 
 def handlers(images: Images, file: str, *, pre: str = "", post: str = "", **app: object) -> str:

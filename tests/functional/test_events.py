@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 INSECURE = "--insecure-options=image"
 HOG = "x=0123456789abcdef; while true; do x=$x$x; done"

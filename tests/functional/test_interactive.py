@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.terminal import Operator
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("interactive")]
 
 
 def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, images: Images) -> None:

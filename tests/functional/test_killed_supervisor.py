@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.linux import cgroup
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
 from tests.lib.old_host import hide_version_2
 from tests.lib.rkt import Rkt, wait_for
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 SLEEP = "sleep 300 & wait"
 #: Kind of pod -> flags of run, apps that run when the supervisor dies, exit statuses of those that have ended before.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib import host
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, NAME, inspect_image, shell_app, stored
 from tests.lib.rkt import STATE_DIRECTORIES, wait_for
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 
 def exited(rkt: Rkt, images: Images, *flags: str, script: str = "true") -> str:

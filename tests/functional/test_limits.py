@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rkt.linux import cgroup
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.kernel import Kernel
 from tests.lib.rkt import wait_for
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("cgroups")]
 
 INSECURE = "--insecure-options=image"
 SLEEP = ("--exec=/bin/sleep", "--", "100", "---")

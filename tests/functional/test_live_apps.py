@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, stored
 from tests.lib.live import Sandbox
 from tests.lib.rkt import wait_for
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("apps that come and go")]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.stage1.common.log import MAX_FILE_BYTES
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt, Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 INSECURE = "--insecure-options=image"
 

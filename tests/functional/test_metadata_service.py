@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib import rkt as rkt_library
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, by_app
 from tests.lib.rkt import wait_for
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("networks")]
 
 SOCKET = "/run/rkt/metadata-svc.sock"
 HOST = "mount -t tmpfs -o mode=755 tmpfs /run && ip link set lo up && echo up && exec sleep 3600"
@@ -106,7 +107,7 @@ except (BrokenPipeError, ConnectionResetError):
 class Host:
     """A host with the metadata service; its engine is started there."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, flavor: str) -> None:
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--propagation=private", "sh", "-c", HOST], stdout=subprocess.PIPE
         )
@@ -121,7 +122,7 @@ class Host:
         with open(binary, "w", encoding="utf-8") as stream:
             stream.write(f'#!/bin/sh\nexec {" ".join(self.enter)} {rkt_library.BINARY} "$@"\n')
         os.chmod(binary, 0o755)
-        self.rkt = rkt_library.Rkt(base, binary)
+        self.rkt = rkt_library.Rkt(base, binary, flavor=flavor)
         self.service: Running | None = None
 
     def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -170,9 +171,9 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
+def host(flavor: str) -> Iterator[Host]:
     """A host with the service, which the tests of this file share."""
-    each = Host(tempfile.mkdtemp(prefix="rkt-test-"))
+    each = Host(tempfile.mkdtemp(prefix="rkt-test-"), flavor)
     try:
         each.start()
         yield each

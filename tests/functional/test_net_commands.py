@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.nethost import NetHost, marks
 from tests.lib.rkt import wait_for
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = marks("nft", "iptables")
+pytestmark = [*marks("nft", "iptables"), pods("networks")]
 INSECURE = "--insecure-options=image"
 BRIDGES = ("rkt0",)
 #: Somebody else's plugin of CNI 1.1.0, which may be told to refuse, and keeps what GC tells it.
@@ -36,8 +37,8 @@ esac
 class Site:
     """A host with two engines that share an image."""
 
-    def __init__(self, base: str, images: Images) -> None:
-        self.host = NetHost(f"{base}/host")
+    def __init__(self, base: str, images: Images, flavor: str) -> None:
+        self.host = NetHost(f"{base}/host", flavor)
         self.rkt = self.host.rkt("one")
         self.other = self.host.rkt("two")
         self.images = {each.base: fetch(each, images.busybox()) for each in (self.rkt, self.other)}
@@ -100,10 +101,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(images: Images) -> Iterator[Site]:
+def site(images: Images, flavor: str) -> Iterator[Site]:
     """One host for all of this file; what is left on it is an error."""
     with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
-        made = Site(base, images)
+        made = Site(base, images, flavor)
         try:
             yield made
             made.rkt.stop_everything()

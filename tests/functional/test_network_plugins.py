@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.nethost import HOST, HOST6, PEER, PEER6, UPLINK, marks
 from tests.lib.netlab import PATIENCE_SECONDS, Space
 from tests.lib.netpods import PodLab
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tests.lib.nethost import Namespace
     from tests.lib.rkt import Running
 
-pytestmark = marks("tc", "iptables")
+pytestmark = [*marks("tc", "iptables"), pods("networks")]
 #: A port of the host.
 PORT = "8080"
 GATEWAY = "172.16.28.1"
@@ -38,10 +39,10 @@ BRIDGES = ("rkt0", "testbr", "outerbr")
 class Lab(PodLab):
     """With an image of a web server."""
 
-    def __init__(self, base: str, images: Images) -> None:
+    def __init__(self, base: str, images: Images, flavor: str) -> None:
         ports = [{"name": "http", "port": 80, "protocol": "tcp"}]
         files: dict[str, bytes | tuple[bytes, int]] = {"www/cgi-bin/who": (WHO, 0o755)}
-        super().__init__(base, images.busybox("example.com/web", files=files, app={"ports": ports}))
+        super().__init__(base, images.busybox("example.com/web", files=files, app={"ports": ports}), flavor)
 
     @contextlib.contextmanager
     def pod(self, net: str, *flags: str, script: str = SERVE) -> Iterator[tuple[str, Running]]:
@@ -78,10 +79,10 @@ def _address(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def lab(images: Images) -> Iterator[Lab]:
+def lab(images: Images, flavor: str) -> Iterator[Lab]:
     """One host for all of this file."""
     with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
-        made = Lab(base, images)
+        made = Lab(base, images, flavor)
         try:
             yield made
         finally:

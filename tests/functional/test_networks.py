@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.nethost import HOST, PEER, UPLINK, marks
 from tests.lib.netpods import INSECURE, PodLab
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.lib.images import Images
 
-pytestmark = marks()
+pytestmark = [*marks(), pods("networks")]
 PORT = "8080"
 #: What networks leave on a host for the next pod.
 BRIDGES = ("rkt0", "rkt1", "testbr")
@@ -31,8 +32,8 @@ BRIDGES = ("rkt0", "rkt1", "testbr")
 class Lab(PodLab):
     """With servers that say who has called them."""
 
-    def __init__(self, base: str, images: Images) -> None:
-        super().__init__(base, images.busybox())
+    def __init__(self, base: str, images: Images, flavor: str) -> None:
+        super().__init__(base, images.busybox(), flavor)
         self.servers = [place.serve(PORT) for place in (self.host, self.host.peer)]
 
     def finish(self) -> None:
@@ -44,10 +45,10 @@ class Lab(PodLab):
 
 
 @pytest.fixture(scope="module")
-def lab(images: Images) -> Iterator[Lab]:
+def lab(images: Images, flavor: str) -> Iterator[Lab]:
     """One host for all of this file."""
     with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
-        made = Lab(base, images)
+        made = Lab(base, images, flavor)
         try:
             yield made
         finally:

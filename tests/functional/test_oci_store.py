@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lib import aci, layouts
+from tests.lib.flavors import pods
 from tests.lib.images import GROUP, PASSWD
 from tests.lib.layer_model import DIRECTORY, FILE, PATHS, WHITEOUT, Tree, above, apply, read, settle, tar_of
 from tests.lib.layers import opaque, whiteout
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.layouts import Image
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 #: What the layers below make together: path and content, or mode of a directory.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.linux import cgroup
+from tests.lib.flavors import pods
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("cgroups")]
 
 INSECURE = "--insecure-options=image"
 #: Counts in its log until it is told to end, which it says.

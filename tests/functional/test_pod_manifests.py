@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import (
     INSECURE,
     by_app,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 WAYS = ("run", "prepare")
 ODD = "line\n'single' \"double\" $HOME `id` %n\\t"

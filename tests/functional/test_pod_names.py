@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.nethost import NetHost, marks
 from tests.lib.rkt import wait_for
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = marks()
+pytestmark = [*marks(), pods("networks")]
 #: Says what it finds in its hosts file each time that this changes.
 WATCH = 'while :; do now=$(grep -o "^[^#]*web[^#]*" /etc/hosts | tr -s " "); [ "$now" = "$old" ] || echo "now: $now"; old=$now; sleep 0.05; done'
 SERVE = "while :; do echo hello | nc -l -p 80; done"
@@ -29,8 +30,8 @@ SERVE = "while :; do echo hello | nc -l -p 80; done"
 class Lab:
     """A host with an engine whose pods are on its default network."""
 
-    def __init__(self, base: str, images: Images) -> None:
-        self.host = NetHost(f"{base}/host")
+    def __init__(self, base: str, images: Images, flavor: str) -> None:
+        self.host = NetHost(f"{base}/host", flavor)
         self.rkt: Rkt = self.host.rkt()
         hosts: dict[str, bytes | tuple[bytes, int]] = {"etc/hosts": b"192.0.2.9 of-the-image\n"}
         self.image = fetch(self.rkt, images.busybox("example.com/named", files=hosts))
@@ -54,10 +55,10 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(images: Images) -> Iterator[Lab]:
+def lab(images: Images, flavor: str) -> Iterator[Lab]:
     """One host for all of this file."""
     with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
-        made = Lab(base, images)
+        made = Lab(base, images, flavor)
         try:
             yield made
         finally:

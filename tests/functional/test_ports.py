@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.host import missing
 from tests.lib.images import fetch
 from tests.lib.nethost import HOST, PEER, NetHost
@@ -30,6 +31,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(bool(missing(*NEEDED)), reason=missing(*NEEDED)),
     pytest.mark.skipif(not os.path.exists("/usr/lib/cni/bridge"), reason="no CNI plugins in /usr/lib/cni"),
+    pods("networks"),
 ]
 INSECURE = "--insecure-options=image"
 PORT = 8080
@@ -49,8 +51,8 @@ class Pod:
 class Lab:
     """A host, its neighbour, and an engine whose pods wait until they are stopped."""
 
-    def __init__(self, base: str, images: Images) -> None:
-        self.host = NetHost(f"{base}/host")
+    def __init__(self, base: str, images: Images, flavor: str) -> None:
+        self.host = NetHost(f"{base}/host", flavor)
         self.rkt = self.host.rkt()
         self.image = fetch(
             self.rkt,
@@ -117,10 +119,10 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(images: Images) -> Iterator[Lab]:
+def lab(images: Images, flavor: str) -> Iterator[Lab]:
     """One host for all of this file."""
     with tempfile.TemporaryDirectory(prefix="rkt-test-") as base:
-        made = Lab(base, images)
+        made = Lab(base, images, flavor)
         try:
             yield made
         finally:

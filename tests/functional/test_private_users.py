@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import Entry, write_aci
+from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
 from tests.lib.inspect import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt
 
-pytestmark = [pytest.mark.root, needs_idmapped_mounts]
+pytestmark = [pytest.mark.root, needs_idmapped_mounts, pods("user namespaces")]
 
 USERS = "--private-users"
 COUNT = 65536

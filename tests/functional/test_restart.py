@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
 from tests.lib.pods import APP, FLAGS, StubPods
 from tests.lib.rkt import wait_for
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("restart policies")]
 
 #: Fails so often, then succeeds; what it wrote stays from run to run.
 FAIL_TWICE = "echo run >> /count; n=$(wc -l < /count); echo $n; [ $n -gt 2 ] || exit 4"

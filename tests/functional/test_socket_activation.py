@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import by_app, inspect_image, manifest_app, stored, write_pod_manifest
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("socket activation")]
 
 #: Does what a service manager does between fork and exec: sockets at 3 and so on, and the variables that tell of them.
 ACTIVATOR = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
 from tests.lib.pace import rounds
 from tests.lib.pods import APP, FLAGS, StubPods, put_app
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 #: Counts its runs in a file of its own and one in each volume.
 COUNT = "for f in /count /kept/count /gone/count; do echo run >> $f; done; wc -l < /count; wc -l < /kept/count; wc -l < /gone/count"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("cgroups")]
 
 INSECURE = "--insecure-options=image"
 MEBIBYTE = 1 << 20

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib import host
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not os.path.isdir("/run/systemd/system"), reason="systemd is not process 1"),
+    pods(),
 ]
 
 #: As docs/systemd.md has them; a slow host needs longer than systemd waits.

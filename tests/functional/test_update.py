@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
 from tests.lib.kernel import Kernel
 from tests.lib.old_host import hide_version_2
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("cgroups", "updates")]
 
 MEBIBYTE = 1 << 20
 SLEEP = "sleep 300 & wait"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.aci import Entry
+from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 #: Row -> (user and group of the image, flags, expected).
 ROWS = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lib.aci import directory, write_aci
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 READ_ONLY = "Read-only file system"
@@ -81,9 +82,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(rkt_binary: str, images: Images) -> Iterator[Bench]:
+def bench(rkt_binary: str, flavor: str, images: Images) -> Iterator[Bench]:
     """The engine; whatever is left of all rows at the end is an error."""
-    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary, flavor=flavor)
     try:
         yield Bench(engine, images)
     finally:
@@ -925,9 +926,9 @@ def test_tmpfs_is_shared_and_may_be_read_only(bench: Bench) -> None:
 # Places ---------------------------------------------------------------------------------------------------------------
 
 
-def test_data_directory_with_colons_and_commas(rkt_binary: str, images: Images) -> None:
+def test_data_directory_with_colons_and_commas(rkt_binary: str, flavor: str, images: Images) -> None:
     """V29: names that overlayfs would take apart are no trouble."""
-    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test:a,b\\c "), rkt_binary)
+    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test:a,b\\c "), rkt_binary, flavor=flavor)
     try:
         words = (INSECURE, "--net=none", images.busybox(), "--exec=/bin/echo", "--", "works")
         assert engine.run("run", *words, check=0).stdout == "works\n"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import DEFAULT
 from tests.lib.host import missing
 from tests.lib.rkt import Rkt
 
@@ -156,8 +157,9 @@ class NetHost(Namespace):
         base: directory for what the host writes.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, flavor: str = DEFAULT) -> None:
         self.base = base
+        self._flavor = flavor
         os.makedirs(f"{base}/changes")
         self._engines: list[Rkt] = []
         words = ["--propagation=private", "sh", "-c", _SCRIPT, "sh", f"{base}/changes"]
@@ -187,7 +189,7 @@ class NetHost(Namespace):
 
     def rkt(self, name: str = "engine") -> Rkt:
         """An engine that runs on this host."""
-        engine = Rkt(os.path.join(self.base, name), prefix=self.prefix)
+        engine = Rkt(os.path.join(self.base, name), prefix=self.prefix, flavor=self._flavor)
         self._engines.append(engine)
         return engine
 

@@ -24,8 +24,8 @@ INSECURE = "--insecure-options=image"
 class PodLab:
     """A host, an engine that runs on it, and an image of its."""
 
-    def __init__(self, base: str, image: str) -> None:
-        self.host = NetHost(f"{base}/host")
+    def __init__(self, base: str, image: str, flavor: str) -> None:
+        self.host = NetHost(f"{base}/host", flavor)
         self.rkt = self.host.rkt()
         self.image = fetch(self.rkt, image)
         self.net_d = f"{self.rkt.local}/net.d"

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.lib import host
+from tests.lib import flavors, host
 from tests.lib.pace import SLOWNESS
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ class Rkt:
     Attributes:
         base: directory that holds all of it; its path is what leak checks look for, so it must be unique.
         data, local, system, home, tmp: the directories.
+        flavor: which stage1 pods get.
     """
 
-    def __init__(self, base: str, binary: str = BINARY, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, base: str, binary: str = BINARY, *, prefix: tuple[str, ...] = (), flavor: str = flavors.DEFAULT
+    ) -> None:
         self.base = base
+        self.flavor = flavor
         self.binary = binary
         #: Words before each command, that have it run elsewhere.
         self.prefix = prefix
@@ -74,6 +78,7 @@ class Rkt:
         os.makedirs(os.path.dirname(self._default_network))
         with open(self._default_network, "w", encoding="ascii") as stream:
             stream.write('{"rktKind": "network", "rktVersion": "v1", "default": ["none"]}')
+        flavors.configure(self.system, flavor)
         self._started: list[Running] = []
         self._uuids: set[str] = set()
         self._presence = host.Presence()

@@ -20,6 +20,7 @@ from rkt.linux import capabilities, libc
 from rkt.schema.isolators import DEFAULT_CAPABILITIES
 from rkt.stage2.exec import ExecPlan, become
 from tests.lib import host
+from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.isolated import run_isolated
 from tests.lib.rkt import wait_for
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods("confinement")]
 
 # <linux/prctl.h>
 _PR_GET_DUMPABLE = 3

@@ -19,6 +19,7 @@ from rkt.image.fill import Filler
 from rkt.image.pack import Packer
 from rkt.linux import capabilities, libc
 from rkt.privsep import confine
+from tests.lib.flavors import pods
 from tests.lib.isolated import errno_of, run_isolated
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 _RENAME_EXCHANGE = 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the image names the loader of x86-64"),
+    pods(),
 ]
 
 

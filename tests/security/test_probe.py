@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from rkt.linux import libc
+from tests.lib.flavors import pods
 from tests.lib.idmap import can_map
 from tests.lib.images import Images
 from tests.lib.isolated import run_isolated
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the probe is machine code of x86-64"),
+    pods("confinement"),
 ]
 
 NOWHERE = "/rkt-nowhere"
@@ -335,9 +337,9 @@ def _wait_for_pod(engine: Rkt, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(rkt_binary: str, program: bytes) -> Iterator[dict[str, dict[str, int]]]:
+def seen(rkt_binary: str, flavor: str, program: bytes) -> Iterator[dict[str, dict[str, int]]]:
     """Place -> what was tried there -> the answer; each place is one run of the probe."""
-    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary)
+    engine = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), rkt_binary, flavor=flavor)
     try:
         with tempfile.TemporaryDirectory() as directory:
             image = Images(directory).busybox(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
 from tests.lib.images import fetch
 from tests.lib.inspect import newest_pod, shell_app
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, needs_idmapped_mounts]
+pytestmark = [pytest.mark.root, needs_idmapped_mounts, pods("user namespaces")]
 
 INSECURE = "--insecure-options=image"
 USERS = "--private-users"

@@ -17,6 +17,7 @@ import pytest
 from rkt.errors import Stage1Error
 from rkt.stage1.common.sources import open_source
 from tests.lib.aci import write_aci
+from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 SECRET = "of the host alone"
