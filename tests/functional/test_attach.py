@@ -549,7 +549,8 @@ def test_keys_are_not_lost(engine: Engine) -> None:
 def test_a_supervisor_that_was_killed(engine: Engine) -> None:
     """With SIGKILL of the supervisor attaching ends and there is nothing to attach to, until the pod is started once more."""
     pod = engine.run(ASK, *STREAMS)
-    client = pod.pipe()
+    client = pod.pipe(text="Bonan\n")
+    pod.wait_said(client, "got-Bonan\n")
     pod.process.kill()
     assert client.wait(10) == 0
     pod.process.wait(10)
