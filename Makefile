@@ -18,13 +18,16 @@ TESTS ?= tests
 JOBS ?= 2
 SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
 #: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
-NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch demo dependencies discovery disks fetch formats \
-	image_sign_oci install keyless lock oci_create oci_export oci_layouts oci_store parallel_fetch progress push \
+NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch crash_matrix demo dependencies discovery disks fetch formats \
+	image_sign_oci install keyless lock oci_create oci_export oci_layouts oci_store parallel_fetch power_cut progress push \
 	registry registry_fetch resume several_images short_names simple_signing store store_maintenance trust \
 	trust_discovery trust_policy trust_rules unpack_ahead why) \
 	$(addprefix security/test_,evidence fetch hostile_archives keyless layouts registry signatures trust_index \
 	trust_invariants)
 VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
+#: what `make soak` runs unless TESTS is given
+SOAK_TESTS := $(addprefix tests/functional/test_,crash_matrix.py power_cut.py crash_networks.py crash_pods.py \
+	crash_fetch.py crash_live.py mixed_workers.py)
 PYTHON_FILES := src tests tools
 VENV := .venv/bin
 
@@ -64,9 +67,10 @@ test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TES
 
 .PHONY: soak
 soak: MINUTES = 10
-soak: setup-test ## eight workers on the same pods against a model: MINUTES=10, SEED=N for the same choices again
-	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) \
-	    $(VENV)/python -m pytest -s tests/functional/test_mixed_workers.py
+soak: setup-test ## the long parts of the suite, hours: all of the crash matrix, power cuts, eight workers for MINUTES=10; SEED=N chooses again
+	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) RKT_TEST_FAULTS_SEED=$(or $(SEED),0) \
+	    RKT_TEST_FAULTS=-1 RKT_TEST_POWER_CUTS=300 RKT_TEST_NETWORK_KILLS=118 \
+	    $(VENV)/python -m pytest -s $(if $(filter file,$(origin TESTS)),$(SOAK_TESTS),$(TESTS))
 
 .PHONY: check
 check: setup-check man ## linters, types, shell scripts, import budget, man pages
