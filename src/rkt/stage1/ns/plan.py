@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
     from rkt.stage1.common.volumes import Volume
-    from rkt.stage1.ns.app_streams import AppStreams
+    from rkt.stage1.ns.app_streams import ForkedStreams
     from rkt.stage2.exec import ExecPlan
 
 
@@ -39,7 +39,7 @@ class AppPlan(Record):
     cgroup_fd: int
     steps: list[steps.Step]
     execute: ExecPlan
-    streams: AppStreams | None = None
+    streams: ForkedStreams | None = None
 
     def release(self) -> None:
         """Close what the plan holds; after the fork, or when there will be none."""

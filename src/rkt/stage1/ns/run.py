@@ -304,11 +304,11 @@ def _plan_maker(
             # Of the operator's variables, the one that describes the terminal.
             plan.execute.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
         if not handler and appc.has_streams(app.runtime.annotations):
-            from rkt.stage1.ns.app_streams import AppStreams
+            from rkt.stage1.ns.app_streams import ForkedStreams
 
             uid = plan.execute.uid
             owner = uid if users is None else users.ids.outside(uid)
-            plan = AppStreams(pod, app, uid, owner, terminal).add_to(plan)
+            plan = ForkedStreams(pod, app, uid, owner, terminal).add_to(plan)
         if not handler and "LISTEN_FDS" in os.environ:
             from rkt.stage1.common import activation
 

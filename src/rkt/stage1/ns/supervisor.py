@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Protocol
 
+    from rkt.stage1.common.app_streams import AppStreams
     from rkt.stage1.common.interactive import Interactive
-    from rkt.stage1.ns.app_streams import AppStreams
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.isolation import PodNamespaces
     from rkt.stage1.ns.launch import Launch
@@ -116,6 +116,11 @@ class App:
     def goes_on(self) -> bool:
         """Whether something of it runs, or is to run again."""
         return self.is_running or (self.restarts is not None and self.restarts.at > 0)
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether its program runs, not a handler."""
+        return self.is_running and self.stage == MAIN
 
 
 class Starting:
