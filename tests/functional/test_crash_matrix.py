@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.faults import CALLS, ERRORS, Tracer, errors, kills, some
+from tests.lib.faults import CALLS, ERRORS, KILL, Tracer, errors, kills, some
 from tests.lib.whole import NAME, PREFIX, Subject
 
 if TYPE_CHECKING:
@@ -105,4 +105,5 @@ def test_faults(subject: Subject, row: str) -> None:
         subject.check(moment)
         assert subject.rkt.leaks() == [], moment
     subject.proves_usable()
-    print(f"{row}: {len(faults)} faults")
+    killed = sum(fault.what == KILL for fault in faults)
+    print(f"{row}: {killed} kills, {len(faults) - killed} errors")
