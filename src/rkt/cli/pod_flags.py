@@ -329,6 +329,7 @@ def run_options(invocation: Invocation) -> RunOptions:
         ),
         ipc=values.get("ipc", ""),
         mds_register=values["mds-register"],
+        usual_networks=not values["net"],
     )
 
 

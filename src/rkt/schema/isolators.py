@@ -465,14 +465,16 @@ def last(isolators: Sequence[Isolator], name: str) -> Any:
     return None
 
 
-def retained_capabilities(isolators: Sequence[Isolator]) -> list[str]:
+def retained_capabilities(
+    isolators: Sequence[Isolator], default: Sequence[str] = DEFAULT_CAPABILITIES
+) -> list[str]:
     """The capabilities left by an app's isolators, with ``CAP_``: a retain set as it is, else the default minus removals."""
     retain = last(isolators, CAPABILITIES_RETAIN)
     if retain is not None:
         return list(dict.fromkeys(retain.names))
     remove = last(isolators, CAPABILITIES_REMOVE)
     removed = frozenset(remove.names if remove is not None else ())
-    return [name for name in DEFAULT_CAPABILITIES if name not in removed]
+    return [name for name in default if name not in removed]
 
 
 def no_new_privileges(isolators: Sequence[Isolator], *, default: bool) -> bool:
@@ -481,12 +483,14 @@ def no_new_privileges(isolators: Sequence[Isolator], *, default: bool) -> bool:
     return any(values) if values else default
 
 
-def fixes_privileges(isolators: Sequence[Isolator], *, uid: int, filtered: bool) -> bool:
-    """Whether an app's process has no_new_privs.
+def fixes_privileges(
+    isolators: Sequence[Isolator], *, uid: int, filtered: bool, default: bool = True
+) -> bool:
+    """Whether an app's process has no_new_privs; ``default`` when no isolator speaks of it.
 
     An unprivileged process may not install a filter otherwise (spec runtime §3.11).
     """
-    return no_new_privileges(isolators, default=True) or (filtered and uid != 0)
+    return no_new_privileges(isolators, default=default) or (filtered and uid != 0)
 
 
 def tighten(

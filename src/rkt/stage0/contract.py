@@ -42,6 +42,10 @@ ANNOTATION_METADATA = ANNOTATION_PREFIX + "metadata-file"
 #: Pod annotation: what the pod may talk to, as ``net/egress.py`` reads it; and of a stage1 that sees to that.
 ANNOTATION_EGRESS = "coreos.com/rkt/egress"
 ANNOTATION_EGRESSES = ANNOTATION_PREFIX + "egress"
+#: A stage1 that mounts what the host has, with the host's propagation: its ``run`` gets ``ENV_HOST_MOUNTS`` always.
+ANNOTATION_HOST_MOUNTS = ANNOTATION_PREFIX + "host-mounts"
+#: What a stage1 does not enforce of what pods may ask for: words of ``stage0/enforcement.py``, joined by commas.
+ANNOTATION_NOT_ENFORCED = ANNOTATION_PREFIX + "not-enforced"
 #: Where journald listens.
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -68,6 +72,8 @@ PRIVATE_USERS_PREPARED = "private-users-prepared"
 #: Written by stage1: decimal pid of the pod's pid 1 as seen on the host, and last of all files.
 PID = "pid"
 PPID = "ppid"
+#: Written by a stage1 that becomes the app: the process group it was in.
+PGID = "pgid"
 #: Written by stage1 before the pid: the pod's cgroup below the root of each hierarchy.
 SUBCGROUP = "subcgroup"
 #: Of ``appsinfo/APP``, written by stage1: how many processes of the app were killed for want of memory.

@@ -48,6 +48,7 @@ class RunOptions(Record):
         networks: normalised ``--net`` list, each ``NAME`` or ``NAME:ARGS``.
         ipc: ``auto``, ``private``, ``parent``, or empty for stage1's default.
         mds_register: the metadata service is to know the pod.
+        usual_networks: nobody asked for these networks, they are what pods have.
     """
 
     networks: list[str]
@@ -57,6 +58,7 @@ class RunOptions(Record):
     ipc: str = ""
     mutable: bool = False
     mds_register: bool = False
+    usual_networks: bool = False
 
     @property
     def has_networks(self) -> bool:
@@ -101,7 +103,7 @@ def _record_options(pod: Pod, settings: Settings, options: RunOptions) -> list[s
 
 def _keep_options(pod: Pod, options: RunOptions) -> None:
     """Record what ``start`` is to do again: all but the terminal, which is the caller's, and what the manifest says."""
-    kept = options.replace(interactive=False, mutable=False)
+    kept = options.replace(interactive=False, mutable=False, usual_networks=False)
     if kept == RunOptions(networks=["none"]):
         return
     from rkt.linux.files import replace_file
@@ -152,8 +154,12 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     Raises:
         RktError: stage1 could not be started; the pod counts as exited.
     """
-    insecure = _record_options(pod, settings, options)
     program = read_program(pod)
+    if program.has(contract.ANNOTATION_NOT_ENFORCED):
+        from rkt.stage0 import enforcement
+
+        options = enforcement.settle(program, options)
+    insecure = _record_options(pod, settings, options)
     entrypoint = program.entrypoint(contract.ANNOTATION_RUN)
     arguments = _arguments(pod, program, settings, options, insecure)
     apps = status.app_names(pod)
@@ -170,8 +176,8 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     pod.move(lifecycle.RUN, sync=False)
     os.chdir(pod.path)
     environment = stage1_environment()
-    if options.has_networks:
-        environment.update(_network_environment(settings))
+    if options.has_networks or program.has(contract.ANNOTATION_HOST_MOUNTS):
+        environment.update(_host_environment(settings))
     _enter_own_mount_namespace()
     overlay = pod.has(contract.OVERLAY_PREPARED)
     if overlay:
@@ -195,8 +201,8 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
     _exec(f"{pod.path}/{contract.STAGE1_ROOTFS}/{entrypoint}", arguments, pod, environment)
 
 
-def _network_environment(settings: Settings) -> dict[str, str]:
-    """What stage1 needs to set networks up: where the host is, and which configuration directories there are."""
+def _host_environment(settings: Settings) -> dict[str, str]:
+    """What stage1 needs to set networks up, or to mount with: where the host is, and which configuration directories there are."""
     mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     os.set_inheritable(mounts_fd, True)
     # The administrator's own directory is an argument.

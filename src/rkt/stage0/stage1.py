@@ -75,6 +75,15 @@ class Program:
             raise Stage1Error(f"{self.name}: invalid stage1 interface version {text!r}")
         return int(text)
 
+    @property
+    def not_enforced(self) -> list[str]:
+        """What it does not enforce, by its own word."""
+        return [
+            word
+            for word in str(self._annotations.get(contract.ANNOTATION_NOT_ENFORCED, "")).split(",")
+            if word
+        ]
+
     def has(self, annotation: str) -> bool:
         """Whether it declares an entrypoint."""
         return annotation in self._annotations

@@ -49,7 +49,7 @@ _OF_A_RUN = (
     contract.HOSTS,
     contract.EGRESS,
     status.NET_INFO,
-    "pgid",
+    contract.PGID,
     "netns",
     "net",
 )

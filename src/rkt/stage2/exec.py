@@ -44,6 +44,7 @@ class ExecPlan(Record):
             with ``LISTEN_PID`` (sd_listen_fds(3)); nothing but others of them is open at these places.
         rlimits: number, soft and hard limit of each that is not the caller's; whoever sets them has imported
             ``resource``, and has raised what was to be raised.
+        lock_fd: a descriptor that stays open in the program, behind its sockets; -1 for none.
         instead: what the process does, without a descriptor but the standard ones, instead of executing a program; it ends
             with the status that is returned.
     """
@@ -60,6 +61,7 @@ class ExecPlan(Record):
     rlimits: list[tuple[int, int, int]] = []
     instead: Callable[[], int] | None = None
     sockets: list[int] = []
+    lock_fd: int = -1
 
 
 def become(plan: ExecPlan) -> None:
@@ -102,9 +104,11 @@ def become(plan: ExecPlan) -> None:
         os._exit(EXIT_EXEC_FAILED)
     if plan.no_new_privileges:
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    libc.close_range(
-        _FIRST_FD + len(plan.sockets), 0xFFFFFFFF, 0 if program is None else libc.CLOSE_RANGE_CLOEXEC
-    )
+    first = _FIRST_FD + len(plan.sockets)
+    if plan.lock_fd >= 0:
+        libc.close_range(first, plan.lock_fd - 1, libc.CLOSE_RANGE_CLOEXEC)
+        first = plan.lock_fd + 1
+    libc.close_range(first, 0xFFFFFFFF, 0 if program is None else libc.CLOSE_RANGE_CLOEXEC)
     if plan.seccomp and plan.no_new_privileges:
         libc.seccomp_load(plan.seccomp)
     if program is None:

@@ -11,13 +11,18 @@ from rkt.stage0 import contract
 
 def announce(pid: int) -> None:
     """The files stage0 waits for, the pid last."""
+    announce_ready()
+    files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
+
+
+def announce_ready() -> None:
+    """Say that the pod is up; what counts is said by its pid."""
     ready = f"{contract.STAGE1_ROOTFS}/{contract.SUPERVISOR_STATUS}"
     try:
         os.unlink(ready)
     except FileNotFoundError:
         pass
     os.symlink("ready", ready)
-    files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
 
 
 def notify_ready() -> None:

@@ -45,10 +45,10 @@ def main(argv: list[str]) -> int:
     Raises:
         Stage1Error: the app is not running, or a step was refused.
     """
-    name, command = _parse(argv)
+    name, command = parse(argv)
     arguments = load_run()
     app = load_pod().app(name)
-    pid, app_pidfd = _find_app(name)
+    pid, app_pidfd = find_app(name)
     try:
         return _enter(app, arguments, command, pid, app_pidfd)
     except (OSError, Stage1Error):
@@ -92,7 +92,12 @@ def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
     return JoinUsers(open_users(pid, parse_ids(arguments.private_users)))
 
 
-def _parse(argv: list[str]) -> tuple[str, list[str]]:
+def parse(argv: list[str]) -> tuple[str, list[str]]:
+    """The app's name and the command.
+
+    Raises:
+        Stage1Error: there is none.
+    """
     name = ""
     for index, word in enumerate(argv):
         if word.startswith("--appname="):
@@ -102,8 +107,12 @@ def _parse(argv: list[str]) -> tuple[str, list[str]]:
     raise Stage1Error("no command to run")
 
 
-def _find_app(name: str) -> tuple[int, int]:
-    """Process and pidfd of the app's first process, known for the same one by its start time (invariant EN4)."""
+def find_app(name: str) -> tuple[int, int]:
+    """Process and pidfd of the app's first process, known for the same one by its start time (invariant EN4).
+
+    Raises:
+        Stage1Error: it does not run.
+    """
     try:
         pid, start = (int(word) for word in files.read_bounded(f"appsinfo/{name}/pid", 64).split())
         return pid, pidfd.open_pid(pid, start)

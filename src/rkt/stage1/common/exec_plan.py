@@ -33,6 +33,7 @@ def build_exec_plan(
     argv: Sequence[str] | None = None,
     as_root: bool = False,
     entering: bool = False,
+    confined: bool = True,
 ) -> ExecPlan:
     """What a process of the app becomes, its own or a command entering it: the same confinement for all (CVE-2019-10144).
 
@@ -42,6 +43,8 @@ def build_exec_plan(
         arguments: of ``run``; the ``--disable-…`` ones loosen.
         argv: the command instead of the app's own.
         entering: it joins a running app, so it gets no more than the caller may give.
+        confined: whether an app that asks for nothing has the default capabilities, filter and no_new_privs. Else it has
+            what rkt itself has, and only what is asked for is taken away.
         as_root: run it as 0:0 of the image, which is all that sets an event handler apart (spec runtime §3.4).
     """
     words = list(argv if argv is not None else app.app.exec)
@@ -52,7 +55,7 @@ def build_exec_plan(
         from rkt.stage1.common.private_users import parse_ids
 
         ids = parse_ids(arguments.private_users)
-    kept = _capabilities(app, arguments)
+    kept = _capabilities(app, arguments, confined=confined)
     uid = gid = 0
     groups: list[int] = []
     if not as_root:
@@ -67,7 +70,7 @@ def build_exec_plan(
             )
         except Stage1Error as e:
             raise Stage1Error(f"app {app.name!r}: {e.message}", hint=e.hint) from e
-    seccomp = b"" if arguments.disable_seccomp else _filter(app)
+    seccomp = b"" if arguments.disable_seccomp else _filter(app, confined=confined)
     plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in words],
         environment=build_environment(app.name, app.app, arguments.metadata_url),
@@ -77,7 +80,9 @@ def build_exec_plan(
         groups=[gid, *(each for each in groups if each != gid)],
         working_directory=(app.app.working_directory or "/").encode(),
         capabilities=kept,
-        no_new_privileges=isolators.fixes_privileges(app.app.isolators, uid=uid, filtered=bool(seccomp)),
+        no_new_privileges=isolators.fixes_privileges(
+            app.app.isolators, uid=uid, filtered=bool(seccomp), default=confined
+        ),
         seccomp=seccomp,
         rlimits=_rlimits(app, entering=entering),
     )
@@ -96,11 +101,16 @@ def _rlimits(app: PodApp, *, entering: bool) -> list[tuple[int, int, int]]:
     return rlimits.app_limits(app, entering=entering)
 
 
-def _capabilities(app: PodApp, arguments: RunArguments) -> int:
+def _capabilities(app: PodApp, arguments: RunArguments, *, confined: bool) -> int:
     """The app's bounding set; what rkt itself lacks cannot be passed on, and is an error if it was asked for by name."""
     kept = capabilities.full_mask()
-    if not arguments.disable_capabilities_restriction:
-        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators))
+    has_wish = any(
+        isolators.last(app.app.isolators, name) is not None
+        for name in (isolators.CAPABILITIES_RETAIN, isolators.CAPABILITIES_REMOVE)
+    )
+    if not arguments.disable_capabilities_restriction and (confined or has_wish):
+        default = isolators.DEFAULT_CAPABILITIES if confined else capabilities.NAMES
+        kept = capabilities.mask(isolators.retained_capabilities(app.app.isolators, default))
     lacking = capabilities.missing(kept)
     if (
         lacking
@@ -112,7 +122,7 @@ def _capabilities(app: PodApp, arguments: RunArguments) -> int:
     return kept & ~lacking
 
 
-def _filter(app: PodApp) -> bytes:
+def _filter(app: PodApp, *, confined: bool) -> bytes:
     """The app's compiled system call filter; one that cannot be had is an error (CVE-2023-2431)."""
     wanted = [i for i in app.app.isolators if i.name.startswith("os/linux/seccomp-")]
     if wanted:
@@ -121,7 +131,7 @@ def _filter(app: PodApp) -> bytes:
         return seccomp_isolators.compile_isolators(
             [(i.name, i.value.names, i.value.errno) for i in wanted], default_filter()
         )
-    return default_filter()
+    return default_filter() if confined else b""
 
 
 def default_filter() -> bytes:

@@ -17,16 +17,30 @@ _MICRO = 1_000_000
 
 def notify(address: str, text: bytes) -> None:
     """Send one message without waiting; a manager that is gone or busy is no failure of the pod."""
+    handle = connect(address)
+    send(handle, text)
+    handle.close()
+
+
+def connect(address: str) -> _socket.socket:
+    """A socket for ``send``, also from where the manager's own cannot be seen any more."""
     target = "\0" + address[1:] if address.startswith("@") else address
     handle = _socket.socket(
         _socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
     )
     try:
-        handle.sendto(text, target)
+        handle.connect(target)
     except OSError:
         pass
-    finally:
-        handle.close()
+    return handle
+
+
+def send(handle: _socket.socket, text: bytes) -> None:
+    """As ``notify``."""
+    try:
+        handle.send(text)
+    except OSError:
+        pass
 
 
 class Watchdog:

@@ -120,13 +120,16 @@ class Volumes:
 
     __slots__ = ("_apps",)
 
-    def __init__(self, pod: LoadedPod, ids: IdRange | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, pod: LoadedPod, ids: IdRange | None, warn: Callable[[str], None], *, recursive: bool = True
+    ) -> None:
         """Open every source, and make the empty volumes.
 
         Args:
             pod: the pod whose directory is the working directory.
             ids: of a pod with a user namespace; what is kept in the pod's directory is owned by these.
             warn: told of mount points for which nobody gave a volume.
+            recursive: what holds for a volume that does not say.
         Raises:
             Stage1Error: a source is missing or must not be used.
         """
@@ -134,7 +137,7 @@ class Volumes:
         try:
             for app in pod.apps:
                 opened = self._apps[app.name] = []
-                for wanted in pair_mounts(app.runtime, app.app, pod.manifest):
+                for wanted in pair_mounts(app.runtime, app.app, pod.manifest, recursive_default=recursive):
                     opened.append(Volume(wanted, _open(wanted, app, ids, warn)))  # noqa: PERF401 - closed when one fails
         except BaseException:
             self.close()

@@ -8,10 +8,9 @@ one when its turn comes, because a plan holds the volumes' mounts.
 
 from __future__ import annotations
 
-import _signal
-
-from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL, EVENT_POST_STOP, EVENT_PRE_START
+from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.stage0 import contract
+from rkt.stage1.common import signals
 from rkt.stage1.common.log import find_driver, open_log
 
 TYPE_CHECKING = False
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 PRE_START = EVENT_PRE_START
 MAIN = ""
 POST_STOP = EVENT_POST_STOP
-_MAX_SIGNAL = 64
 
 
 class Launch:
@@ -79,7 +77,7 @@ class Launch:
             self.restarts = Restarts(app.name, policy)
         #: Nothing of the app has run in its cgroup.
         self._is_fresh = True
-        self.stop_signal = _stop_signal(app)
+        self.stop_signal = signals.stop_signal(app)
         self._plans = {self.first: self._make(self.first)}
         if self.first != MAIN:
             try:
@@ -114,9 +112,3 @@ class Launch:
         return self._make_plan(
             self._app, self.cgroup, handler=stage, is_first=self._is_fresh and stage == self.first
         )
-
-
-def _stop_signal(app: PodApp) -> int:
-    text = app.image.annotations.get(ANNOTATION_DOCKER_STOP_SIGNAL, "")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
-    return number if 0 < number <= _MAX_SIGNAL else _signal.SIGTERM

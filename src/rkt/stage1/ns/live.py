@@ -16,8 +16,9 @@ from rkt.errors import RktError, Stage1Error
 from rkt.linux import files
 from rkt.stage1.common import control
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.common.signals import STOP_SECONDS
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
-from rkt.stage1.ns.supervisor import STOP_SECONDS, App, Starting, Supervisor
+from rkt.stage1.ns.supervisor import App, Starting, Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control, steps
+from rkt.stage1.common.signals import STOP_SECONDS
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
             """Every process of the pod has been killed."""
 
 
-#: Time between SIGTERM and SIGKILL, in seconds.
-STOP_SECONDS = 10.0
 #: How long a post-stop handler may take, in seconds.
 POST_STOP_SECONDS = 10.0
 #: How long output may still arrive after the last process is gone, in seconds.

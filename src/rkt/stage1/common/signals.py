@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an app is asked to end, and how long it may take."""
+
+from __future__ import annotations
+
+import _signal
+
+from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.stage1.common.pod import PodApp
+
+#: Stop time of an app: between the signal that asks it and SIGKILL.
+STOP_SECONDS = 10.0
+_MAX_SIGNAL = 64
+
+
+def stop_signal(app: PodApp) -> int:
+    """SIGTERM, or what a Docker image wants instead."""
+    text = app.image.annotations.get(ANNOTATION_DOCKER_STOP_SIGNAL, "")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
+    return number if 0 < number <= _MAX_SIGNAL else _signal.SIGTERM
