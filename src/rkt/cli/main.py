@@ -77,6 +77,7 @@ COMMANDS = {
     "net check": "net_check",
     "net gc": "net_gc",
     "metadata-service": "metadata_service",
+    "check-host": "check_host",
     "config": "config",
     "version": "version",
     "completion": "completion",
