@@ -27,7 +27,7 @@ NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch crash_matrix de
 VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
 #: what `make soak` runs unless TESTS is given
 SOAK_TESTS := $(addprefix tests/functional/test_,crash_matrix.py power_cut.py crash_networks.py crash_pods.py \
-	crash_fetch.py crash_live.py mixed_workers.py)
+	crash_fetch.py crash_live.py mixed_workers.py scale.py)
 PYTHON_FILES := src tests tools
 VENV := .venv/bin
 
@@ -67,9 +67,9 @@ test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TES
 
 .PHONY: soak
 soak: MINUTES = 10
-soak: setup-test ## the long parts of the suite, hours: all of the crash matrix, power cuts, eight workers for MINUTES=10; SEED=N chooses again
+soak: setup-test ## the long parts of the suite, hours: all of the crash matrix, power cuts, thousands of pods, eight workers for MINUTES=10; SEED=N chooses again
 	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) RKT_TEST_FAULTS_SEED=$(or $(SEED),0) \
-	    RKT_TEST_FAULTS=-1 RKT_TEST_POWER_CUTS=300 RKT_TEST_NETWORK_KILLS=118 \
+	    RKT_TEST_FAULTS=-1 RKT_TEST_POWER_CUTS=300 RKT_TEST_NETWORK_KILLS=118 RKT_TEST_SCALE=10000,1000,200 \
 	    $(VENV)/python -m pytest -s $(if $(filter file,$(origin TESTS)),$(SOAK_TESTS),$(TESTS))
 
 .PHONY: check
