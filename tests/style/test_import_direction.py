@@ -24,7 +24,8 @@ ALLOWED = {
     "stage0": BASE | MIDDLE | {"net"},
     "stage1": BASE | {"net", "stage2"},
     "stage2": BASE,
-    "cli": BASE | MIDDLE | {"net", "stage0"},
+    "conformance": BASE | MIDDLE | {"stage0"},
+    "cli": BASE | MIDDLE | {"net", "stage0", "conformance"},
     "__main__": frozenset({"cli", "config"}),
     "__init__": frozenset[str](),
 }

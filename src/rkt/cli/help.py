@@ -28,6 +28,7 @@ GROUPS = {
     "app": "act on single apps of a pod",
     "image": "look at, check, make and remove images",
     "net": "look at, check and clean up networks of pods",
+    "stage1": "check what isolates pods",
 }
 PROGRAM_DESCRIPTION = """\
 A pod is one or more apps, each from an image, that share a network and a lifetime. Every image is verified before it \

@@ -73,6 +73,7 @@ COMMANDS = {
     "image rm": "image_rm",
     "image sign": "image_sign",
     "image verify": "image_verify",
+    "stage1 check": "stage1_check",
     "net list": "net_list",
     "net check": "net_check",
     "net gc": "net_gc",
