@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the default system call filter: ``seccomp-default-MACHINE.bpf`` in the directory that is given."""
+"""Compiles the system call filters, ``seccomp-default-MACHINE.bpf`` and ``seccomp-pod-MACHINE.bpf``, in the directory that is given."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from rkt.linux import seccomp  # noqa: E402 - isolated, so the path comes first
 
 
 def main(directory: str) -> int:
-    """Write the filter beside its final name, then rename it."""
-    program = seccomp.compile_filter(seccomp.default_profile())
-    path = os.path.join(directory, f"seccomp-default-{os.uname().machine}.bpf")
+    """Write each filter beside its final name, then rename it."""
     os.makedirs(directory, exist_ok=True)
-    with open(path + ".new", "wb") as file:
-        file.write(program)
-    os.rename(path + ".new", path)
+    for name, program in (
+        ("default", seccomp.compile_filter(seccomp.default_profile())),
+        ("pod", seccomp.compile_pod_filter()),
+    ):
+        path = os.path.join(directory, f"seccomp-{name}-{os.uname().machine}.bpf")
+        with open(path + ".new", "wb") as file:
+            file.write(program)
+        os.rename(path + ".new", path)
     return 0
 
 

@@ -16,8 +16,10 @@ import ctypes
 import errno
 import os
 import struct
+import sys
 
 from rkt.linux import seccomp_profiles as profiles
+from rkt.linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     Comparison = tuple[int, int, int, int]
 
+# <linux/seccomp.h>: offsets in struct seccomp_data; of an argument, the half with the low bits.
+_DATA_NR, _DATA_ARCH = 0, 4
+_DATA_ARGUMENT_0 = 16 if sys.byteorder == "little" else 20
 # <seccomp.h>
 SCMP_ACT_KILL_PROCESS = 0x80000000
 SCMP_ACT_ALLOW = 0x7FFF0000
@@ -34,8 +39,10 @@ _ERROR = -1  # __NR_SCMP_ERROR: no architecture has a call of that name
 
 # <linux/bpf_common.h>, <linux/filter.h>
 _INSTRUCTION = struct.Struct("=HBBI")
+_BPF_LD_W_ABS = 0x20
 _BPF_RET_K = 0x06
 _BPF_JMP_JA = 0x05
+_BPF_JMP_JEQ_K = 0x15
 _BPF_MAXINSNS = 4096
 
 
@@ -104,6 +111,47 @@ def compile_filter(profile: Profile) -> bytes:
     if len(program) // _INSTRUCTION.size > _BPF_MAXINSNS:
         raise OSError(errno.E2BIG, "the filter has more instructions than the kernel takes")
     return program
+
+
+def compile_pod_filter() -> bytes:
+    """What is refused to a whole pod whose apps are confined by systemd, which says the rest of the default filter itself.
+
+    It is loaded before systemd-nspawn and has what a unit cannot say: conditions on arguments other than those of
+    ``clone``, which systemd needs, and an answer to other ABIs that is no signal. Everything else is let through.
+
+    Raises:
+        OSError: as ``compile_filter``.
+    """
+    exceptions = [
+        (name, scmp_act_errno(number), rest) for name, number, rest in profiles.EXCEPTIONS if name != "clone"
+    ]
+    library = Library()
+    return _chain(_conditions(library), library.compile(SCMP_ACT_ALLOW, exceptions))
+
+
+def _conditions(library: Library) -> bytes:
+    """A program that answers ENOSYS to ``profiles.CONDITIONAL`` with other first arguments; libseccomp cannot say "none of"."""
+    arch = syscalls.AUDIT_ARCH.get(os.uname().machine)
+    values: dict[str, list[int]] = {}
+    for name, comparisons in profiles.CONDITIONAL:
+        values.setdefault(name, []).append(comparisons[0][2])
+    code: list[tuple[int, int, int, int]] = []
+    for name, allowed in values.items():
+        number = library.resolve(name)
+        if arch is None or number is None or number < 0:
+            continue
+        rest = len(allowed) + 1
+        code += [
+            (_BPF_LD_W_ABS, 0, 0, _DATA_ARCH),
+            (_BPF_JMP_JEQ_K, 0, rest + 3, arch),
+            (_BPF_LD_W_ABS, 0, 0, _DATA_NR),
+            (_BPF_JMP_JEQ_K, 0, rest + 1, number),
+            (_BPF_LD_W_ABS, 0, 0, _DATA_ARGUMENT_0),
+            *((_BPF_JMP_JEQ_K, rest - 1 - index, 0, value) for index, value in enumerate(allowed)),
+            (_BPF_RET_K, 0, 0, scmp_act_errno(errno.ENOSYS)),
+        ]
+    code.append((_BPF_RET_K, 0, 0, SCMP_ACT_ALLOW))
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
 
 def _chain(first: bytes, second: bytes) -> bytes:

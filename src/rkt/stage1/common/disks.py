@@ -29,17 +29,7 @@ def set_limits(group: Group, wanted: Sequence[Isolator]) -> None:
     Raises:
         OSError: a device that was named is none, or the kernel refuses.
     """
-    everywhere: dict[str, int] = {}
-    named: dict[tuple[int, int], dict[str, int]] = {}
-    for isolator in wanted:
-        if isolator.name == isolators.BLOCK_BANDWIDTH:
-            _lower(everywhere, dict.fromkeys(DEVICE_RATES[:2], isolator.value.limit_amount))
-        elif isolator.name == isolators.BLOCK_IOPS:
-            _lower(everywhere, dict.fromkeys(DEVICE_RATES[2:], isolator.value.limit_amount))
-        elif isolator.name == isolators.IO_LIMITS:
-            for limit in isolator.value:
-                rates = {kind: limit[kind] for kind in DEVICE_RATES if kind in limit}
-                _lower(named.setdefault(disk_of(limit["device"]), {}), rates)
+    everywhere, named = _asked(wanted)
     if everywhere:
         for device in all_disks():
             rates = dict(everywhere)
@@ -51,6 +41,35 @@ def set_limits(group: Group, wanted: Sequence[Isolator]) -> None:
                     raise
     for device, rates in named.items():
         group.set_io_limit(device, rates)
+
+
+def wanted_limits(wanted: Sequence[Isolator]) -> dict[tuple[int, int], dict[str, int]]:
+    """The same in numbers: disk -> kind of limit, one of ``DEVICE_RATES`` -> rate.
+
+    Raises:
+        OSError: a device that was named is none.
+    """
+    everywhere, named = _asked(wanted)
+    limits = {device: dict(everywhere) for device in all_disks()} if everywhere else {}
+    for device, rates in named.items():
+        _lower(limits.setdefault(device, {}), rates)
+    return limits
+
+
+def _asked(wanted: Sequence[Isolator]) -> tuple[dict[str, int], dict[tuple[int, int], dict[str, int]]]:
+    """Rates for every disk, and rates of disks that are named."""
+    everywhere: dict[str, int] = {}
+    named: dict[tuple[int, int], dict[str, int]] = {}
+    for isolator in wanted:
+        if isolator.name == isolators.BLOCK_BANDWIDTH:
+            _lower(everywhere, dict.fromkeys(DEVICE_RATES[:2], isolator.value.limit_amount))
+        elif isolator.name == isolators.BLOCK_IOPS:
+            _lower(everywhere, dict.fromkeys(DEVICE_RATES[2:], isolator.value.limit_amount))
+        elif isolator.name == isolators.IO_LIMITS:
+            for limit in isolator.value:
+                rates = {kind: limit[kind] for kind in DEVICE_RATES if kind in limit}
+                _lower(named.setdefault(disk_of(limit["device"]), {}), rates)
+    return everywhere, named
 
 
 def disk_of(path: str) -> tuple[int, int]:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rkt.stage1.common.arguments import RunArguments
-    from rkt.stage1.common.pod import PodApp
+    from rkt.stage1.common.pod import LoadedPod, PodApp
 
-#: Compiled default filter, beside the entrypoint: ``enter`` runs where the pod's own stage1 root is not mounted.
-_FILTER = os.path.join(os.path.dirname(sys.argv[0]), f"seccomp-default-{os.uname().machine}.bpf")
+#: Compiled filters, beside the entrypoint: ``enter`` runs where the pod's own stage1 root is not mounted.
+_FILTERS = os.path.dirname(sys.argv[0])
 _MAX_FILTER_BYTES = 1 << 20
 
 
@@ -140,12 +140,34 @@ def default_filter() -> bytes:
     Raises:
         Stage1Error: there is none for this machine.
     """
+    return _read_filter("default")
+
+
+def pod_filter(pod: LoadedPod, arguments: RunArguments) -> bytes:
+    """What is refused to all of a pod whose apps systemd confines (``linux.seccomp.compile_pod_filter``).
+
+    Empty where an app is to have no filter: then units say it for the others as far as they can.
+
+    Raises:
+        Stage1Error: there is none for this machine.
+    """
+    unfiltered = (
+        isolators.SECCOMP_ALL in each.value.names
+        for app in pod.apps
+        for each in app.app.isolators
+        if each.name == isolators.SECCOMP_RETAIN
+    )
+    return b"" if arguments.disable_seccomp or any(unfiltered) else _read_filter("pod")
+
+
+def _read_filter(name: str) -> bytes:
     from rkt.linux import files
 
+    path = f"{_FILTERS}/seccomp-{name}-{os.uname().machine}.bpf"
     try:
-        return files.read_bounded(_FILTER, _MAX_FILTER_BYTES)
+        return files.read_bounded(path, _MAX_FILTER_BYTES)
     except OSError as e:
         raise Stage1Error(
-            f"this stage1 has no system call filter for {os.uname().machine}: {_FILTER}",
+            f"this stage1 has no system call filter for {os.uname().machine}: {path}",
             hint="rkt run --insecure-options=seccomp",
         ) from e

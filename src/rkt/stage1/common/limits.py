@@ -352,14 +352,20 @@ class SetOomScore(steps.Step):
 
 
 def oom_score_steps(app: PodApp) -> list[steps.Step]:
+    """The step that sets the score, if one is to be set."""
+    score = wanted_oom_score(app)
+    return [] if score is None else [SetOomScore(score)]
+
+
+def wanted_oom_score(app: PodApp) -> int | None:
     """The score that is asked for; without a word no app is better protected than usual, whoever started the pod."""
-    score = isolators.last(app.app.isolators, isolators.OOM_SCORE_ADJ)
+    score: int | None = isolators.last(app.app.isolators, isolators.OOM_SCORE_ADJ)
     own = int(files.read_bounded(_OWN_SCORE, 64))
     if score is None:
-        return [SetOomScore(0)] if own < 0 else []
+        return 0 if own < 0 else None
     if score < own and _is_wish(isolators.OOM_SCORE_ADJ, app.app.isolators, _wishes(app)):
-        return []
-    return [SetOomScore(score)]
+        return None
+    return score
 
 
 def group_name(uuid: str) -> str:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program of an app below its root, which systemd wants to know by an absolute path, and why it cannot be executed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rkt.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.stage2.exec import ExecPlan
+
+_HEAD_BYTES = 4096
+#: Interpreters of interpreters that execve(2) follows before it gives up with ELOOP.
+_MAX_INTERPRETERS = 5
+_EM_PT_INTERP = 3
+_MAY_EXECUTE = 0o111
+
+
+def find_program(root_fd: int, execute: ExecPlan) -> tuple[bytes, str]:
+    """Where an app's program is.
+
+    Args:
+        root_fd: the app's root, with its volumes.
+        execute: what is to be executed; a name without a slash is looked for in ``PATH``, one with is relative to the working directory.
+    Returns:
+        an absolute path below the root, and what the app would say if there is nothing to execute there, else empty.
+    """
+    name = execute.argv[0]
+    if b"/" in name:
+        path = _join(execute.working_directory, name)
+        return path, explain(root_fd, path)
+    search = execute.environment.get(b"PATH", b"")
+    denied = b""
+    for element in search.split(b":"):
+        path = _join(execute.working_directory, element + b"/" + name if element else name)
+        mode = _mode(root_fd, path)
+        if stat.S_ISREG(mode) and mode & _MAY_EXECUTE:
+            return path, ""
+        if mode and not denied:
+            denied = path
+    if denied:
+        return denied, f'Error: Unable to execute "{os.fsdecode(denied)}": {os.strerror(errno.EACCES)}'
+    first = search.split(b":")[0]
+    path = _join(execute.working_directory, first + b"/" + name if first else name)
+    return path, f'Error: unable to find "{os.fsdecode(name)}" in "{os.fsdecode(search)}"'
+
+
+def explain(root_fd: int, path: bytes) -> str:
+    """Why a program cannot be executed: the file itself, its script interpreter, or its dynamic loader; empty if it can."""
+    missing = path
+    for _ in range(_MAX_INTERPRETERS):
+        mode = _mode(root_fd, missing)
+        if not mode:
+            return f'Error: Unable to open "{os.fsdecode(missing)}": {os.strerror(errno.ENOENT)}'
+        if not stat.S_ISREG(mode) or not mode & _MAY_EXECUTE:
+            return f'Error: Unable to execute "{os.fsdecode(missing)}": {os.strerror(errno.EACCES)}'
+        interpreter = _interpreter(root_fd, missing)
+        if not interpreter.startswith(b"/"):
+            return ""
+        missing = interpreter
+    return ""
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return name if name.startswith(b"/") else directory.rstrip(b"/") + b"/" + name
+
+
+def _mode(root_fd: int, path: bytes) -> int:
+    """Type and permissions of a file below the root, wherever links lead there; 0 for none."""
+    try:
+        fd = libc.openat2(root_fd, path.lstrip(b"/") or b".", os.O_PATH, libc.RESOLVE_IN_ROOT)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
+
+
+def _interpreter(root_fd: int, path: bytes) -> bytes:
+    """The interpreter that a ``#!`` line or an ELF PT_INTERP segment asks for; empty when there is none to be found."""
+    try:
+        fd = libc.openat2(
+            root_fd,
+            path.lstrip(b"/"),
+            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
+            libc.RESOLVE_IN_ROOT,
+        )
+    except OSError:
+        return b""
+    try:
+        head = os.read(fd, _HEAD_BYTES)
+        if head.startswith(b"#!"):
+            words = head[2:].split(b"\n", 1)[0].split()
+            return words[0] if words else b""
+        if head[:5] != b"\x7fELF\x02" or head[5:6] != b"\x01":
+            return b""
+        table = int.from_bytes(head[32:40], "little")
+        size = int.from_bytes(head[54:56], "little")
+        for index in range(int.from_bytes(head[56:58], "little")):
+            entry = head[table + index * size : table + (index + 1) * size]
+            if int.from_bytes(entry[:4], "little") == _EM_PT_INTERP:
+                offset = int.from_bytes(entry[8:16], "little")
+                return os.pread(fd, _HEAD_BYTES, offset).split(b"\0", 1)[0]
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+    return b""
