@@ -275,7 +275,8 @@ class Manager:
 
     def _greet(self, deadline: float) -> None:
         """SASL EXTERNAL: root, as the kernel says itself of this connection."""
-        self._write(b"\0AUTH EXTERNAL " + b"0".hex().encode() + b"\r\n", deadline)
+        # All in one, as systemd's own clients do. What is read together with BEGIN alone systemd leaves lying until more comes.
+        self._write(b"\0AUTH EXTERNAL " + b"0".hex().encode() + b"\r\nBEGIN\r\n", deadline)
         answer = b""
         while not answer.endswith(b"\r\n"):
             self._poll(select.POLLIN, deadline, "greeting")
@@ -285,7 +286,6 @@ class Manager:
                 raise Stage1Error("the pod's systemd does not greet")
         if not answer.startswith(b"OK ") or answer.count(b"\n") != 1:
             raise Stage1Error(f"the pod's systemd refuses us: {quoted(answer[:64].decode(errors='replace'))}")
-        self._write(b"BEGIN\r\n", deadline)
 
     def _manager(self, member: str, signature: str, values: tuple[Any, ...]) -> list[Any]:
         """Call a method and wait for the answer.
