@@ -72,6 +72,12 @@ soak: setup-test ## the long parts, hours: crash matrix, power cuts, thousands o
 	    RKT_TEST_FAULTS=-1 RKT_TEST_POWER_CUTS=300 RKT_TEST_NETWORK_KILLS=118 RKT_TEST_SCALE=10000,1000,200 \
 	    $(VENV)/python -m pytest -s $(if $(filter file,$(origin TESTS)),$(SOAK_TESTS),$(TESTS))
 
+.PHONY: fuzz
+fuzz: SECONDS = 60
+fuzz: setup-test ## readers of hostile bytes under atheris: TARGET=name, SECONDS=N for each, SEED=N for the same choices again
+	@PYTHONPATH=src:. $(VENV)/python -m tests.fuzz.engine $(TARGET) --seconds=$(SECONDS) --seed=$(or $(SEED),0) \
+	    --corpus=build/fuzz/corpus
+
 .PHONY: check
 check: setup-check man ## linters, types, shell scripts, import budget, man pages
 	$(VENV)/ruff check $(PYTHON_FILES)

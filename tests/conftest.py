@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import tempfile
 from typing import TYPE_CHECKING
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Engines start with the default disposition of signals, also where the tests run under nohup or in the background."""
+    """Engines start with the default disposition of signals, also where the tests run under nohup or in the background.
+
+    One seed is chosen for all that is random, before there are other processes of pytest.
+    """
+    os.environ.setdefault("RKT_FUZZ_SEED", str(random.SystemRandom().randrange(1, 1 << 31)))
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """With which seed what is random can be repeated."""
+    return f"seed: RKT_FUZZ_SEED={os.environ['RKT_FUZZ_SEED']}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

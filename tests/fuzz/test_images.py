@@ -18,7 +18,7 @@ from tests.lib import aci
 from tests.lib.unpacking import unpack
 
 SECONDS = float(os.environ.get("RKT_FUZZ_SECONDS", "5"))
-SEED = int(os.environ.get("RKT_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = int(os.environ["RKT_FUZZ_SEED"])
 LIMITS = DEFAULT_LIMITS.replace(tar_bytes=1 << 20, time_seconds=20, ratio_free_bytes=1 << 18, entries=500)
 CORPUS = [
     aci.aci_tar(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytest.importorskip("sigstore", reason="the Python library sigstore is not installed")
 
 ROUNDS = int(os.environ.get("RKT_FUZZ_ROUNDS", "400"))
-SEED = int(os.environ.get("RKT_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = int(os.environ["RKT_FUZZ_SEED"])
 #: Longest time that one piece may take.
 PATIENCE_SECONDS = 1.0 * SLOWNESS
 MANIFEST = b'{"schemaVersion":2}'

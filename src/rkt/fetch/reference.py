@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
 from rkt.values import AppcReference
 
@@ -64,6 +64,8 @@ def parse_reference(text: str) -> Reference:
     """
     if not text:
         raise UsageError("an image reference must not be empty")
+    if "\0" in text:
+        raise UsageError(f"image reference {quoted(text)} has a NUL character in it")
     scheme, rest = _split_scheme(text)
     if scheme in {"http", "https"}:
         path = rest.partition("#")[0].partition("?")[0]
@@ -96,7 +98,10 @@ def _internal(text: str, rest: str) -> Reference:
     if kind == "docker":
         return Reference(kind=DOCKER, text=text, location=data)
     if kind == "aci-archive":
-        return parse_reference(unquote_plus(data)).replace(text=text)
+        inner = unquote_plus(data)
+        if _split_scheme(inner)[0] not in {"", "file", "http", "https"} or "\0" in inner:
+            raise UsageError(f'malformed distribution uri: "{text}"')
+        return parse_reference(inner).replace(text=text)
     if kind == "appc":
         name, _, query = data.partition("?")
         pairs = parse_qsl(query, keep_blank_values=True)

@@ -98,7 +98,7 @@ def _settled_date(headers: Mapping[str, str]) -> str:
         return ""
     try:
         age = parsedate_to_datetime(headers.get("Date", "")) - parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return ""
     return text if age.total_seconds() >= _SETTLED_SECONDS else ""
 

@@ -35,6 +35,8 @@ HOLDER_ATTRIBUTE = "trusted.overlay.origin"
 IMPLIED_LOOK = (0o755, 0, 0)
 #: No layer has more: an unpacker does not remember more paths.
 _MAX_BYTES = 64 << 20
+#: Of a size; what writes it is the confined process that read the archive.
+_MAX_DIGITS = 19
 _HEAD = b"rkt layer 1\n"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -76,7 +78,8 @@ def parse_marks(data: bytes, what: str) -> Marks:
     sizes, _, body = data.removeprefix(_HEAD).partition(b"\n")
     size, _, tree_size = sizes.partition(b" ")
     *records, rest = body.split(b"\0")
-    if rest or not records or not data.startswith(_HEAD) or not (size.isdigit() and tree_size.isdigit()):
+    sizes_are_numbers = all(number.isdigit() and len(number) <= _MAX_DIGITS for number in (size, tree_size))
+    if rest or not records or not data.startswith(_HEAD) or not sizes_are_numbers:
         raise DamagedRecord(f"{what} does not describe a layer")
     last = records.pop()
     if last != b"E" + hashlib.sha256(data[: -len(last) - 1]).hexdigest().encode():

@@ -51,6 +51,8 @@ ROLLBACKS = (ROLLBACK_WARN, ROLLBACK_REFUSE, ROLLBACK_ALLOW) = ("warn", "refuse"
 
 MAX_FILE_BYTES = 1 << 20
 VERSION = 1
+#: Numbers from here on are not repeated in messages.
+_LONGEST_SHOWN = 10**18
 _DEFAULTS = (KEYSTORE, REFUSE)
 #: kind -> (members that must be there, members that may be)
 _MEMBERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -345,10 +347,15 @@ class _File:
             document = tomllib.loads(self._text)
         except (tomllib.TOMLDecodeError, RecursionError) as e:
             raise _error(self._path, f"is not TOML: {self._worded(e)}") from None
+        except ValueError:
+            # The interpreter's bound of digits (CVE-2020-10735), which the parser lets through as it is.
+            raise _error(
+                self._path, "has a number of more digits than any number that could be meant"
+            ) from None
         self._only(document, frozenset(("version",)), frozenset(("default", "rule")), "the file")
         if type(document["version"]) is not int or document["version"] != VERSION:
             raise self._refusal(
-                f"has version {document['version']!r}, this rkt reads version {VERSION}", "version"
+                f"has version {_shown(document['version'])}, this rkt reads version {VERSION}", "version"
             )
         default = self._word(document["default"], _DEFAULTS, "default") if "default" in document else ""
         tables = document.get("rule", [])
@@ -442,7 +449,7 @@ class _File:
 
     def _word(self, value: object, words: tuple[str, ...], what: str) -> str:
         if value not in words or type(value) is not str:
-            shown = "missing" if value is None else quoted(value) if isinstance(value, str) else repr(value)
+            shown = "missing" if value is None else _shown(value)
             raise self._refusal(
                 f"{what} is {shown}, but must be one of {', '.join(words)}", what.rpartition(" ")[2]
             )
@@ -464,6 +471,16 @@ class _File:
             if rule == self._rule and member and f"{member}=" in bare:
                 return number
         return start
+
+
+def _shown(value: object) -> str:
+    """A value for a message, as short as a person needs it."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, int) and abs(value) >= _LONGEST_SHOWN:
+        # Hexadecimal digits are not bounded by the parser, and decimal ones by the interpreter.
+        return "a very large number"
+    return repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
 
 
 def _is_plain(path: str) -> bool:

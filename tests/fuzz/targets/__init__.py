@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All targets, one file for each kind of reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.fuzz.targets import archives, documents, network, pods, references, trust
+
+if TYPE_CHECKING:
+    from tests.fuzz.target import Target
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for module in (documents, references, archives, trust, network, pods)
+    for target in module.TARGETS
+}
