@@ -171,7 +171,7 @@ class AppStreams:
         Returns:
             What failed, empty for nothing.
         """
-        if app.streams is not None:
+        if app.streams is not None and app.streams is not self:
             app.streams.finish(app)
         app.streams = self
         master = self._connect_terminal()

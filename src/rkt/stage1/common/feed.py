@@ -24,12 +24,21 @@ def is_channel(fd: int) -> bool:
 def feed(source: int) -> int:
     """Start a process that copies ``source`` to a pipe; to be called outside the pod.
 
-    It ends at the end of the file, when nobody reads any more, or with the caller.
-
     Returns:
         The end of the pipe to read from, close-on-exec and owned by the caller.
     """
     read_fd, write_fd = os.pipe()
+    feed_to(source, write_fd)
+    return read_fd
+
+
+def feed_to(source: int, write_fd: int) -> None:
+    """Start a process that copies ``source``, until the end of the file, until nobody reads any more, or with the caller.
+
+    Args:
+        source: any descriptor.
+        write_fd: of a pipe; closed here, and the process's from now on.
+    """
     parent = os.getpid()
     if os.fork() == 0:
         try:
@@ -39,7 +48,6 @@ def feed(source: int) -> int:
         finally:
             os._exit(0)
     os.close(write_fd)
-    return read_fd
 
 
 def _copy(source: int, target: int) -> None:

@@ -62,7 +62,7 @@ class Interactive:
         return TakeTerminal(self._channel[1], uid)
 
     def connect(self) -> None:
-        """Receive the app's terminal and make the operator's raw; from here on ``restore`` is due.
+        """Receive the app's terminal, and see ``take``.
 
         Raises:
             Stage1Error: the app sent none.
@@ -71,6 +71,10 @@ class Interactive:
         master = terminal.receive_descriptor(self._channel[0])
         if master is None:
             raise Stage1Error("the app has no terminal")
+        self.take(master)
+
+    def take(self, master: int) -> None:
+        """Carry the terminal of this controlling side and make the operator's raw; from here on ``restore`` is due."""
         self.master = master
         # An app that does not read must not stop the supervisor.
         os.set_blocking(master, False)

@@ -27,20 +27,24 @@ DEVPTS_SUPER_MAGIC = 0x1CD1
 # <asm-generic/ioctls.h>
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
+_TIOCGPTN = 0x80045430
 _CHUNK_BYTES = 32 << 10
 #: ``struct winsize``: rows, columns, and the same in pixels.
 _WINSIZE = struct.Struct("HHHH")
 
 
-def open_pty(uid: int) -> tuple[int, int]:
-    """Open a pseudo-terminal of the devpts that is mounted in the calling process's view.
+def open_pty(uid: int, root: str = "/") -> tuple[int, int]:
+    """Open a pseudo-terminal of the devpts that is mounted in an app's root.
 
+    Args:
+        uid: who gets it, -1 to leave that to somebody else.
+        root: the app's root, by default that of the calling process.
     Returns:
         (master, slave), both close-on-exec and owned by the caller; the slave belongs to ``uid``.
     Raises:
         OSError: what is at ``/dev/pts/ptmx`` is not the kernel's multiplexer (CVE-2025-52565).
     """
-    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         beneath = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
         master = libc.openat2(root_fd, b"dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, beneath)
@@ -53,6 +57,12 @@ def open_pty(uid: int) -> tuple[int, int]:
     slave = open_peer(master)
     os.fchown(slave, uid, -1)
     return master, slave
+
+
+def number_of(master: int) -> int:
+    """Number of a pseudo-terminal, which is the name of its other side in its devpts."""
+    number: int = struct.unpack("I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
+    return number
 
 
 def open_peer(master: int) -> int:

@@ -2,8 +2,7 @@
 """The supervisor of a pod whose apps come and go (spec runtime §5.1): it also takes ``app-…`` requests.
 
 The pod outlives its apps and ends when it is stopped, with status 0. stage0 has written the manifest and mounted the
-app's root before it asks for anything, and serialises requests by the pod's lock; what is asked here is checked anyway.
-The files ``rkt/status/APP-created``, ``APP-started`` and ``APP`` tell of an app's state (spec runtime §2.4).
+app's root before it asks for anything, see ``common/live``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import _signal
 import os
 import time
 
-from rkt.errors import RktError, Stage1Error
-from rkt.linux import files
-from rkt.stage1.common import control
+from rkt.errors import Stage1Error
+from rkt.stage1.common import control, live
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.signals import STOP_SECONDS
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
@@ -64,38 +62,23 @@ class LiveSupervisor(Supervisor):
         operation = operations.get(str(message.get("op")))
         if operation is None or not isinstance(name, str):
             return super()._answer(client, message)
-        if self._is_stopping:
-            return {"ok": False, "error": "the pod is being stopped"}
-        try:
-            # An app's name is a path component: checked where the manifest is read.
-            load_pod().app(name)
-            return operation(client, name)
-        except RktError as e:
-            return {"ok": False, "error": e.message, "hint": e.hint}
-        except OSError as e:
-            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
-            return {"ok": False, "error": f"app {name!r}: {e.strerror}{where}"}
+        return live.perform(operation, client, name, is_stopping=self._is_stopping)
 
     def _find(self, name: str) -> App | None:
         return next((app for app in self._apps if app.name == name), None)
 
-    def _mark(self, name: str, mark: str) -> str:
-        return f"{self._status_directory}/{name}{mark}"
+    def _mark(self, name: str, which: str) -> None:
+        live.mark(self._status_directory, name, which)
 
-    def _unmark(self, name: str, *marks: str) -> None:
-        for mark in marks:
-            try:
-                os.unlink(self._mark(name, mark))
-            except FileNotFoundError:
-                continue
+    def _unmark(self, name: str, *which: str) -> None:
+        live.unmark(self._status_directory, name, *which)
 
     def _add(self, _client: _socket.socket, name: str) -> dict[str, Any]:
         if self._find(name) is not None:
             raise Stage1Error(f"app {name!r} is there already")
-        root_fd = os.open(load_pod().app(name).rootfs_path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-        os.close(root_fd)
-        self._unmark(name, "-started", "")
-        files.replace_file(self._mark(name, "-created"), b"", 0o644, sync=False)
+        live.check_root(name)
+        self._unmark(name, live.STARTED, live.ENDED)
+        self._mark(name, live.CREATED)
         return {"ok": True}
 
     def _start_app(self, _client: _socket.socket, name: str) -> dict[str, Any]:
@@ -108,7 +91,7 @@ class LiveSupervisor(Supervisor):
                 self._give_up(old)
                 self._settle(old)
             self._forget(old)
-        self._unmark(name, "-started", "")
+        self._unmark(name, live.STARTED, live.ENDED)
         pod = load_pod()
         launch, volumes = self._make_launch(pod, pod.app(name))
         try:
@@ -128,7 +111,7 @@ class LiveSupervisor(Supervisor):
         self._apps.append(app)
         self._volumes[name] = volumes
         self._attach(app, starting)
-        files.replace_file(self._mark(name, "-started"), b"", 0o644, sync=False)
+        self._mark(name, live.STARTED)
         return {"ok": True}
 
     def _stop_app(self, client: _socket.socket, name: str) -> dict[str, Any] | None:
@@ -153,7 +136,7 @@ class LiveSupervisor(Supervisor):
             if app.is_running:
                 raise Stage1Error(f"app {name!r} is still running", hint=f"rkt app stop UUID --app={name}")
             self._forget(app)
-        self._unmark(name, "-started", "", "-health", "-created")
+        self._unmark(name, live.STARTED, live.ENDED, live.HEALTH, live.CREATED)
         return {"ok": True}
 
     def _forget(self, app: App) -> None:
@@ -203,7 +186,7 @@ class LiveSupervisor(Supervisor):
     def _start_again(self, app: App, restarts: Restarts) -> None:
         super()._start_again(app, restarts)
         if app.is_running:
-            files.replace_file(self._mark(app.name, "-started"), b"", 0o644, sync=False)
+            self._mark(app.name, live.STARTED)
         elif not app.goes_on:
             self._settle(app)
 
