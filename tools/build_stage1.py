@@ -47,7 +47,7 @@ MEMBERS = (
 )
 #: Flavours, each a package of that name in ``stage1`` with a manifest: whether its image brings the built-in networks,
 #: and a pid 1 for the pod. The first is the default.
-FLAVORS = {"ns": (True, True), "fly": (False, False)}
+FLAVORS = {"ns": (True, True), "nspawn": (True, False), "fly": (False, False)}
 _ANNOTATIONS = "coreos.com/rkt/stage1/"
 DIRECTORIES = ("opt", "opt/stage2", "rkt", "rkt/env", "rkt/status")
 #: Labels of appc by the kernel's machine names (spec runtime §1.2).

@@ -14,7 +14,7 @@ import pytest
 from rkt.stage1.common.log import LogFile
 from rkt.stage1.ns import restart
 from rkt.stage1.ns import supervisor as module
-from rkt.stage1.ns.restart import Restarts
+from rkt.stage1.common.restart import Restarts
 from rkt.stage1.ns.supervisor import Supervisor
 
 if TYPE_CHECKING:

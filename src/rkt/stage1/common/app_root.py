@@ -21,7 +21,7 @@ _SAFE = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 
 
 def kernel_file_systems(
-    own: bytes, covered: set[bytes], *, masked: bool, unified_cgroup: bool
+    own: bytes, covered: set[bytes], *, masked: bool, unified_cgroup: bool, own_processes: bool = True
 ) -> list[steps.Step]:
     """``/proc`` and ``/sys`` (spec runtime §3.5).
 
@@ -30,11 +30,12 @@ def kernel_file_systems(
         covered: where the app has volumes, relative to its root.
         masked: whether what is not an app's business is hidden or read-only.
         unified_cgroup: whether it may see its cgroups.
+        own_processes: whether the caller is in the pod's pid namespace, so that ``/proc`` can be mounted; else somebody
+            else does it, with its masks.
     """
-    plan: list[steps.Step] = [
-        steps.MakeDirectory(b"proc"),
-        steps.MountFilesystem(b"proc", b"proc", _SAFE),
-    ]
+    plan: list[steps.Step] = [steps.MakeDirectory(b"proc")]
+    if own_processes:
+        plan.append(steps.MountFilesystem(b"proc", b"proc", _SAFE))
     # What the operator mounts there may not fit into a sysfs (spec runtime §3.5, row 6).
     has_sys = not any(place.partition(b"/")[0] == b"sys" for place in covered)
     if has_sys:
@@ -42,9 +43,11 @@ def kernel_file_systems(
         plan.append(steps.MountFilesystem(b"sysfs", b"sys", _SAFE | (libc.MS_RDONLY if masked else 0)))
     if not masked:
         return plan
-    plan += [steps.ReadOnly(path) for path in paths.READ_ONLY]
+    plan += [steps.ReadOnly(path) for path in paths.READ_ONLY if own_processes or not path.startswith(b"proc/")]
     for path in (*paths.MASKED, *paths.thermal_directories()):
         if path.startswith(b"sys/") and not has_sys:
+            continue
+        if path.startswith(b"proc/") and not own_processes:
             continue
         if path == b"sys/fs" and unified_cgroup:
             plan.append(steps.MountFilesystem(b"tmpfs", b"sys/fs", _SAFE, b"mode=755,size=4k,nr_inodes=8"))

@@ -71,6 +71,7 @@ def create_groups(
     report: Callable[[str], None],
     *,
     devices: Sequence[DeviceRule] = (),
+    also: Sequence[str] = (),
 ) -> cgroup.Group:
     """The pod's cgroups below the caller's own, with the ceilings that every pod has.
 
@@ -80,6 +81,7 @@ def create_groups(
         arguments: of ``run``.
         report: gets a sentence on each wish of an image that cannot be granted.
         devices: what the pod's volumes need of the device policy.
+        also: further hierarchies of version 1 to have groups in, where there are such.
     Raises:
         Stage1Error: a limit that the operator asked for cannot be set here.
     """
@@ -89,6 +91,7 @@ def create_groups(
     needed.difference_update(cgroup.DEFAULT_CONTROLLERS)
     if host.unified is None:
         needed.add(cgroup.FREEZER)
+    needed.update(each for each in also if any(hierarchy.offers(each) for hierarchy in host.hierarchies))
     groups = host.create_pod(group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed)))
     # At once, so that a gc knows what to remove should we be killed.
     files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)

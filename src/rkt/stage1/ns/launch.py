@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.log import LogFile
     from rkt.stage1.common.pod import PodApp
     from rkt.stage1.ns.plan import AppPlan
-    from rkt.stage1.ns.restart import Restarts
+    from rkt.stage1.common.restart import Restarts
 
     class PlanMaker(Protocol):
         """What ``Launch`` is given."""
@@ -72,7 +72,7 @@ class Launch:
         self.restarts: Restarts | None = None
         policy = app.runtime.annotations.get(contract.ANNOTATION_RESTART)
         if policy is not None:
-            from rkt.stage1.ns.restart import Restarts
+            from rkt.stage1.common.restart import Restarts
 
             self.restarts = Restarts(app.name, policy)
         #: Nothing of the app has run in its cgroup.

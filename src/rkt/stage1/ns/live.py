@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.common.volumes import Volumes
     from rkt.stage1.ns.launch import Launch
-    from rkt.stage1.ns.restart import Restarts
+    from rkt.stage1.common.restart import Restarts
 
 
 class LiveSupervisor(Supervisor):

@@ -22,7 +22,7 @@ from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
 from rkt.stage1.ns.init import Init, open_reaper
-from rkt.stage1.ns.isolation import PodNamespaces
+from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
 from rkt.stage1.ns.plan import build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor

@@ -20,11 +20,12 @@ class PodNamespaces:
         flags: ``CLONE_NEW…`` bits out of network, IPC and UTS; the others stay the caller's.
         hostname: of the new UTS namespace.
         pid: the pod's first process, when it was born in them already; else they are made here.
+        with_pids: whether a pid namespace is made too, for children.
     """
 
     __slots__ = ("_host", "_pod")
 
-    def __init__(self, flags: int, hostname: bytes, *, pid: int = 0) -> None:
+    def __init__(self, flags: int, hostname: bytes, *, pid: int = 0, with_pids: bool = True) -> None:
         kinds = [(kind, flag) for kind, flag in namespaces.KINDS if flag & flags & _SHARED]
         self._host = [(namespaces.open_namespace("self", kind), flag) for kind, flag in kinds]
         if pid:
@@ -35,7 +36,7 @@ class PodNamespaces:
             os.close(pid_fd)
         else:
             # The pid namespace is for children: the first one becomes its pid 1.
-            libc.unshare(flags & _SHARED | libc.CLONE_NEWPID)
+            libc.unshare(flags & _SHARED | (libc.CLONE_NEWPID if with_pids else 0))
             self._pod = [(namespaces.open_namespace("self", kind), flag) for kind, flag in kinds]
         if flags & libc.CLONE_NEWUTS:
             libc.sethostname(hostname)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of systemd-nspawn: forked, made ready in the pod's namespaces and cgroup, executed, listened to, ended.
+
+It dies with the supervisor, and the pod with it. How far it is it says on a socket in the pod directory, which only root
+can reach and where only its own word counts.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import select
+import struct
+import time
+
+from rkt.errors import RktError, Stage1Error
+from rkt.linux import libc, pidfd
+from rkt.stage2.exec import EXIT_EXEC_FAILED, reset_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rkt.linux.cgroup import Joiner
+
+#: In the pod directory, while the pod starts.
+_NOTIFY = "nspawn-notify"
+_LEADER = b"X_NSPAWN_LEADER_PID="
+_READY = b"READY=1"
+_UCRED = struct.Struct("iII")
+_MESSAGE_BYTES = 4096
+_REPORT_BYTES = 4096
+#: How long systemd may take until the pod is up, in seconds.
+START_SECONDS = 60.0
+#: How long nspawn may take to clean up when its pod is gone.
+_END_SECONDS = 10.0
+
+
+class Machine:
+    """One systemd-nspawn.
+
+    Attributes:
+        pid, pidfd: of systemd-nspawn.
+        leader, leader_pidfd: of the pod's pid 1, -1 before it is known.
+        is_over: whether systemd-nspawn was waited for.
+    """
+
+    __slots__ = ("_errors", "_notify", "_said", "is_over", "leader", "leader_pidfd", "pid", "pidfd")
+
+    def __init__(self, prepare: Callable[[str], tuple[list[str], dict[str, str]]], joiner: Joiner, *, debug: bool) -> None:
+        """Fork; the caller is in the namespaces that the pod is to have.
+
+        Args:
+            prepare: run in the child; given the address to notify it returns arguments and environment.
+            joiner: of the cgroups to be in.
+            debug: whether what it says goes to the operator at once.
+        """
+        try:
+            os.unlink(_NOTIFY)
+        except FileNotFoundError:
+            pass
+        self._notify = _socket.socket(
+            _socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        )
+        old = os.umask(0o177)
+        try:
+            self._notify.bind(_NOTIFY)
+        finally:
+            os.umask(old)
+        self._notify.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        self._said = -1 if debug else os.memfd_create("nspawn")
+        self._errors, error_w = os.pipe()
+        self.leader = self.leader_pidfd = -1
+        self.is_over = False
+        supervisor = os.getpid()
+        try:
+            self.pid, self.pidfd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
+            if self.pid == 0:
+                self._become(supervisor, prepare, joiner, error_w)
+        finally:
+            os.close(error_w)
+
+    def _become(
+        self,
+        supervisor: int,
+        prepare: Callable[[str], tuple[list[str], dict[str, str]]],
+        joiner: Joiner,
+        error_fd: int,
+    ) -> None:
+        """In the child; never returns."""
+        try:
+            libc.die_with(supervisor)
+            # What is typed on the operator's terminal is for the supervisor.
+            os.setsid()
+            joiner.join(unified=False)
+            words, environment = prepare(f"/proc/{supervisor}/cwd/{_NOTIFY}")
+            libc.die_with(supervisor)
+            reset_signals()
+            null_fd = os.open("/dev/null", os.O_RDWR)
+            os.dup2(null_fd, 0)
+            os.dup2(2 if self._said < 0 else null_fd, 1)
+            if self._said >= 0:
+                os.dup2(self._said, 2)
+            os.execve(words[0], words, environment)
+        except RktError as e:
+            os.write(error_fd, f"{e.message}\0{e.hint}".encode(errors="replace")[:_REPORT_BYTES])
+        except OSError as e:
+            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
+            os.write(error_fd, f"{e.strerror or e}{where}".encode(errors="replace")[:_REPORT_BYTES])
+        except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
+            os.write(error_fd, f"{type(e).__name__}: {e}".encode(errors="replace")[:_REPORT_BYTES])
+        finally:
+            os._exit(EXIT_EXEC_FAILED)
+
+    def wait_ready(self, wake_fd: int) -> bool:
+        """Return when the pod's systemd is up; false when ``wake_fd`` became readable before.
+
+        Raises:
+            Stage1Error: it does not come up; why, in the words of whoever failed.
+        """
+        report = b""
+        while chunk := os.read(self._errors, _REPORT_BYTES):
+            report += chunk
+        os.close(self._errors)
+        self._errors = -1
+        if report:
+            self.wait()
+            message, _, hint = report.decode(errors="replace").partition("\0")
+            raise Stage1Error(message, hint=hint)
+        deadline = time.monotonic() + START_SECONDS
+        poll = select.poll()
+        for fd in (self._notify.fileno(), self.pidfd, wake_fd):
+            poll.register(fd, select.POLLIN)
+        while True:
+            events = dict(poll.poll(max(0, int((deadline - time.monotonic()) * 1000))))
+            if not events:
+                raise Stage1Error(
+                    f"the pod's systemd is not up after {START_SECONDS:.0f} s{self._explain()}",
+                    hint="rkt run --debug shows what it does",
+                )
+            if self._notify.fileno() in events and self._listen():
+                return True
+            if self.pidfd in events:
+                self.wait()
+                raise Stage1Error(
+                    f"systemd-nspawn did not start the pod{self._explain()}",
+                    hint="rkt run --debug shows what it does",
+                )
+            if wake_fd in events:
+                return False
+
+    def _listen(self) -> bool:
+        """Take one message; whether the pod is ready."""
+        try:
+            data, ancillary, _, _ = self._notify.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(_UCRED.size) * 4)
+        except BlockingIOError:
+            return False
+        senders = [
+            _UCRED.unpack(value[: _UCRED.size])[0]
+            for level, kind, value in ancillary
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS
+        ]
+        if senders != [self.pid]:
+            return False
+        lines = data.split(b"\n")
+        for line in lines:
+            if line.startswith(_LEADER) and line[len(_LEADER) :].isdigit() and self.leader < 0:
+                self.leader = int(line[len(_LEADER) :])
+                try:
+                    self.leader_pidfd = os.pidfd_open(self.leader)
+                except ProcessLookupError:
+                    # Dead already; nspawn will say so.
+                    self.leader = -1
+        return _READY in lines and self.leader_pidfd >= 0
+
+    def _explain(self) -> str:
+        """What systemd-nspawn said, to follow a sentence."""
+        if self._said < 0:
+            return ""
+        text = os.pread(self._said, _REPORT_BYTES, 0).decode(errors="replace").strip()
+        return f": {' / '.join(line.strip() for line in text.splitlines())}" if text else ""
+
+    def kill(self) -> None:
+        """Kill every process of the pod; nspawn cleans up behind them, or is killed too before it has a pod."""
+        if self.is_over:
+            return
+        target = self.leader_pidfd if self.leader_pidfd >= 0 else self.pidfd
+        pidfd.send_signal(target, _signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Return when systemd-nspawn is gone, which it is soon when its pod is."""
+        if self.is_over:
+            return
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(int(_END_SECONDS * 1000)):
+            pidfd.send_signal(self.pidfd, _signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.is_over = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody is listened to any more."""
+        self._notify.close()
+        try:
+            os.unlink(_NOTIFY)
+        except FileNotFoundError:
+            pass
+
+    def host_pid(self, number: int) -> int:
+        """The host's number of a process that the pod's systemd has started, by the pod's; -1 when it is gone.
+
+        Its father is looked at: a number by itself could be another process by now.
+        """
+        for pid in self._children():
+            try:
+                with open(f"/proc/{pid}/status", "rb", buffering=0) as stream:
+                    text = stream.read(_MESSAGE_BYTES)
+            except OSError:
+                continue
+            for line in text.splitlines():
+                if line.startswith(b"NSpid:") and int(line.split()[-1]) == number:
+                    return pid
+        return -1
+
+    def _children(self) -> list[int]:
+        try:
+            with open(f"/proc/{self.leader}/task/{self.leader}/children", "rb", buffering=0) as stream:
+                return [int(word) for word in stream.readall().split()]
+        except FileNotFoundError:
+            return []

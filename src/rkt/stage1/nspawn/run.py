@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``run`` entrypoint: namespaces for networks and IPC, cgroups, then systemd-nspawn, then the apps' units.
+
+Order: mount namespace, the engine's own files, volumes, cgroups, network and IPC namespaces, networks, systemd-nspawn with
+everything that it needs made before it starts, systemd in the pod, its units, the files that stage0 waits for. Working
+directory is the pod directory; stage0's lock descriptor stays open until the end. Why a supervisor stays and nspawn is its
+child: docs/adr/0014.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rkt.errors import Stage1Error
+from rkt.linux import cgroup, libc, mount
+from rkt.stage0 import contract
+from rkt.stage1.common import control, limits, own_files
+from rkt.stage1.common.announce import announce, notify_ready
+from rkt.stage1.common.arguments import ids_of, parse_run, save_run
+from rkt.stage1.common.isolation import PodNamespaces
+from rkt.stage1.common.pod import load_pod
+from rkt.stage1.common.say import say
+from rkt.stage1.common.volumes import Volumes
+from rkt.stage1.nspawn import command, root, units
+from rkt.stage1.nspawn.machine import Machine
+from rkt.stage1.nspawn.prepare import prepare
+from rkt.stage1.nspawn.supervisor import Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.networks import Networks
+    from rkt.stage1.common.pod import LoadedPod
+
+#: systemd's own hierarchy of version 1: in it, too, the pod's systemd must be below the pod's group.
+_NAMED = "name=systemd"
+_CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
+
+
+def main(argv: list[str]) -> int:
+    """Run the pod; returns its exit status.
+
+    Raises:
+        RktError, OSError: the pod could not be started; what was made has been taken back.
+    """
+    os.umask(0)
+    arguments = parse_run(argv)
+    lock_fd = int(os.environ[contract.ENV_LOCK_FD])
+    # The lock says "alive": it is ours until we end, and no child's.
+    libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+    os.fstat(lock_fd)
+    pod = load_pod()
+    if not pod.apps:
+        raise Stage1Error("pod must contain at least one application")
+    program = command.find_nspawn()
+    networks = _networks(arguments, lock_fd)
+    if limits.has_sysctls(pod):
+        from rkt.stage1.common import sysctls
+
+        sysctls.check(pod, arguments)
+    save_run(argv)
+    mount.enter_own_namespace()
+    own_files.make_own_files(arguments)
+    root.make_shared()
+    # Before anything is made: a source that is missing or not to be trusted ends the pod here.
+    volumes = Volumes(pod, ids_of(arguments), say)
+    server = control.listen()
+    host = cgroup.Cgroups.detect()
+    groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices(), also=(_NAMED,))
+    if arguments.debug:
+        for warning in groups.warnings:
+            say(warning)
+    try:
+        return _supervise(pod, arguments, groups, volumes, server, networks, program)
+    finally:
+        if networks is not None:
+            networks.release()
+        groups.remove()
+        if os.path.exists(contract.MDS_REGISTERED):
+            from rkt.stage1.common import metadata
+
+            metadata.forget(arguments.uuid)
+        server.close()
+        os.unlink(contract.CONTROL_SOCKET)
+
+
+def _supervise(
+    pod: LoadedPod,
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    volumes: Volumes,
+    server: _socket.socket,
+    networks: Networks | None,
+    program: str,
+) -> int:
+    flags = 0
+    if "host" not in arguments.networks:
+        flags |= libc.CLONE_NEWNET
+    if arguments.ipc != "parent":
+        flags |= libc.CLONE_NEWIPC
+
+    def thaw() -> None:
+        if os.path.exists(contract.PAUSED):
+            groups.thaw()
+
+    supervisor = Supervisor(
+        server,
+        status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
+        report=say,
+        thaw=thaw,
+        explain=lambda _name: "",
+    )
+    if "WATCHDOG_USEC" in os.environ:
+        from rkt.stage1.common.notify import Watchdog
+
+        watchdog = Watchdog.from_environment()
+        if watchdog is not None:
+            supervisor.tickers.append(watchdog)
+    shared = PodNamespaces(flags, b"", with_pids=False)
+    try:
+        try:
+            if networks is not None:
+                arguments = own_files.attach_networks(networks, pod, arguments, shared.net_fd)
+            if os.path.exists(contract.MDS_REGISTERED):
+                arguments = _reach_metadata(networks, arguments)
+            if limits.has_sysctls(pod):
+                from rkt.stage1.common import sysctls
+
+                sysctls.write(pod, arguments)
+            machine = _start_machine(pod, arguments, groups, volumes, program)
+        finally:
+            shared.leave()
+        try:
+            volumes.close()
+            os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
+            ids = ids_of(arguments)
+            if supervisor.boot(machine, 0 if ids is None else ids.first):
+                supervisor.start([(app, units.stop_signal(app)) for app in pod.apps])
+        except BaseException:
+            supervisor.abandon(machine)
+            raise
+        announce(machine.leader)
+        notify_ready()
+        return supervisor.run()
+    finally:
+        shared.close()
+
+
+def _start_machine(
+    pod: LoadedPod, arguments: RunArguments, groups: cgroup.Group, volumes: Volumes, program: str
+) -> Machine:
+    """Fork systemd-nspawn in the namespaces that the caller is in, and in a cgroup of its own."""
+    controllers = [name for name in _CONTROLLERS if groups.has(name)] if _is_unified(groups) else []
+    joiner = groups.child(limits.INIT_GROUP, (_NAMED, *controllers)).joiner()
+    try:
+        return Machine(
+            lambda address: prepare(pod, arguments, volumes, program, address), joiner, debug=arguments.debug
+        )
+    finally:
+        joiner.close()
+
+
+def _is_unified(groups: cgroup.Group) -> bool:
+    """Whether limits are version 2's."""
+    found = groups.counter("memory") or groups.counter("pids")
+    return found is not None and found[0] == 2
+
+
+def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
+    """The networks that plugins are to set up, if there are any; what is wrong with them shows here.
+
+    Raises:
+        NetworkError: one is not to be had.
+    """
+    if arguments.networks in (["none"], ["host"]):
+        return None
+    from rkt.stage1.common.networks import Networks
+
+    return Networks(arguments, lock_fd)
+
+
+def _reach_metadata(networks: Networks | None, arguments: RunArguments) -> RunArguments:
+    """The arguments with the URL of the metadata service."""
+    from rkt.stage1.common import metadata
+
+    gateways = None if networks is None else networks.gateways()
+    return arguments.replace(metadata_url=metadata.announce(arguments, gateways))
