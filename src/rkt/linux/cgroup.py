@@ -269,11 +269,19 @@ class Group:
             if hierarchy.version == 2:
                 _enable(directory, wanted, hierarchy.mount_point)
 
-    def open_child(self, name: str) -> Group:
-        """The group of an app as it was made before; hierarchies without a directory of its own are the parent's."""
+    def open_child(self, name: str, pid: int = 0) -> Group:
+        """The group of an app as it was made before; hierarchies without a directory of its own are the parent's.
+
+        Args:
+            name: as for ``child``.
+            pid: of a process of the app: in version 2 the group is the one that it is in, wherever below this one.
+        """
         group = Group(name, [], [])
+        actual = _membership(pid).get("", "") if pid else ""
         for hierarchy, path, directory in self._paths:
-            if os.path.isdir(f"{directory}/{name}"):
+            if hierarchy.version == 2 and actual.startswith(path + "/") and ".." not in actual.split("/"):
+                group._paths.append((hierarchy, actual, directory + actual[len(path) :]))
+            elif os.path.isdir(f"{directory}/{name}"):
                 group._paths.append((hierarchy, f"{path}/{name}", f"{directory}/{name}"))
             else:
                 group._inherited.append((hierarchy, path, directory))
@@ -529,6 +537,30 @@ class Group:
         """Move another process with its threads. Slow, see the module's text; children had better use a ``Joiner``."""
         for _, _, directory in (*self._paths, *self._inherited):
             _write(f"{directory}/cgroup.procs", b"%d" % pid)
+
+    def take(self, pid: int) -> None:
+        """Move a process that somebody else has put into a group of version 2, or of systemd's own hierarchy, and all others in it.
+
+        Only into the group's own directories of version 1.
+
+        Raises:
+            OSError: ``EAGAIN`` when they are born faster than they can be moved, or what the kernel says.
+        """
+        actual = _membership(pid)
+        place = None
+        for hierarchy, _, _ in (*self._paths, *self._inherited):
+            path = actual.get(hierarchy.key, "/")
+            if path != "/" and (hierarchy.version == 2 or hierarchy.key.startswith("name=")):
+                place = hierarchy.directory(path) or place
+
+        def members() -> set[int]:
+            if place is None:
+                return {pid}
+            return {int(item) for item in _read(f"{place}/cgroup.procs").split()}
+
+        for hierarchy, _, directory in self._paths:
+            if hierarchy.version == 1:
+                _gather(directory, members)
 
     @property
     def freezer(self) -> tuple[int, str] | None:
@@ -839,6 +871,16 @@ class Cgroups:
                 elif base == name + SUPERVISOR_SUFFIX:
                     _remove_directory(directory, 0)
         return group
+
+
+def _membership(pid: int) -> dict[str, str]:
+    """A process's group in each hierarchy, as ``/proc/PID/cgroup`` names both; ``{}`` when it is gone."""
+    try:
+        text = _read_all(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    fields = (line.split(":", 2) for line in text.splitlines())
+    return {",".join(sorted(names.split(","))): path for _, names, path in fields}
 
 
 def weight_of_shares(shares: int) -> int:

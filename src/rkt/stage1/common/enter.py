@@ -69,7 +69,7 @@ def _enter(app: PodApp, arguments: RunArguments, command: list[str], pid: int, a
         plan.environment[b"TERM"] = os.environb[b"TERM"]
     record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
     groups = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid))
-    joiner = groups.open_child(name).joiner()
+    joiner = groups.open_child(name, pid).joiner()
     flags = namespaces.differing(pid) & ~libc.CLONE_NEWUSER
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)

@@ -75,7 +75,7 @@ def build_arguments(program: str, directory: str, arguments: RunArguments, kept:
     words = [
         program,
         "--boot",
-        "--quiet",
+        *(() if arguments.debug else ("--quiet",)),
         "--settings=no",
         "--notify-ready=yes",
         "--keep-unit",
@@ -115,13 +115,12 @@ def _pod_environment() -> dict[str, str]:
     }
 
 
-def build_environment(arguments: RunArguments, notify_socket: str, *, unfiltered: bool) -> dict[str, str]:
+def build_environment(arguments: RunArguments, notify_socket: str) -> dict[str, str]:
     """The whole environment of systemd-nspawn.
 
     Args:
         arguments: of ``run``.
         notify_socket: path of the socket on which it says how far it is.
-        unfiltered: whether its own system call filter is left out, because an app may have more than that allows.
     """
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -129,11 +128,13 @@ def build_environment(arguments: RunArguments, notify_socket: str, *, unfiltered
         # The namespace for IPC is the one it is started in.
         "SYSTEMD_NSPAWN_SHARE_NS_IPC": "true",
         "SYSTEMD_NSPAWN_CONTAINER_SERVICE": "rkt",
+        # The pod directory is locked, and nobody else has this root.
+        "SYSTEMD_NSPAWN_LOCK": "0",
+        # Each app has a filter of its own, and what an operator grants to one must not fail for want of this one's consent.
+        "SYSTEMD_SECCOMP": "0",
         "SYSTEMD_LOG_TARGET": "console",
         "SYSTEMD_LOG_LEVEL": "info" if arguments.debug else "err",
     }
     if arguments.disable_paths:
         environment["SYSTEMD_NSPAWN_API_VFS_WRITABLE"] = "yes"
-    if unfiltered:
-        environment["SYSTEMD_SECCOMP"] = "0"
     return environment

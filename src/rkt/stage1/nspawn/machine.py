@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _NOTIFY = "nspawn-notify"
 _LEADER = b"X_NSPAWN_LEADER_PID="
 _READY = b"READY=1"
+#: Directories of systemd-nspawn's own in which a machine has one.
+_LEFT = ("/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export")
 _UCRED = struct.Struct("iII")
 _MESSAGE_BYTES = 4096
 _REPORT_BYTES = 4096
@@ -46,16 +48,25 @@ class Machine:
         is_over: whether systemd-nspawn was waited for.
     """
 
-    __slots__ = ("_errors", "_notify", "_said", "is_over", "leader", "leader_pidfd", "pid", "pidfd")
+    __slots__ = ("_errors", "_name", "_notify", "_said", "is_over", "leader", "leader_pidfd", "pid", "pidfd")
 
-    def __init__(self, prepare: Callable[[str], tuple[list[str], dict[str, str]]], joiner: Joiner, *, debug: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        prepare: Callable[[str], tuple[list[str], dict[str, str]]],
+        joiner: Joiner,
+        *,
+        debug: bool,
+    ) -> None:
         """Fork; the caller is in the namespaces that the pod is to have.
 
         Args:
+            name: of the machine.
             prepare: run in the child; given the address to notify it returns arguments and environment.
             joiner: of the cgroups to be in.
             debug: whether what it says goes to the operator at once.
         """
+        self._name = name
         try:
             os.unlink(_NOTIFY)
         except FileNotFoundError:
@@ -199,6 +210,7 @@ class Machine:
         os.waitpid(self.pid, 0)
         self.is_over = True
         self.forget()
+        sweep(self._name)
 
     def forget(self) -> None:
         """Nobody is listened to any more."""
@@ -230,3 +242,12 @@ class Machine:
                 return [int(word) for word in stream.readall().split()]
         except FileNotFoundError:
             return []
+
+
+def sweep(name: str) -> None:
+    """Remove what systemd-nspawn may leave of a machine on the host: empty directories."""
+    for parent in _LEFT:
+        try:
+            os.rmdir(f"{parent}/{name}")
+        except OSError:
+            continue

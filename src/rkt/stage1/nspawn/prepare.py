@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import os
 
+from rkt.linux import files, libc
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
+from rkt.schema.record import Record
 from rkt.stage1.common.arguments import ids_of
-from rkt.stage1.common.exec_plan import build_exec_plan
+from rkt.stage1.common.exec_plan import build_exec_plan, pod_filter
 from rkt.stage1.common.say import say
-from rkt.stage1.nspawn import command, root, units
+from rkt.stage1.nspawn import command, programs, root, units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
@@ -25,16 +29,54 @@ if TYPE_CHECKING:
     from rkt.stage2.exec import ExecPlan
 
 _HANDLERS = (EVENT_PRE_START, EVENT_POST_STOP)
-_PREFIX = "os/linux/seccomp-"
+
+
+class Launch(Record):
+    """An app that is to be started, planned before anything of the pod runs.
+
+    Attributes:
+        app: the app.
+        execute: what its process becomes.
+        handlers: its event handlers by name, likewise.
+    """
+
+    app: PodApp
+    execute: ExecPlan
+    handlers: dict[str, ExecPlan]
+
+
+def plan_app(app: PodApp, arguments: RunArguments) -> Launch:
+    """Look what an app's processes are to become.
+
+    Raises:
+        Stage1Error: that cannot be had.
+    """
+    root_fd = os.open(app.rootfs_path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        execute = build_exec_plan(app, root_fd, arguments)
+        handlers = {
+            name: build_exec_plan(app, root_fd, arguments, argv=app.app.event_handlers[name], as_root=True)
+            for name in _HANDLERS
+            if name in app.app.event_handlers
+        }
+    finally:
+        os.close(root_fd)
+    return Launch(app=app, execute=execute, handlers=handlers)
 
 
 def prepare(
-    pod: LoadedPod, arguments: RunArguments, volumes: Volumes, program: str, notify_socket: str
+    pod: LoadedPod,
+    launches: Sequence[Launch],
+    arguments: RunArguments,
+    volumes: Volumes,
+    program: str,
+    notify_socket: str,
 ) -> tuple[list[str], dict[str, str]]:
     """Make everything; the caller is a child in the pod's network and IPC namespaces and in its cgroup.
 
     Args:
-        pod: with the apps that are to be there from the start.
+        pod: the pod.
+        launches: the apps that are to be there from the start.
         arguments: of ``run``.
         volumes: of these apps.
         program: systemd-nspawn.
@@ -48,18 +90,20 @@ def prepare(
     users = open_users(arguments)
     features = units.Features.of_host()
     root.make_root(arguments)
+    write_accounts(launches)
     write_units(units.pod_units(arguments, features))
     kept = 0
-    for app in pod.apps:
-        kept |= prepare_app(pod, app, arguments, volumes, features, pod_path, users)
-        os.chdir(pod_path)
+    for launch in launches:
+        prepare_app(pod, launch, arguments, volumes, features, pod_path, users)
+        kept |= launch.execute.capabilities
     words = command.build_arguments(program, os.fsdecode(pod_path) + f"/{root.POD_ROOT}", arguments, kept)
     if arguments.debug:
         say(" ".join(words))
-    unfiltered = arguments.disable_seccomp or any(
-        each.name.startswith(_PREFIX) for app in pod.apps for each in app.app.isolators
-    )
-    return words, command.build_environment(arguments, notify_socket, unfiltered=unfiltered)
+    seccomp = pod_filter(pod, arguments)
+    if seccomp:
+        # Of everything in the pod; nspawn's own filter, which would refuse more than apps may be given, is left out.
+        libc.seccomp_load(seccomp)
+    return words, command.build_environment(arguments, notify_socket)
 
 
 def open_users(arguments: RunArguments) -> UserNamespace | None:
@@ -76,52 +120,38 @@ def open_users(arguments: RunArguments) -> UserNamespace | None:
 
 def prepare_app(
     pod: LoadedPod,
-    app: PodApp,
+    launch: Launch,
     arguments: RunArguments,
     volumes: Volumes,
     features: units.Features,
     pod_path: bytes,
     users: UserNamespace | None,
-) -> int:
-    """One app's root, units and FIFOs.
-
-    Returns:
-        mask of the capabilities that the app may have.
-    """
+) -> None:
+    """One app's root, units and FIFOs."""
+    app, execute = launch.app, launch.execute
     root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users)
-    execute = build_exec_plan(app, root_fd, arguments)
-    handlers: dict[str, ExecPlan] = {}
-    programs: dict[str, bytes] = {}
-    for name in _HANDLERS:
-        if name in app.app.event_handlers:
-            handlers[name] = build_exec_plan(
-                app, root_fd, arguments, argv=app.app.event_handlers[name], as_root=True
-            )
-            programs[name], _ = units.find_program(root_fd, handlers[name])
-    if handlers and arguments.debug:
-        say(f"{app.name}: handlers {', '.join(handlers)}")
-    found, _ = units.find_program(root_fd, execute)
+    os.chdir(pod_path)
     unit = units.AppUnit(
         app=app,
         execute=execute,
-        handlers=handlers,
-        program=found,
-        handler_programs=programs,
+        handlers=launch.handlers,
+        program=programs.find_program(root_fd, execute)[0],
+        handler_programs={
+            name: programs.find_program(root_fd, plan)[0] for name, plan in launch.handlers.items()
+        },
         root=f"/{root.APPS}/{app.name}/rootfs".encode(),
-        stdin="null",
         stdout=f"file:/rkt/streams/{app.name}-stdout",
         stderr=f"file:/rkt/streams/{app.name}-stderr",
         devices=volumes.devices(app.name),
-        stop_signal=units.stop_signal(app),
     )
-    os.chdir(pod_path)
+    os.close(root_fd)
     written = units.app_units(unit, pod, arguments, features)
     write_units(written)
+    for name in units.left_out(execute):
+        say(f"app {app.name!r}: systemd gives no app a variable {name!r}")
     if arguments.debug:
-        for name, content in written.items():
-            if name.endswith(".service") and isinstance(content, bytes):
-                for line in content.decode(errors="replace").splitlines():
-                    say(f"{name}: {line}")
+        for line in bytes(written[units.unit_name(app.name)]).decode(errors="replace").splitlines():  # type: ignore[arg-type]
+            say(f"{app.name}: {line}")
     uid, gid = execute.uid, execute.gid
     if users is not None:
         uid, gid = users.ids.outside(uid), users.ids.outside(gid)
@@ -129,8 +159,13 @@ def prepare_app(
         path = f"{root.STREAMS}/{app.name}-{stream}"
         os.mkfifo(path, 0o200)
         os.chown(path, uid, gid)
-    os.close(root_fd)
-    return execute.capabilities
+
+
+def write_accounts(launches: Sequence[Launch]) -> None:
+    """Names of all ids that the apps have, in the pod's own ``/etc``."""
+    plans = [plan for launch in launches for plan in (launch.execute, *launch.handlers.values())]
+    for name, content in zip(("passwd", "group"), units.accounts(plans), strict=True):
+        files.replace_file(f"{root.POD_ROOT}/etc/{name}", content, 0o644, sync=False)
 
 
 def write_units(content: dict[str, bytes | str]) -> None:
@@ -140,14 +175,6 @@ def write_units(content: dict[str, bytes | str]) -> None:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         if isinstance(value, str):
             os.symlink(value, path)
-            continue
-        is_secret = path.startswith(f"{root.SHARED}/env/")
-        fd = os.open(
-            path,
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600 if is_secret else 0o644,
-        )
-        try:
-            os.write(fd, value)
-        finally:
-            os.close(fd)
+        else:
+            is_secret = path.startswith(f"{root.SHARED}/env/")
+            files.replace_file(path, value, 0o600 if is_secret else 0o644, sync=False)

@@ -44,12 +44,7 @@ APPS = "opt/stage2"
 _SAFE = libc.MS_NOSUID | libc.MS_NODEV
 _ROOT_OPTIONS = b"mode=755,size=16m,nr_inodes=4096"
 _SHARED_OPTIONS = b"mode=755,size=16m,nr_inodes=16384"
-_ACCOUNTS = {
-    "passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
-    "group": b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
-    "shadow": b"root:!:::::::\nnobody:!:::::::\n",
-    "nsswitch.conf": b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-}
+_NAMES = b"passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
 _MAX_FILE_BYTES = 16 << 20
 
 
@@ -78,8 +73,7 @@ def make_root(arguments: RunArguments) -> None:
     mount.bind(SHARED, f"{POD_ROOT}/rkt", attributes=mount.READ_ONLY | mount.UNTRUSTED)
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         _take_directory(name)
-    for name, content in _ACCOUNTS.items():
-        files.write_new(f"{POD_ROOT}/etc/{name}", content, 0o600 if name == "shadow" else 0o644)
+    files.write_new(f"{POD_ROOT}/etc/nsswitch.conf", _NAMES, 0o644)
     files.write_new(f"{POD_ROOT}/etc/machine-id", arguments.uuid.replace("-", "").encode() + b"\n", 0o444)
     files.write_new(f"{POD_ROOT}/etc/hostname", hostname_of(arguments).encode() + b"\n", 0o644)
     for name in ("os-release", "ld.so.cache"):

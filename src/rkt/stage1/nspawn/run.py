@@ -21,9 +21,9 @@ from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
-from rkt.stage1.nspawn import command, root, units
+from rkt.stage1.nspawn import command, root
 from rkt.stage1.nspawn.machine import Machine
-from rkt.stage1.nspawn.prepare import prepare
+from rkt.stage1.nspawn.prepare import plan_app, prepare
 from rkt.stage1.nspawn.supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.networks import Networks
     from rkt.stage1.common.pod import LoadedPod
+    from rkt.stage1.nspawn.prepare import Launch
 
 #: systemd's own hierarchy of version 1: in it, too, the pod's systemd must be below the pod's group.
 _NAMED = "name=systemd"
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     libc.close_range(3, 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
     os.fstat(lock_fd)
     pod = load_pod()
-    if not pod.apps:
+    if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
     program = command.find_nspawn()
     networks = _networks(arguments, lock_fd)
@@ -110,7 +111,6 @@ def _supervise(
         status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
         report=say,
         thaw=thaw,
-        explain=lambda _name: "",
     )
     if "WATCHDOG_USEC" in os.environ:
         from rkt.stage1.common.notify import Watchdog
@@ -129,15 +129,17 @@ def _supervise(
                 from rkt.stage1.common import sysctls
 
                 sysctls.write(pod, arguments)
-            machine = _start_machine(pod, arguments, groups, volumes, program)
+            launches = [plan_app(app, arguments) for app in pod.apps]
+            own_groups = _app_groups(pod, groups, volumes, arguments)
+            machine = _start_machine(pod, launches, arguments, groups, volumes, program)
         finally:
             shared.leave()
         try:
             volumes.close()
             os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
             ids = ids_of(arguments)
-            if supervisor.boot(machine, 0 if ids is None else ids.first):
-                supervisor.start([(app, units.stop_signal(app)) for app in pod.apps])
+            if supervisor.boot(machine, arguments, 0 if ids is None else ids.first):
+                supervisor.start(list(zip(launches, own_groups, strict=True)))
         except BaseException:
             supervisor.abandon(machine)
             raise
@@ -148,15 +150,37 @@ def _supervise(
         shared.close()
 
 
+def _app_groups(
+    pod: LoadedPod, groups: cgroup.Group, volumes: Volumes, arguments: RunArguments
+) -> list[cgroup.Group | None]:
+    """The apps' own cgroups, where limits are version 1's; in version 2 systemd makes them."""
+    if _is_unified(groups):
+        return [None] * len(pod.apps)
+    found: list[cgroup.Group | None] = []
+    for app in pod.apps:
+        # Where no app has devices of its own the pod's policy will do.
+        own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
+        found.append(limits.create_app_group(groups, pod, app, say, devices=own))
+    return found
+
+
 def _start_machine(
-    pod: LoadedPod, arguments: RunArguments, groups: cgroup.Group, volumes: Volumes, program: str
+    pod: LoadedPod,
+    launches: list[Launch],
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    volumes: Volumes,
+    program: str,
 ) -> Machine:
     """Fork systemd-nspawn in the namespaces that the caller is in, and in a cgroup of its own."""
     controllers = [name for name in _CONTROLLERS if groups.has(name)] if _is_unified(groups) else []
     joiner = groups.child(limits.INIT_GROUP, (_NAMED, *controllers)).joiner()
     try:
         return Machine(
-            lambda address: prepare(pod, arguments, volumes, program, address), joiner, debug=arguments.debug
+            command.machine_name(arguments.uuid),
+            lambda address: prepare(pod, launches, arguments, volumes, program, address),
+            joiner,
+            debug=arguments.debug,
         )
     finally:
         joiner.close()

@@ -18,14 +18,14 @@ import select
 import time
 
 from rkt.errors import EXIT_FAILURE, RktError
-from rkt.linux import files, pidfd
+from rkt.linux import files, libc, pidfd
+from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control
 from rkt.stage1.common.log import find_driver, open_log
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
-from rkt.stage1.nspawn import dbus
-from rkt.stage1.nspawn.root import STREAMS
-from rkt.stage1.nspawn.units import STOP_SECONDS, unit_name
+from rkt.stage1.nspawn import dbus, units
+from rkt.stage1.nspawn.root import APPS, STREAMS
 from rkt.stage2.exec import EXIT_EXEC_FAILED
 
 TYPE_CHECKING = False
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from rkt.stage1.common.pod import PodApp
+    from rkt.linux.cgroup import Group
+    from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.restart import Restarts
     from rkt.stage1.nspawn.dbus import Manager
     from rkt.stage1.nspawn.machine import Machine
+    from rkt.stage1.nspawn.prepare import Launch
 
     class Ticker(Protocol):
         """Something that has its own things to do in the supervisor's loop."""
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
             """Called in each turn."""
 
 
+#: Time between SIGTERM and SIGKILL, in seconds; what ``units`` says to systemd.
+STOP_SECONDS = 10.0
 #: How long the pod's systemd may take to answer, in seconds.
 _ANSWER_SECONDS = 30.0
 #: How long the last output may wait for a slow reader, in seconds.
@@ -64,32 +69,65 @@ class App:
     """An app of a running pod.
 
     Attributes:
-        app: what it is in the manifest.
+        launch: what was planned of it.
         unit: name of its unit.
+        cgroup: where it is to be in version 1, ``None`` where systemd sets its limits.
         pid: of its program on the host, 0 before there is one, -1 when it was gone before it was seen.
         is_running: whether its unit is not over.
         has_begun: whether systemd has said that something of it runs.
         was_active: whether systemd has said so of its unit.
         known: what systemd has said of its unit so far.
+        was_told: whether it was asked to end.
         status: its exit status.
-        stop_signal: what it is asked to end by.
         outlets: end of a FIFO -> (stream name, marker of lines, where it goes).
+        restarts: of an app that may be started again.
     """
 
-    __slots__ = ("app", "has_begun", "is_running", "known", "log", "name", "outlets", "pid", "status", "stop_signal", "unit", "was_active")
+    __slots__ = (
+        "cgroup",
+        "has_begun",
+        "is_running",
+        "known",
+        "launch",
+        "log",
+        "name",
+        "outlets",
+        "pid",
+        "restarts",
+        "status",
+        "unit",
+        "was_active",
+        "was_told",
+    )
 
-    def __init__(self, app: PodApp, stop_signal: int) -> None:
-        self.app = app
-        self.name = app.name
-        self.unit = unit_name(app.name)
-        self.stop_signal = stop_signal
-        self.pid = 0
+    def __init__(self, launch: Launch, cgroup: Group | None) -> None:
+        self.launch = launch
+        self.cgroup = cgroup
+        self.name = launch.app.name
+        self.unit = units.unit_name(self.name)
         self.status = 0
+        self.was_told = False
+        self.log = open_log(launch.app, find_driver(launch.app))
+        self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
+        self.restarts: Restarts | None = None
+        policy = launch.app.runtime.annotations.get(contract.ANNOTATION_RESTART)
+        if policy is not None:
+            from rkt.stage1.common.restart import Restarts
+
+            self.restarts = Restarts(self.name, policy)
+        self.renew()
+
+    def renew(self) -> None:
+        """It is about to start."""
+        self.pid = 0
         self.is_running = True
         self.has_begun = self.was_active = False
         self.known: dict[str, Any] = {}
-        self.log = open_log(app, find_driver(app))
-        self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs, or is to run again."""
+        return self.is_running or (self.restarts is not None and self.restarts.at > 0)
 
 
 class Supervisor:
@@ -105,7 +143,6 @@ class Supervisor:
         status_directory: str,
         report: Callable[[str], None],
         thaw: Callable[[], None],
-        explain: Callable[[str], str],
     ) -> None:
         """Take over signals and the control socket; the pod is to come.
 
@@ -114,13 +151,12 @@ class Supervisor:
             status_directory: where exit statuses are written.
             report: says something to the operator.
             thaw: lets the pod's processes go on if they are frozen.
-            explain: tells why the program of an app, named by it, could not be executed; empty when it knows no reason.
         """
         self._server = server
         self._status_directory = status_directory
         self._report = report
         self._thaw = thaw
-        self._explain = explain
+        self._arguments: RunArguments | None = None
         self._machine: Machine | None = None
         self._bus: Manager | None = None
         self._apps: dict[str, App] = {}
@@ -129,6 +165,8 @@ class Supervisor:
         self._several = False
         self.tickers: list[Ticker] = []
         self._first_failure = 0
+        #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
+        self._memory_kills: dict[str, int] = {}
         self._is_stopping = False
         self._kill_at = 0.0
         self._wake_r, self._wake_w = os.pipe()
@@ -147,16 +185,18 @@ class Supervisor:
             raise ConnectionError("the pod's systemd is not connected")
         return self._bus
 
-    def boot(self, machine: Machine, root_uid: int) -> bool:
+    def boot(self, machine: Machine, arguments: RunArguments, root_uid: int) -> bool:
         """Wait for the pod's systemd and connect to it; false when the pod is to stop before that.
 
         Args:
             machine: systemd-nspawn, just started; from here on it is ended by ``finish``.
+            arguments: of ``run``.
             root_uid: of the pod's root on the host.
         Raises:
             Stage1Error: it does not come up.
         """
         self._machine = machine
+        self._arguments = arguments
         if not machine.wait_ready(self._wake_r):
             self._is_stopping = True
             return False
@@ -165,35 +205,49 @@ class Supervisor:
         self._bus.subscribe()
         return True
 
-    def start(self, apps: list[tuple[PodApp, int]]) -> None:
+    def start(self, launches: list[tuple[Launch, Group | None]]) -> None:
         """Start apps whose units and FIFOs are there.
 
         Args:
-            apps: each with the signal by which it is asked to end.
+            launches: each with the cgroups that are not systemd's to make.
         Raises:
             RktError, OSError: one could not be started.
         """
-        self._several = self._several or len(apps) > 1
-        for each, stop_signal in apps:
-            app = App(each, stop_signal)
+        self._several = self._several or len(launches) > 1
+        apps = [App(launch, group) for launch, group in launches]
+        for app in apps:
             self._apps[app.unit] = app
-            for stream in ("stdout", "stderr"):
-                # Both ends, so that it never ends before the app's unit does; read when the app's number is known.
-                fd = os.open(f"{STREAMS}/{app.name}-{stream}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-                outlet = self._outlets[0 if stream == "stdout" else 1]
-                app.outlets[fd] = (stream.encode(), Prefixer(b""), outlet)
-        for each, _ in apps:
-            self.bus.start(unit_name(each.name))
+        for app in apps:
+            self._begin(app)
+
+    def _begin(self, app: App) -> None:
+        """Have an app's unit started."""
+        if app.cgroup is None and not app.outlets:
+            self._open_outlets(app)
+        self.bus.start(app.unit)
+
+    def _open_outlets(self, app: App) -> None:
+        """Open the FIFOs of an app's output; before that systemd waits, and does not execute anything.
+
+        Both ends, so that they do not end before the app's unit does; they are read when the app's number is known.
+        """
+        for stream, outlet in zip(("stdout", "stderr"), self._outlets, strict=True):
+            path = f"{STREAMS}/{app.name}-{stream}"
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            app.outlets[fd] = (stream.encode(), Prefixer(b""), outlet)
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
-        while any(app.is_running for app in self._apps.values()) or (
+        while any(app.goes_on for app in self._apps.values()) or (
             self._outlives_apps and not self._is_stopping
         ):
             self._turn(self._timeout_ms())
             if self._kill_at and time.monotonic() >= self._kill_at:
                 self._kill_at = 0.0
                 self._machine_of().kill()
+            for app in list(self._apps.values()):
+                if app.restarts is not None and 0 < app.restarts.at <= time.monotonic():
+                    self._start_again(app, app.restarts)
         self.finish()
         return self._first_failure
 
@@ -207,7 +261,7 @@ class Supervisor:
         for app in self._apps.values():
             if app.is_running:
                 self._over(app, 128 + _signal.SIGKILL)
-            app.log.finish()
+            self._close(app)
         if self._bus is not None:
             self._bus.close()
             self._bus = None
@@ -229,6 +283,7 @@ class Supervisor:
 
     def _timeout_ms(self) -> int | None:
         deadlines = [at for at in (self._kill_at, *(ticker.next_at() for ticker in self.tickers)) if at]
+        deadlines += [app.restarts.at for app in self._apps.values() if app.restarts and app.restarts.at]
         if self._bus is not None and self._bus.has_queued:
             return 0
         if not deadlines:
@@ -298,6 +353,8 @@ class Supervisor:
         state = changed.get("ActiveState")
         if state not in _OVER:
             app.was_active = app.was_active or state is not None
+            if state == "active":
+                self._executed(app)
         elif app.was_active or app.known.get("ExecMainCode") or app.known.get("Result", "success") != "success":
             # Else it is only about to begin: that is what systemd says first.
             self._ended(app)
@@ -307,7 +364,12 @@ class Supervisor:
         app.has_begun = True
         if app.pid > 0 or (app.pid < 0 and not is_program):
             return
-        pid = self._machine_of().host_pid(number)
+        machine = self._machine_of()
+        pid = machine.host_pid(number)
+        if app.cgroup is not None and pid > 0:
+            self._take(app, app.cgroup, pid)
+        if not app.outlets:
+            self._open_outlets(app)
         if self._several:
             mark = f"{app.name}[{pid if pid > 0 else number}]: ".encode()
             for fd, (stream, _, outlet) in app.outlets.items():
@@ -318,20 +380,84 @@ class Supervisor:
         if pid > 0:
             _record_pid(app)
 
+    def _take(self, app: App, group: Group, pid: int) -> None:
+        """Put an app's process, which waits for its output to be opened, into the app's cgroups."""
+        try:
+            group.take(pid)
+        except FileNotFoundError:
+            return  # it is gone, and its own group too
+        except OSError as e:
+            self._report(f"app {app.name!r}: its limits cannot be set: {e.strerror}")
+            self._first_failure = self._first_failure or EXIT_FAILURE
+            self._is_stopping = True
+            self._machine_of().kill()
+
+    def _executed(self, app: App) -> None:
+        """An app's program runs: it must be as confined as its unit says."""
+        if app.pid <= 0 or self._arguments is None:
+            return
+        try:
+            units.confirm(app.pid, app.launch.app, app.launch.execute, self._arguments)
+        except OSError:
+            return  # it is over already
+        except RktError as e:
+            self._report(e.message)
+            self._first_failure = self._first_failure or EXIT_FAILURE
+            self._is_stopping = True
+            self._machine_of().kill()
+
     def _ended(self, app: App) -> None:
         """An app's unit is over, and so are its processes."""
         status = self._status(app)
-        if status == EXIT_EXEC_FAILED and (reason := self._explain(app.name)):
+        if status == EXIT_EXEC_FAILED and (reason := self._explain(app)) and app.outlets:
             stream, prefixer, outlet = next(each for each in app.outlets.values() if each[0] == b"stderr")
             text = reason.encode(errors="surrogateescape") + b"\n"
             app.log.write(stream, text)
             outlet.add(prefixer.mark(text))
+        pause = app.restarts.plan(status) if app.restarts is not None and self._may_restart(app) else 0.0
+        if pause:
+            self._report(f"app {app.name!r} exited with status {status}, starting it again in {pause:.1f} s")
+            app.is_running = False
+            app.status = status
+            self._drain(app)
+            self._look_for_memory(app)
+            return
         self._over(app, status)
-        if status and not self._is_stopping and not self._outlives_apps and any(
-            other.is_running for other in self._apps.values()
-        ):
+        others = any(other.goes_on for other in self._apps.values())
+        if status and not self._is_stopping and not self._outlives_apps and others:
             self._report(f"app {app.name!r} exited with status {status}, stopping the pod")
             self._stop()
+
+    def _may_restart(self, app: App) -> bool:
+        """Whether nobody wants the app to end."""
+        return not self._is_stopping and not app.was_told
+
+    def _start_again(self, app: App, restarts: Restarts) -> None:
+        restarts.begin()
+        app.renew()
+        try:
+            self.bus.reset_failed(app.unit)
+            self._begin(app)
+        except (OSError, RktError) as e:
+            self._report(f"app {app.name!r}: {e}")
+            self._over(app, EXIT_FAILURE)
+
+    def _explain(self, app: App) -> str:
+        """Why an app's program could not be executed."""
+        from rkt.stage1.nspawn import programs
+
+        root_fd = os.open(f"/proc/{self._machine_of().leader}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            path = f"{APPS}/{app.name}/rootfs".encode()
+            app_fd = libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT)
+            try:
+                return programs.find_program(app_fd, app.launch.execute)[1]
+            finally:
+                os.close(app_fd)
+        except OSError:
+            return ""
+        finally:
+            os.close(root_fd)
 
     def _status(self, app: App) -> int:
         """Exit status as a shell would say it; an app that a stop ended by its signal has done what it was told: 0."""
@@ -341,7 +467,8 @@ class Supervisor:
             return self._setup_status(app)
         if code == _CLD_EXITED:
             return number
-        return 0 if self._is_stopping and number == app.stop_signal else 128 + number
+        told = self._is_stopping or app.was_told
+        return 0 if told and number == app.launch.app.stop_signal else 128 + number
 
     def _setup_status(self, app: App) -> int:
         result = app.known.get("Result", "success")
@@ -362,17 +489,48 @@ class Supervisor:
         """Take note of how an app ended, and of its last words."""
         app.is_running = False
         app.status = status
+        if app.restarts is not None:
+            app.restarts.at = 0.0
+        self._drain(app)
+        self._look_for_memory(app)
+        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
+        if not self._outlives_apps:
+            self._first_failure = self._first_failure or status
+
+    def _drain(self, app: App) -> None:
+        """Take what is left in the FIFOs; nobody writes there any more."""
         for fd in list(app.outlets):
             try:
                 while fd in app.outlets:
                     self._carry(app, fd)
             except BlockingIOError:
-                pass
+                continue
+
+    def _close(self, app: App) -> None:
+        """Let go of an app that is over."""
+        for fd in app.outlets:
             os.close(fd)
         app.outlets.clear()
-        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
-        if not self._outlives_apps:
-            self._first_failure = self._first_failure or status
+        app.log.finish()
+
+    def _look_for_memory(self, app: App) -> None:
+        """Say so when the kernel killed for want of memory: the status alone looks like anybody's SIGKILL."""
+        if not app.status:
+            return
+        new = int(app.known.get("Result") == "oom-kill")
+        limit = 0
+        if app.cgroup is not None:
+            counter, kills = app.cgroup.out_of_memory_kills()
+            new = kills - self._memory_kills.get(counter, 0)
+            self._memory_kills[counter] = kills
+            limit = app.cgroup.memory_limit()
+        if not new:
+            return
+        path = f"appsinfo/{app.name}/{contract.OOM_KILLS}"
+        files.replace_file(path, b"%d\n" % new, 0o640, sync=False)
+        what = "was killed" if app.status == 128 + _signal.SIGKILL else f"lost {new} of its processes"
+        bound = f"limit {bytes_text(limit)}" if limit else "limit of the app or of the pod"
+        self._report(f"app {app.name!r} {what}: out of memory ({bound})")
 
     def _carry_some(self, app: App, fd: int) -> None:
         try:
@@ -419,8 +577,11 @@ class Supervisor:
         for app in self._apps.values():
             if app.is_running:
                 self._stop_unit(app)
+            elif app.goes_on:
+                self._over(app, app.status)
 
     def _stop_unit(self, app: App) -> None:
+        app.was_told = True
         try:
             self.bus.stop(app.unit)
         except (OSError, RktError) as e:
