@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from rkt.stage1.common import restart
 from rkt.stage1.common.log import LogFile
-from rkt.stage1.ns import restart
-from rkt.stage1.ns import supervisor as module
 from rkt.stage1.common.restart import Restarts
+from rkt.stage1.ns import supervisor as module
 from rkt.stage1.ns.supervisor import Supervisor
 
 if TYPE_CHECKING:

@@ -43,7 +43,9 @@ def kernel_file_systems(
         plan.append(steps.MountFilesystem(b"sysfs", b"sys", _SAFE | (libc.MS_RDONLY if masked else 0)))
     if not masked:
         return plan
-    plan += [steps.ReadOnly(path) for path in paths.READ_ONLY if own_processes or not path.startswith(b"proc/")]
+    plan += [
+        steps.ReadOnly(path) for path in paths.READ_ONLY if own_processes or not path.startswith(b"proc/")
+    ]
     for path in (*paths.MASKED, *paths.thermal_directories()):
         if path.startswith(b"sys/") and not has_sys:
             continue

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rkt.linux.cgroup import Group
     from rkt.stage1.common.log import LogFile
     from rkt.stage1.common.pod import PodApp
-    from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.common.restart import Restarts
+    from rkt.stage1.ns.plan import AppPlan
 
     class PlanMaker(Protocol):
         """What ``Launch`` is given."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.common.restart import Restarts
     from rkt.stage1.common.volumes import Volumes
     from rkt.stage1.ns.launch import Launch
-    from rkt.stage1.common.restart import Restarts
 
 
 class LiveSupervisor(Supervisor):

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rkt.linux.userns import UserNamespace
     from rkt.schema.probes import Probe
     from rkt.stage1.common.arguments import RunArguments
-    from rkt.stage1.common.pod import PodApp
     from rkt.stage1.common.isolation import PodNamespaces
+    from rkt.stage1.common.pod import PodApp
     from rkt.stage1.ns.supervisor import App
 
 #: Until it succeeds for the first time, a probe is made at least this often, in seconds.

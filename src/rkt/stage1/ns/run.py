@@ -18,11 +18,11 @@ from rkt.stage1.common.announce import announce, notify_ready
 from rkt.stage1.common.app_root import OWN_FILES
 from rkt.stage1.common.arguments import ids_of, parse_run, save_run
 from rkt.stage1.common.exec_plan import default_filter
+from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
 from rkt.stage1.ns.init import Init, open_reaper
-from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.ns.launch import Launch
 from rkt.stage1.ns.plan import build_app_plan
 from rkt.stage1.ns.supervisor import Supervisor

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     from rkt.stage1.common.app_streams import AppStreams
     from rkt.stage1.common.interactive import Interactive
-    from rkt.stage1.ns.init import Init
     from rkt.stage1.common.isolation import PodNamespaces
+    from rkt.stage1.common.restart import Restarts
+    from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.launch import Launch
     from rkt.stage1.ns.plan import AppPlan
-    from rkt.stage1.common.restart import Restarts
 
     class Ticker(Protocol):
         """Something that has its own things to do in the supervisor's loop."""

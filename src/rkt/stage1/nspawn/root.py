@@ -119,7 +119,7 @@ def make_app_root(
     root_fd = os.open(b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     step: steps.Step | None = None
     try:
-        for step in root_steps(arguments, pod_path, volumes, users):  # noqa: B007 - named by the error
+        for step in root_steps(arguments, pod_path, volumes, users):
             step.apply(root_fd)
             step.release()
         if app.runtime.readonly_rootfs:

@@ -55,6 +55,12 @@ def main(argv: list[str]) -> int:
     pod = load_pod()
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
+    if arguments.interactive:
+        raise Stage1Error(
+            "the flavour nspawn has no interactive pods", hint="rkt run --interactive without --stage1-name"
+        )
+    if "LISTEN_FDS" in os.environ:
+        raise Stage1Error("the flavour nspawn takes no sockets of a service manager")
     program = command.find_nspawn()
     networks = _networks(arguments, lock_fd)
     if limits.has_sysctls(pod):

@@ -23,6 +23,7 @@ from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control
 from rkt.stage1.common.log import find_driver, open_log
+from rkt.stage1.common.signals import stop_signal
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.nspawn import dbus, units
 from rkt.stage1.nspawn.root import APPS, STREAMS
@@ -84,6 +85,7 @@ class App:
     """
 
     __slots__ = (
+        "_invocation",
         "cgroup",
         "has_begun",
         "is_running",
@@ -107,6 +109,7 @@ class App:
         self.unit = units.unit_name(self.name)
         self.status = 0
         self.was_told = False
+        self.known: dict[str, Any] = {}
         self.log = open_log(launch.app, find_driver(launch.app))
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
         self.restarts: Restarts | None = None
@@ -119,10 +122,18 @@ class App:
 
     def renew(self) -> None:
         """It is about to start."""
+        self._invocation = self.known.get("InvocationID", ())
         self.pid = 0
         self.is_running = True
         self.has_begun = self.was_active = False
-        self.known: dict[str, Any] = {}
+        self.known = {}
+
+    @property
+    def has_result(self) -> bool:
+        """Whether what systemd has said is of this start: first it says how things are before it."""
+        if self.known.get("InvocationID", self._invocation) == self._invocation:
+            return False
+        return bool(self.known.get("ExecMainCode")) or self.known.get("Result", "success") != "success"
 
     @property
     def goes_on(self) -> bool:
@@ -355,8 +366,7 @@ class Supervisor:
             app.was_active = app.was_active or state is not None
             if state == "active":
                 self._executed(app)
-        elif app.was_active or app.known.get("ExecMainCode") or app.known.get("Result", "success") != "success":
-            # Else it is only about to begin: that is what systemd says first.
+        elif app.was_active or app.has_result:
             self._ended(app)
 
     def _begun(self, app: App, number: int, *, is_program: bool) -> None:
@@ -446,7 +456,9 @@ class Supervisor:
         """Why an app's program could not be executed."""
         from rkt.stage1.nspawn import programs
 
-        root_fd = os.open(f"/proc/{self._machine_of().leader}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root_fd = os.open(
+            f"/proc/{self._machine_of().leader}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        )
         try:
             path = f"{APPS}/{app.name}/rootfs".encode()
             app_fd = libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT)
@@ -468,13 +480,14 @@ class Supervisor:
         if code == _CLD_EXITED:
             return number
         told = self._is_stopping or app.was_told
-        return 0 if told and number == app.launch.app.stop_signal else 128 + number
+        return 0 if told and number == stop_signal(app.launch.app) else 128 + number
 
     def _setup_status(self, app: App) -> int:
         result = app.known.get("Result", "success")
         if self._is_stopping or result == "success":
             return 0
-        for command in self.bus.properties(app.unit).get("ExecStartPre") or ():
+        commands: Any = self.bus.properties(app.unit).get("ExecStartPre")
+        for command in commands or ():
             code, number = int(command[-2]), int(command[-1])
             if code and (number or code != _CLD_EXITED):
                 status = number if code == _CLD_EXITED else 128 + number

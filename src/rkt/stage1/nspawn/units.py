@@ -446,7 +446,7 @@ CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_SYS_PTRACE CAP_SYSLOG C
 """
 
 
-def confirm(pid: int, unit: AppUnit, arguments: RunArguments) -> None:
+def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -> None:
     """Make sure that a started process is confined, whatever this systemd made of the directives.
 
     What an app may have given up since does not matter, so only what it cannot get back is looked at.
@@ -459,17 +459,16 @@ def confirm(pid: int, unit: AppUnit, arguments: RunArguments) -> None:
     for text in files.read_bounded(f"/proc/{pid}/status", 64 << 10).splitlines():
         key, _, value = text.partition(b":")
         fields[key] = value.strip()
-    execute = unit.execute
     lacking = []
     if int(fields[b"CapBnd"], 16) & ~execute.capabilities:
         lacking.append("capabilities")
     if execute.no_new_privileges and fields[b"NoNewPrivs"] != b"1":
         lacking.append("no_new_privs")
-    is_filtered = not arguments.disable_seccomp and not _is_unfiltered(unit.app.app.isolators)
+    is_filtered = not arguments.disable_seccomp and not _is_unfiltered(app.app.isolators)
     if is_filtered and int(fields[b"Seccomp"]) != _SECCOMP_MODE_FILTER:
         lacking.append("the system call filter")
     if lacking:
         raise Stage1Error(
-            f"app {quoted(unit.app.name)} runs without {' and '.join(lacking)}: this host's systemd does not do what its unit says",
+            f"app {quoted(app.name)} runs without {' and '.join(lacking)}: this host's systemd does not do what its unit says",
             hint="rkt run --stage1-name=coreos.com/rkt/stage1-ns",
         )
