@@ -38,7 +38,7 @@ def check_live(pods: Pods) -> None:
 def _sandbox(pods: Pods) -> Trial:
     file = f"{pods.bench.base}/sandbox-uuid"
     stage1 = f"--stage1-hash={pods.subject.record.key}"
-    process = pods.bench.start("app", "sandbox", stage1, "--net=none", f"--uuid-file-save={file}")
+    process = pods.bench.start("app", "sandbox", stage1, pods.net, f"--uuid-file-save={file}")
 
     def is_there() -> bool:
         try:

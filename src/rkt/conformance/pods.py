@@ -143,6 +143,9 @@ class Pods:
         self.report = report
         self._groups = groups
         self._stage1 = f"--stage1-hash={subject.record.key}"
+        #: What the image itself says that it does not enforce.
+        self.without = frozenset(subject.program.not_enforced)
+        self.net = "--net=host" if "network" in self.without else "--net=none"
 
     def wants(self, *groups: str) -> bool:
         """Whether promises of one of the groups are to be looked at."""
@@ -199,7 +202,7 @@ class Pods:
         if pod is None:
             raise Broken
         watch = Watch(pod.path)
-        process = self.bench.start("run-prepared", "--net=none", uuid)
+        process = self.bench.start("run-prepared", self.net, uuid)
         trial = Trial(uuid, process, pod, token, watch)
         if up:
             self.wait_up(trial, promise)
@@ -230,7 +233,7 @@ class Pods:
         pod = self.bench.open_pod(uuid)
         if pod is None:
             raise Broken
-        process = self.bench.run("run-prepared", "--net=none", *run_flags, uuid)
+        process = self.bench.run("run-prepared", self.net, *run_flags, uuid)
         return Trial(uuid, process, pod, token, None)
 
     def run_two(self, first: list[str], second: list[str]) -> Trial:
@@ -239,7 +242,7 @@ class Pods:
         process = self.bench.run(
             "run",
             self._stage1,
-            "--net=none",
+            self.net,
             f"--uuid-file-save={self.bench.base}/uuid-of-two",
             *self.words(*first, token),
             "---",
