@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from rkt.linux.mount import mountinfo
 from tests.lib.images import fetch
 from tests.lib.rkt import Rkt, wait_for
 
@@ -30,6 +33,7 @@ class Fly:
 
     def __init__(self, rkt: Rkt, images: Images) -> None:
         self.rkt = rkt
+        self.images = images
         self.image = fetch(rkt, images.busybox())
         points = [{"name": "data", "path": "/data"}]
         self.with_point = fetch(
@@ -104,18 +108,152 @@ def test_stop_enter_and_start(fly: Fly) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "app", "says"),
     [
-        pytest.param(("--net=default",), "--net=default is not possible", id="network"),
-        pytest.param(("--hostname=other",), "host name", id="hostname"),
+        pytest.param(("--net=default",), (), "--net=default cannot be", id="network"),
+        pytest.param(("--hostname=other",), (), "--hostname=other cannot be", id="hostname"),
+        pytest.param(("--private-users",), (), "no users of its own", id="users"),
+        pytest.param((), ("--memory=64M",), "a memory limit (resource/memory)", id="memory"),
+        pytest.param((), ("--stdout=stream",), "its stdout attached to", id="streams"),
     ],
 )
-def test_what_cannot_be_is_refused(fly: Fly, flags: tuple[str, ...], says: str) -> None:
-    """What was asked for and cannot be had ends the run before the app starts, and names it (quirk 19)."""
-    result = fly.sh("echo ran", *flags, check=254)
+def test_what_cannot_be_is_refused(fly: Fly, flags: tuple[str, ...], app: tuple[str, ...], says: str) -> None:
+    """What was asked for and cannot be had ends the command before there is a pod, and names it (quirk 19)."""
+    before = fly.rkt.pods()
+    result = fly.sh("echo ran", *flags, app=app, check=254)
     assert says in result.stderr
     assert "hint: " in result.stderr
-    assert not result.stdout
+    assert fly.rkt.pods() == before
+
+
+def test_what_is_not_enforced_is_said_and_recorded(fly: Fly) -> None:
+    """Each run says on one line that the app is not confined; status has all words; logs and wait say why they have nothing."""
+    prepared = fly.rkt.run("prepare", INSECURE, fly.image, "--exec=/bin/true", check=0)
+    assert not prepared.stderr
+    uuid = prepared.stdout.strip()
+    ran = fly.rkt.run("run-prepared", uuid, check=0)
+    (line,) = ran.stderr.splitlines()
+    assert "stage1-fly does not confine its app: it has the host's network, processes, IPC" in line
+    assert "not-enforced=network,processes,ipc," in fly.rkt.run("status", uuid, check=0).stdout
+    shown = json.loads(fly.rkt.run("status", "--format=json", uuid, check=0).stdout)
+    assert {"network", "confinement"} <= set(shown["not_enforced"])
+    assert "keeps nothing of what the app says" in fly.rkt.run("logs", uuid, check=254).stderr
+    assert "its stage1 records none" in fly.rkt.run("wait", uuid, check=254).stderr
+
+
+def test_what_is_asked_for_is_enforced(fly: Fly) -> None:
+    """Capabilities, filter, no_new_privs, limits, ids and the read-only root hold in spite of all that (runtime §3.13)."""
+    script = (
+        "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; ulimit -n; id -u; id -G;"
+        " touch /x 2>/dev/null || echo read-only; echo lost >&2"
+    )
+    limits = (
+        "--caps-retain=CAP_KILL",
+        "--no-new-privileges=true",
+        "--seccomp=mode=remove,errno=EPERM,mount",
+        "--ulimit=nofile=512",
+    )
+    ids = ("--user=0", "--group=7", "--supplementary-gids=8,9", "--readonly-rootfs=true", "--stderr=null")
+    result = fly.sh(script, app=(*limits, *ids))
+    lines = result.lines
+    assert {f"CapEff:\t{1 << 5:016x}", f"CapBnd:\t{1 << 5:016x}", "NoNewPrivs:\t1", "Seccomp:\t2"} <= set(
+        lines
+    )
+    assert lines[-4:] == ["512", "0", "7 8 9", "read-only"]
+    assert "lost" not in result.stderr
+
+
+class Host:
+    """A mount namespace that stands for the host: a shared mount, a private one, a plain directory."""
+
+    SCRIPT = (
+        'cd "$1" && mkdir shared private plain && mount -t tmpfs none shared && mount --make-shared shared && mkdir shared/sub'
+        " shared/old && mount -t tmpfs none shared/old && mount -t tmpfs none private && echo ready && exec cat"
+    )
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        words = ["unshare", "--mount", "--propagation=private", "sh", "-c", self.SCRIPT, "sh", directory]
+        self._holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"ready\n"
+        self.prefix = ("nsenter", f"--target={self._holder.pid}", "--mount", "--wdns=/", "--")
+
+    def mounts(self) -> dict[str, bool]:
+        """Mounts below the directory, and whether each is shared."""
+        found = mountinfo(self._holder.pid)
+        return {
+            os.path.relpath(each.point, self.directory): "shared:" in each.propagation
+            for each in found
+            if each.point.startswith(f"{self.directory}/")
+        }
+
+    def close(self) -> None:
+        """Let it go, with all its mounts."""
+        self._holder.communicate()
+
+
+@pytest.fixture
+def host(fly: Fly) -> Iterator[Host]:
+    """The host of one test, where the engine's commands run."""
+    made = Host(tempfile.mkdtemp(dir=fly.rkt.base))
+    fly.rkt.prefix = made.prefix
+    try:
+        yield made
+    finally:
+        fly.rkt.prefix = ()
+        made.close()
+
+
+def volume(name: str, source: str, target: str, more: str = "") -> tuple[str, str]:
+    """Flags of a volume of the host and its mount."""
+    return f"--volume={name},kind=host,source={source}{more}", f"--mount=volume={name},target={target}"
+
+
+def test_mounts_of_the_app_are_seen_on_the_host(fly: Fly, host: Host) -> None:
+    """Below a shared mount both see what the other mounts; a private mount point is made shared, which is said; else nothing changes."""
+    before = host.mounts()
+    fly.sh("mkdir /v/new && mount -t tmpfs none /v/new", *volume("v", f"{host.directory}/shared", "/v"))
+    assert host.mounts() == {**before, "shared/new": True}
+    said = fly.sh("mkdir /v/a && mount -t tmpfs none /v/a", *volume("v", f"{host.directory}/private", "/v"))
+    assert f"{host.directory}/private is a shared mount on the host from now on" in said.stderr
+    assert host.mounts() == {**before, "shared/new": True, "private": True, "private/a": True}
+    plain = fly.sh("mkdir /v/a && mount -t tmpfs none /v/a", *volume("v", f"{host.directory}/plain", "/v"))
+    assert "shared" not in plain.stderr
+    assert "plain/a" not in host.mounts()
+
+
+def test_volumes_by_depth_and_read_only_all_the_way(fly: Fly, host: Host) -> None:
+    """A nested target is never hidden and never mounted on the host; a recursive read-only volume is so below, too."""
+    before = host.mounts()
+    inner = volume("a", f"{host.directory}/plain", "/v/sub")
+    outer = volume("z", f"{host.directory}/shared", "/v")
+    fly.sh("echo in >/v/sub/file; mount -t tmpfs none /v/old", *inner, *outer)
+    assert os.listdir(f"{host.directory}/plain") == ["file"]
+    assert host.mounts() == before
+    script = "for d in /v /v/old; do touch $d/x 2>/dev/null && echo $d; done; mount -t tmpfs none /v/sub"
+    fly_volume = volume("v", f"{host.directory}/shared", "/v", ",readOnly=true,recursive=true")
+    assert not fly.sh(script, *fly_volume).stdout
+    assert host.mounts() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        pytest.param("/dev/absent", "/dev/absent is not there, and nothing is made", id="new in dev"),
+        pytest.param("/link/shm", "which the host shares", id="link to dev"),
+    ],
+)
+def test_nothing_is_made_or_covered_in_what_is_the_hosts(
+    fly: Fly, host: Host, target: str, says: str
+) -> None:
+    """A target in the host's own /dev must be there, and an image's link cannot lead a volume into what the host shares."""
+    subprocess.run([*host.prefix, "mount", "--make-rshared", "/dev"], check=True)
+    image = fetch(fly.rkt, fly.images.busybox(name="example.com/link", file="link", links={"link": "/dev"}))
+    flags = volume("v", f"{host.directory}/plain", target)
+    result = fly.sh("echo ran", *flags, image=image, check=254)
+    assert says in result.stderr
+    assert not os.path.exists("/dev/absent")
 
 
 def test_volumes_must_be_given_once(fly: Fly) -> None:

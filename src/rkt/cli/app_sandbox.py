@@ -62,7 +62,7 @@ def run(invocation: Invocation) -> int:
         choose(values),
         invocation.settings,
         uuid_file=values["uuid-file-save"],
-        networks=options.networks,
+        options=options,
         sync=False,
     )
     become(pod, invocation.settings, options)

@@ -26,9 +26,7 @@ def run(invocation: Invocation) -> int:
     settings = invocation.settings
     request = pod_request(invocation)
     options = run_options(invocation)
-    plan = plan_pod(
-        request, choose(invocation.values), settings, Store(settings.data_dir), networks=options.networks
-    )
+    plan = plan_pod(request, choose(invocation.values), settings, Store(settings.data_dir), options=options)
     lock = make_lock(invocation.values["output"], plan, request)
     write_lock(lock)
     if not invocation.values["quiet"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Command, Flag
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
-from rkt.errors import NotFound, UsageError
+from rkt.errors import NotFound, PodError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run(invocation: Invocation) -> int:
         raise UsageError("--since must be before --until")
     follow = values["follow"]
     with one_pod(invocation) as pod:
+        _check_kept(pod)
         wanted, several = _apps(pod, list(dict.fromkeys(values["app"])))
         sys.stdout.flush()
         printer = _Printer(
@@ -53,6 +54,16 @@ def run(invocation: Invocation) -> int:
             except KeyboardInterrupt:
                 return _INTERRUPTED
     return 0
+
+
+def _check_kept(pod: Pod) -> None:
+    from rkt.pod import status
+
+    if "logs" in status.not_enforced(pod):
+        raise PodError(
+            f'pod "{pod.uuid}" has no logs: its stage1 keeps nothing of what the app says',
+            hint="it is where the output of rkt run went, such as journalctl --unit=UNIT",
+        )
 
 
 def _apps(pod: Pod, wanted: list[str]) -> tuple[list[str], bool]:

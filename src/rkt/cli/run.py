@@ -31,7 +31,7 @@ def run(invocation: Invocation) -> int:
         settings,
         uuid_file=invocation.values["uuid-file-save"],
         single_app=options.interactive,
-        networks=options.networks,
+        options=options,
         sync=False,
     )
     become(pod, settings, options)

@@ -64,6 +64,8 @@ def _lines(pod: Pod) -> list[tuple[str, str]]:
         lines.append(("started", long_time(started)))
     if glance.insecure:
         lines.append(("insecure-options", glance.insecure))
+    if words := status.not_enforced(pod):
+        lines.append(("not-enforced", ",".join(words)))
     if not pod.ever_ran:
         return lines
     if pod.is_running or pod.is_exited:
@@ -98,7 +100,7 @@ COMMAND = Command(
     description=(
         "Prints key=value lines: state, times, process id, and once the pod is over the exit status of each app as "
         "app-NAME. Protections that are off for the pod are shown as insecure-options, with the word unsigned where a rule of the trust "
-        "policy let an image pass that nobody signed; a pod that is frozen has "
+        "policy let an image pass that nobody signed, what its stage1 does not enforce as not-enforced; a pod that is frozen has "
         "paused=true, processes that the kernel killed for want of memory are counted as oom-kills-NAME, "
         "and how often an app was started again as restarts-NAME.\n\n"
         "A pod whose rkt process was killed, by SIGKILL or with the host, is over and has killed=true; apps that ran "

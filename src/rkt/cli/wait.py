@@ -48,7 +48,12 @@ def run(invocation: Invocation) -> int:
             continue
         code = status.pod_exit_code(pod)
         if code is None:
-            report(settings, PodError(f'pod "{pod.uuid}" left no exit status: it was killed or never ran'))
+            reason = (
+                "its stage1 records none"
+                if "statuses" in status.not_enforced(pod)
+                else "it was killed or never ran"
+            )
+            report(settings, PodError(f'pod "{pod.uuid}" left no exit status: {reason}'))
             code = status.UNKNOWN_STATUS
         codes.append(code)
         write(f"{code}\n")

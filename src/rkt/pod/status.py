@@ -86,6 +86,7 @@ class PodDetails(Record):
     name: str
     state: str
     insecure: list[str]
+    not_enforced: list[str]
     networks: list[Network]
     egress: dict[str, Any]
     apps: list[AppDetails]
@@ -284,6 +285,12 @@ def insecure_words(pod: Pod) -> list[str]:
     return text.split(",") if text else []
 
 
+def not_enforced(pod: Pod) -> list[str]:
+    """What the pod's stage1 does not enforce, by its own word."""
+    words, *_ = (pod.read_text(contract.NOT_ENFORCED) or "").split("\n")
+    return words.split(",") if words else []
+
+
 def is_ready(pod: Pod) -> bool:
     """Whether stage1's supervisor reported that it is up."""
     try:
@@ -428,6 +435,7 @@ def examine(pod: Pod) -> PodDetails:
         name=glance.name,
         state=pod.state,
         insecure=insecure_words(pod),
+        not_enforced=not_enforced(pod),
         networks=networks(pod),
         egress=egress(pod),
         apps=[
@@ -521,7 +529,7 @@ def _mount(mount: dict[str, Any], volume: dict[str, Any]) -> dict[str, Any]:
 def to_json(details: PodDetails) -> dict[str, Any]:
     """The pod object of ``--format=json``; absent values are left out, field names are rkt's (spec cli §2.8).
 
-    ``paused``, ``killed``, ``pod_name`` and ``insecure_options`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
+    ``paused``, ``killed``, ``pod_name``, ``insecure_options`` and ``not_enforced`` are ours. Pod times are seconds, app times nanoseconds, as programs expect.
     """
     members: dict[str, Any] = {"name": details.uuid, "state": details.state}
     if details.is_paused:
@@ -534,6 +542,8 @@ def to_json(details: PodDetails) -> dict[str, Any]:
         members["ready"] = all(app.readiness != "unready" for app in details.apps)
     if details.insecure:
         members["insecure_options"] = details.insecure
+    if details.not_enforced:
+        members["not_enforced"] = details.not_enforced
     if details.networks:
         members["networks"] = [network.raw for network in details.networks]
     if details.egress:

@@ -60,6 +60,8 @@ ENV_ENTER_COMMAND = "RKT_STAGE1_ENTERCMD"
 ENV_ENTER_PID = "RKT_STAGE1_ENTERPID"
 
 POD_MANIFEST = "pod"
+#: Of a pod whose stage1 says so: the words of what it does not enforce, then a line for each wish of an image that is lost.
+NOT_ENFORCED = "not-enforced"
 POD_CREATED = "pod-created"
 #: Locked exclusively around changes of a mutable pod.
 POD_LOCK = "pod.lck"

@@ -105,9 +105,7 @@ def of_request(
         RktError: the pod could not be made.
     """
     store = Store(settings.data_dir)
-    plan = prepare.plan_pod(
-        request, choice, settings, store, single_app=options.interactive, networks=options.networks
-    )
+    plan = prepare.plan_pod(request, choice, settings, store, single_app=options.interactive, options=options)
     verdicts: list[tuple[str, str, Verdict, bool]] = [("", "", plan.stage1.verdict, False)]
     for app in plan.apps:
         used = (app.image, *app.composed.dependencies)

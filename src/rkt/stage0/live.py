@@ -59,11 +59,17 @@ def add(settings: Settings, pod: Pod, request: AppRequest, *, locked: str = "") 
     _check_running(pod)
     store = Store(settings.data_dir)
     added = _plan(settings, pod, request, store, locked)
-    if contract.ANNOTATION_RESTART in added.runtime.annotations:
+    app = added.app
+    if added.runtime.annotations:
         from rkt.stage0.prepare import check_known
 
         check_known([added.runtime], read_program(pod))
-    app = added.app
+    if pod.has(contract.NOT_ENFORCED):
+        from rkt.stage0 import enforcement
+
+        images = [parse_image_manifest(app.manifest)]
+        for lost in enforcement.check_apps(read_program(pod), [added.runtime], images):
+            tell(settings, f"warning: {lost}")
     with _lock(pod):
         _check_running(pod)
         manifest = _manifest(pod)

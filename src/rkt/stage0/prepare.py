@@ -14,7 +14,13 @@ from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
 from rkt.schema import jsontext
-from rkt.schema.appc import ANNOTATION_LOG_MODE, VOLUME_IMAGE, parse_image_manifest, parse_pod_manifest
+from rkt.schema.appc import (
+    ANNOTATION_LOG_MODE,
+    ANNOTATION_STREAMS,
+    VOLUME_IMAGE,
+    parse_image_manifest,
+    parse_pod_manifest,
+)
 from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.mounts import named_volumes
 from rkt.schema.record import Record
@@ -69,6 +75,8 @@ class Plan(Record):
         ranges: ids of which the pod leases some; ``None`` for a pod without a user namespace.
         ports: of the host, that lead to the pod.
         notices: on wishes of images that were cut.
+        not_enforced: the stage1 says that there is something that it does not enforce.
+        lost: wishes of images that are none of that.
     """
 
     stage1: ImageRecord
@@ -81,6 +89,8 @@ class Plan(Record):
     ports: list[Forward] = []
     volumes: list[ImageVolume] = []
     notices: list[str] = []
+    not_enforced: bool = False
+    lost: list[str] = []
 
 
 def prepare(
@@ -90,7 +100,7 @@ def prepare(
     *,
     uuid_file: str = "",
     single_app: bool = False,
-    networks: list[str] | None = None,
+    options: RunOptions | None = None,
     sync: bool,
 ) -> Pod:
     """Make a pod that stands in ``prepare``, locked by this process.
@@ -101,14 +111,14 @@ def prepare(
         settings: of the running command.
         uuid_file: where to write the UUID as soon as the pod exists; empty for nowhere.
         single_app: refuse a pod of several apps.
-        networks: those it is going to run with; refuse ports that these cannot forward.
+        options: how it is going to run at once; refuse what cannot be so.
         sync: whether the pod must survive a power cut once this returns; ``run`` needs no such promise.
     Raises:
         RktError: it cannot be made; then there is no pod.
     """
     os.umask(_UMASK)
     store = Store(settings.data_dir)
-    plan = plan_pod(request, choice, settings, store, single_app=single_app, networks=networks)
+    plan = plan_pod(request, choice, settings, store, single_app=single_app, options=options)
     for notice in plan.notices:
         tell(settings, notice)
     uuid_fd = _open_uuid_file(uuid_file) if uuid_file else -1
@@ -138,7 +148,7 @@ def plan_pod(
     store: Store,
     *,
     single_app: bool = False,
-    networks: list[str] | None = None,
+    options: RunOptions | None = None,
 ) -> Plan:
     """Decide everything about a pod and refuse what can be refused; there is no pod afterwards.
 
@@ -148,7 +158,7 @@ def plan_pod(
         settings: of the running command.
         store: where images are, and where those that have to be fetched go.
         single_app: refuse a pod of several apps.
-        networks: those it is going to run with; refuse ports that these cannot forward.
+        options: how it is going to run at once; refuse what cannot be so.
     Raises:
         RktError: it cannot be made.
     """
@@ -164,6 +174,11 @@ def plan_pod(
     plan = _plan(request, choice, settings, store, lock)
     if lock is not None:
         lock.check(plan, complete=not request.mutable)
+    if options is not None and plan.not_enforced:
+        from rkt.stage0 import enforcement
+
+        options = enforcement.settle(Program(plan.stage1_manifest), options)
+    networks = None if options is None else options.networks
     if single_app and len(plan.apps) > 1:
         raise UsageError("interactive option only supports one image")
     if single_app:
@@ -237,6 +252,17 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store,
         ranges = find_ranges(settings)
         check_pod_ids(manifest, [app.manifest for app in apps])
     check_known(manifest.apps, program)
+    not_enforced = program.has(contract.ANNOTATION_NOT_ENFORCED)
+    lost: list[str] = []
+    if not_enforced:
+        from rkt.stage0 import enforcement
+
+        lost = enforcement.check_pod(
+            program,
+            manifest,
+            [parse_image_manifest(app.manifest) for app in apps],
+            private_users=request.private_users,
+        )
     if contract.ANNOTATION_EGRESS in manifest.annotations:
         from rkt.stage0 import egress
 
@@ -259,11 +285,13 @@ def _plan(request: PodRequest, choice: Choice, settings: Settings, store: Store,
         ports=ports,
         volumes=volumes,
         notices=notices,
+        not_enforced=not_enforced,
+        lost=lost,
     )
 
 
 def check_known(apps: Sequence[RuntimeApp], program: Program) -> None:
-    """Refuse restart policies, probes and limits of logs that a stage1 would not know of.
+    """Refuse restart policies, probes, limits of logs and streams to attach to that a stage1 would not know of.
 
     Raises:
         Stage1Error: it does not.
@@ -284,6 +312,14 @@ def check_known(apps: Sequence[RuntimeApp], program: Program) -> None:
                 raise Stage1Error(
                     f"app {app.name!r} has {what}, which {program.name} does not know",
                     hint=f"leave --{found[0].rpartition('/')[2].removesuffix('-policy')} out",
+                )
+    for app in apps if not program.has(contract.ANNOTATION_ATTACH) else ():
+        for name, value in app.annotations.items():
+            if name.startswith(ANNOTATION_STREAMS) and value in {"stream", "tty"}:
+                stream = name.removeprefix(ANNOTATION_STREAMS)
+                raise Stage1Error(
+                    f"app {app.name!r} is to have its {stream} attached to, which {program.name} does not know",
+                    hint=f"leave --{stream} out",
                 )
 
 
@@ -396,6 +432,10 @@ def _write(pod: Pod, plan: Plan, request: PodRequest, settings: Settings, store:
     pod.write(contract.POD_CREATED, b"")
     if plan.overlay:
         pod.write(contract.OVERLAY_PREPARED, b"")
+    if plan.not_enforced:
+        from rkt.stage0 import enforcement
+
+        enforcement.record(pod, Program(plan.stage1_manifest), plan.lost)
     words = insecure_words(settings, plan)
     if words:
         pod.write(status.INSECURE_OPTIONS, f"{words}\n".encode())
@@ -553,8 +593,13 @@ def check_before(pod: Pod, settings: Settings, options: RunOptions) -> None:
         settings: of the running command.
         options: how it is to run.
     Raises:
-        RktError: its streams, networks, sockets, ports, images or user ids do not allow it to.
+        RktError: its stage1, streams, networks, sockets, ports, images or user ids do not allow it to.
     """
+    if pod.has(contract.NOT_ENFORCED):
+        from rkt.stage0 import enforcement
+        from rkt.stage0.stage1 import read_program
+
+        options = enforcement.settle(read_program(pod), options)
     if options.interactive:
         from rkt.stage0.attach import check_interactive
 

@@ -159,6 +159,7 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
         from rkt.stage0 import enforcement
 
         options = enforcement.settle(program, options)
+        enforcement.announce(settings, pod, program)
     insecure = _record_options(pod, settings, options)
     entrypoint = program.entrypoint(contract.ANNOTATION_RUN)
     arguments = _arguments(pod, program, settings, options, insecure)

@@ -34,6 +34,10 @@ PATH = "path"
 NAME = "name"
 HASH = "hash"
 FROM_DIR = "from-dir"
+#: Names of rkt's images of the flavour that runs systemd, by where that systemd came from (spec runtime §3.1), and ours.
+_OLD_NAMES = frozenset(f"coreos.com/rkt/stage1-{name}" for name in ("coreos", "src", "host"))
+_OLD_PREFIX = "coreos.com/rkt/stage1-src-"
+_SYSTEMD_NAME = "coreos.com/rkt/stage1-nspawn"
 #: What the ``--stage1-…`` flags can name.
 KINDS = (URL, PATH, NAME, HASH, FROM_DIR)
 
@@ -241,7 +245,19 @@ def _by_name(text: str, settings: Settings, store: Store) -> ImageRecord:
     for image in images.values():
         if image.name == reference.name and reference.labels.get("version", image.version) == image.version:
             return _built_in(image, settings, store)
+    successor = _successor(reference.name, images)
+    if successor is not None and "version" not in reference.labels:
+        labels = {**host_labels(), **reference.labels}
+        if store.find_by_name(AppcReference(reference.name, labels)) is None:
+            return _built_in(successor, settings, store)
     return find_image(text, settings, store=store)
+
+
+def _successor(name: str, images: dict[str, BuiltIn]) -> BuiltIn | None:
+    """Of an old name, the built-in image that is meant by it now."""
+    if name not in _OLD_NAMES and not name.startswith(_OLD_PREFIX):
+        return None
+    return next((image for image in images.values() if image.name == _SYSTEMD_NAME), None)
 
 
 def _from_directory(name: str, settings: Settings, store: Store) -> ImageRecord:
@@ -252,7 +268,17 @@ def _from_directory(name: str, settings: Settings, store: Store) -> ImageRecord:
         from rkt.config.paths import load_paths
 
         directory = load_paths(settings).stage1_images or directory
+    if not os.path.exists(f"{directory}/{name}"):
+        images, _ = built_in_images(settings)
+        successor = _successor(_name_of_file(name), images)
+        if successor is not None:
+            return _built_in(successor, settings, store)
     return _from_file(f"{directory}/{name}", settings, store)
+
+
+def _name_of_file(base: str) -> str:
+    """The name that an image of rkt's has whose file is called ``stage1-NAME.aci``."""
+    return f"coreos.com/rkt/{base.removesuffix('.aci')}"
 
 
 def _has_configuration(settings: Settings, subdirectory: str) -> bool:
@@ -293,6 +319,9 @@ def _by_configuration(configured: Any, settings: Settings, store: Store) -> Imag
             # Another version of the same flavour will do; another flavour isolates differently and will not.
             if image.name == configured.name:
                 return _built_in(image, settings, store)
+        successor = _successor(configured.name, images)
+        if successor is not None:
+            return _built_in(successor, settings, store)
         raise NotFound(
             f'no stage1 image "{configured.name}:{configured.version}", which the configuration asks for',
             hint="rkt fetch it, or configure its location",
@@ -307,6 +336,9 @@ def _by_configuration(configured: Any, settings: Settings, store: Store) -> Imag
         for image in images.values():
             if image.path == beside:
                 return _built_in(image, settings, store)
+        successor = _successor(_name_of_file(os.path.basename(location)), images)
+        if successor is not None:
+            return _built_in(successor, settings, store)
         if isinstance(e, OSError):
             raise Stage1Error(f"cannot load stage1 image {location}: {e.strerror}") from e
         raise

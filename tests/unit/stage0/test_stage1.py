@@ -118,6 +118,23 @@ def test_built_in_images_by_name_and_file(tmp_path: object) -> None:
         assert find_stage1(choice, given, store).key == key
 
 
+def test_old_names_lead_to_the_flavour_with_systemd(tmp_path: object) -> None:
+    """-coreos, -src and -host mean -nspawn, by name, file and configuration; an image of such a name that was fetched counts before."""
+    index = index_of("default", "coreos.com/rkt/stage1-nspawn")
+    given = settings(tmp_path, index)
+    key = put_image(given.data_dir, "coreos.com/rkt/stage1-nspawn", seed="default", verdict=BUILTIN).key
+    store = Store(given.data_dir)
+    for old in ("coreos", "src", "host", "src-v231"):
+        assert find_stage1(Choice(kind="name", value=f"coreos.com/rkt/stage1-{old}"), given, store).key == key
+        assert find_stage1(Choice(kind="from-dir", value=f"stage1-{old}.aci"), given, store).key == key
+    configure(tmp_path, name="coreos.com/rkt/stage1-coreos", version="1.30.0")
+    assert find_stage1(Choice(), given, store).key == key
+    configure(tmp_path, location="/usr/lib/rkt/stage1-images/stage1-host.aci")
+    assert find_stage1(Choice(), given, store).key == key
+    own = put_image(given.data_dir, "coreos.com/rkt/stage1-coreos", seed="theirs").key
+    assert find_stage1(Choice(kind="name", value="coreos.com/rkt/stage1-coreos"), given, store).key == own
+
+
 @pytest.mark.parametrize("name", ["../stage1.aci", "a/b", "", ".", ".."])
 def test_from_dir_takes_a_file_name(tmp_path: object, name: str) -> None:
     """--stage1-from-dir does not leave the directory (HH3)."""

@@ -17,6 +17,7 @@ import sys
 
 from rkt.linux import cgroup, files, libc, mount, pidfd
 from rkt.schema import isolators
+from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts, limits, steps
 from rkt.stage1.common.announce import announce_ready
@@ -129,7 +130,29 @@ def _steps(
     plan.append(steps.PivotRoot(readonly=bool(app.runtime.readonly_rootfs)))
     if not arguments.interactive:
         plan.append(steps.EmptyInput())
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        if app.runtime.annotations.get(f"{ANNOTATION_STREAMS}{stream}") == "null":
+            plan.append(Silence(number))
     return plan
+
+
+class Silence(steps.Step):
+    """Throw away what the app writes to a stream."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return f"stream {self.stream} goes nowhere"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(fd, self.stream)
+        os.close(fd)
 
 
 def _engine_files(arguments: RunArguments) -> list[steps.Step]:
