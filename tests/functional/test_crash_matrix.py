@@ -81,6 +81,9 @@ def test_faults(subject: Subject, row: str) -> None:
     tracer = Tracer(subject.rkt)
     dice = random.Random(f"{SEED} {row}")
     start = ROWS[row]
+    # Also where an earlier row failed half-way.
+    subject.trust()
+    subject.fetch()
     alone = tracer.calls(*start(subject))
     subject.check(f"{row}, undisturbed")
     names = sorted({*CALLS, *(name for group in ERRORS.values() for name in group)})
@@ -100,7 +103,8 @@ def test_faults(subject: Subject, row: str) -> None:
         words = start(subject)
         result = tracer.run(fault, *words)
         assert not OUR_TRACEBACK.search(result.stderr), (moment, result)
-        if result.status == 254:
+        # What cannot be written cannot be said.
+        if result.status == 254 and fault.call != "write":
             assert result.stderr.strip(), (moment, result)
         subject.check(moment)
         assert subject.rkt.leaks() == [], moment
