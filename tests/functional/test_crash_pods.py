@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pods()]
 
-ROUNDS = rounds(50)
+#: The crash matrix has every moment between two calls; these are moments within one.
+ROUNDS = rounds(12)
 INSECURE = "--insecure-options=image"
 #: Printed when a test fails, so that its moments can be had again.
 SEED = random.SystemRandom().randrange(1 << 32)
