@@ -15,11 +15,17 @@ import shutil
 from packaging.requirements import Requirement
 
 
+def requirement_lines(path: str, *, with_comments: bool = False) -> list[str]:
+    """The lines of a file in ``requirements/``, each without its digests."""
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read().replace("\\\n", " ")
+    lines = [line.partition(" --hash=")[0].strip() for line in text.splitlines()]
+    return [line for line in lines if line and (with_comments or not line.startswith("#"))]
+
+
 def required(path: str) -> list[Requirement]:
     """Requirements of the file that apply to this interpreter."""
-    with open(path, encoding="utf-8") as stream:
-        lines = [line.strip() for line in stream]
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = [Requirement(line) for line in requirement_lines(path)]
     return [requirement for requirement in wanted if not requirement.marker or requirement.marker.evaluate()]
 
 

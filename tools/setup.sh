@@ -120,7 +120,7 @@ install_environment() {
         "$interpreter" -I -m venv .venv
     fi
     say 'installing Python libraries into .venv'
-    retry 4 .venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-input \
+    retry 4 .venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
         --requirement requirements/dev.txt >build/pip.log 2>&1 || {
         tail -n 20 build/pip.log >&2
         say 'could not install the Python libraries of requirements/dev.txt'

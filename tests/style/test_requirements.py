@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import re
 import tomllib
 
 import pytest
@@ -11,7 +13,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.lib.rkt import ROOT
-from tools.copy_libraries import required
+from tests.lib.tree import read_text
+from tools.copy_libraries import required, requirement_lines
+
+FILES = sorted(os.listdir(f"{ROOT}/requirements"))
 
 
 def _pinned(name: str) -> dict[str, Requirement]:
@@ -36,10 +41,47 @@ def _needed(wanted: list[str]) -> set[str]:
     return found
 
 
+def _problems(text: str) -> list[str]:
+    """What is wrong with the requirements of a file: each must have one version, and digests of its files."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        if not line or line.startswith(("#", "-r ")):
+            continue
+        words, *hashes = re.split(r"\s+--hash=", line)
+        if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", words.strip()):
+            found.append(f"not an exact version: {words}")
+        if not hashes or not all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", each) for each in hashes):
+            found.append(f"no digests: {words}")
+    return found
+
+
 def _declared() -> dict[str, list[str]]:
     with open(f"{ROOT}/pyproject.toml", "rb") as stream:
         project = tomllib.load(stream)["project"]
     return {"runtime": project["dependencies"], **project["optional-dependencies"]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pinned_and_hashed(name: str) -> None:
+    """Every library has an exact version and the digests of the files that may be installed for it."""
+    assert not _problems(read_text(f"requirements/{name}"))
+
+
+def test_what_is_not_pinned_is_found() -> None:
+    """A range, and a version without digests, are problems."""
+    digest = "0" * 64
+    assert not _problems(f"# a comment\n-r other.txt\na.b==1.0 ; python_version < '3.14' \\\n  --hash=sha256:{digest}\n")
+    assert len(_problems(f"a>=1.0 --hash=sha256:{digest}\nb==1.0\nc==2 --hash=md5:{digest}\n")) == 3
+
+
+def test_development() -> None:
+    """What tests, linters and builds need, and what that needs, is pinned too."""
+    with open(f"{ROOT}/pyproject.toml", "rb") as stream:
+        groups = tomllib.load(stream)
+    wanted = [*groups["dependency-groups"]["dev"], *groups["build-system"]["requires"]]
+    lines = [line for name in FILES for line in requirement_lines(f"{ROOT}/requirements/{name}")]
+    pinned = {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("-r")}
+    assert not _needed(wanted) - pinned
 
 
 def test_runtime() -> None:
