@@ -16,7 +16,8 @@ EXTRAS ?=
 TESTS ?= tests
 #: processes of pytest for the whole suite; much of it waits, and each process starts many others
 JOBS ?= 2
-SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run
+SHELL_FILES := tools/setup.sh tools/demo.sh tools/install.sh tools/setup-data-dir.sh tools/test-vm.sh .ci/run \
+	tools/reproducible.sh tests/deb/run.sh tests/deb/inside.sh dist/debian/postinst dist/debian/prerm dist/debian/postrm
 #: what `make test-vm` leaves out unless TESTS is given: how images come and are judged is the same on every host
 NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch crash_matrix demo dependencies discovery disks fetch formats \
 	image_sign_oci install keyless lock oci_create oci_export oci_layouts oci_store parallel_fetch power_cut progress push \
@@ -106,6 +107,27 @@ install: setup man completion ## install below PREFIX (and DESTDIR), EXTRAS=keyl
 .PHONY: uninstall
 uninstall: ## remove what install put below PREFIX; images, pods and configuration stay
 	@tools/install.sh uninstall "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)"
+
+.PHONY: deb
+deb: setup man completion ## a Debian package, into build/release
+	@$(VENV)/python -I tools/build_deb.py --output build/release
+
+.PHONY: test-deb
+test-deb: deb ## install that package in a clean Debian root, use it there, purge it: root and mmdebstrap
+	@tests/deb/run.sh "$$(ls -t build/release/*.deb | head -n 1)"
+
+.PHONY: dist
+dist: setup ## source archive and wheel of the last commit, into build/release
+	@$(VENV)/python -I tools/build_dist.py --output build/release
+
+.PHONY: reproducible
+reproducible: setup ## build source archive, wheel and package three times and compare the bytes
+	@tools/reproducible.sh
+
+.PHONY: release
+release: setup man completion ## everything, signed: KEY=ID of your GnuPG; SNAPSHOT=1 to try without a tag
+	@$(VENV)/python -I tools/release.py --key "$(or $(KEY),$(error KEY is missing: KEY=ID of a secret key of your GnuPG))" \
+	    $(if $(SNAPSHOT),--snapshot)
 
 .PHONY: clean
 clean: ## remove what was built, but not .venv

@@ -207,9 +207,10 @@ def replace(path: str, data: bytes) -> None:
     os.rename(temporary, path)
 
 
-def inputs_digest(interpreter: str, reaper: str) -> str:
+def inputs_digest(interpreter: str, reaper: str, *, is_release: bool) -> str:
     """Changes whenever the image would."""
-    digest = hashlib.sha256(f"{interpreter}\0{sys.version}\0{platform.machine()}\0".encode())
+    host = f"{interpreter}\0{sys.version}\0{platform.machine()}\0{is_release}\0"
+    digest = hashlib.sha256(host.encode())
     found = {path for flavor in FLAVORS for path in source_files(flavor)}
     paths = [os.path.join(os.path.dirname(SOURCE), path) for path in sorted(found)]
     tools = os.path.dirname(os.path.abspath(__file__))
@@ -232,11 +233,11 @@ def inputs_digest(interpreter: str, reaper: str) -> str:
     return digest.hexdigest()
 
 
-def package_version(content: bytes) -> str:
+def package_version(content: bytes, *, is_release: bool) -> str:
     """Version of the image; a checkout's carries a hash of the content, so that changed code is another image."""
     with open(os.path.join(SOURCE, "__init__.py"), encoding="utf-8") as stream:
         version = next(line.split('"')[1] for line in stream if line.startswith("__version__"))
-    if os.path.exists(os.path.join(ROOT, ".git")):
+    if not is_release and os.path.exists(os.path.join(ROOT, ".git")):
         version += "+" + hashlib.sha256(content).hexdigest()[:12]
     return version
 
@@ -247,10 +248,11 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="directory for the image and stage1.json")
     parser.add_argument("--reaper", default=shutil.which("catatonit") or "/usr/bin/catatonit")
     parser.add_argument("--python", default=real_interpreter(), help="interpreter that runs stage1")
+    parser.add_argument("--release", action="store_true", help="name the version of the release alone")
     options = parser.parse_args()
     os.makedirs(options.output, mode=0o755, exist_ok=True)
     stamp = os.path.join(options.output, ".inputs")
-    digest = inputs_digest(options.python, options.reaper)
+    digest = inputs_digest(options.python, options.reaper, is_release=options.release)
     if os.path.exists(stamp):
         with open(stamp, encoding="ascii") as stream:
             if stream.read() == digest:
@@ -280,7 +282,8 @@ def build(flavor: str, options: argparse.Namespace, filters: dict[str, bytes]) -
         with open(path, "rb") as network:
             files[f"etc/rkt/net.d/{os.path.basename(path)}"] = (0o644, network.read())
     version = package_version(
-        json.dumps(manifest).encode() + b"".join(name.encode() + files[name][1] for name in sorted(files))
+        json.dumps(manifest).encode() + b"".join(name.encode() + files[name][1] for name in sorted(files)),
+        is_release=options.release,
     )
     labels = {"version": version, "os": "linux", "arch": ARCHITECTURES[platform.machine()]}
     manifest["labels"] = [{"name": name, "value": value} for name, value in labels.items()]

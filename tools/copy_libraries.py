@@ -29,17 +29,21 @@ def required(path: str) -> list[Requirement]:
     return [requirement for requirement in wanted if not requirement.marker or requirement.marker.evaluate()]
 
 
+#: What an installer writes into a distribution's metadata about itself and the environment.
+_OF_THE_INSTALLER = {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json"}
+
+
 def copy(requirement: Requirement, target: str) -> None:
-    """Copy the files of one distribution; scripts and byte code stay behind."""
+    """Copy the files of one distribution; scripts, byte code and the installer's notes stay behind."""
     distribution = importlib.metadata.distribution(requirement.name)
     if not requirement.specifier.contains(distribution.version):
         raise SystemExit(f"{requirement} is wanted, .venv has {distribution.version}: run make setup")
     for file in distribution.files or ():
-        if ".." in file.parts or "__pycache__" in file.parts:
+        if ".." in file.parts or "__pycache__" in file.parts or file.name in _OF_THE_INSTALLER:
             continue
         destination = os.path.join(target, str(file))
         os.makedirs(os.path.dirname(destination), exist_ok=True)
-        shutil.copy(str(distribution.locate_file(file)), destination)
+        shutil.copyfile(str(distribution.locate_file(file)), destination)
 
 
 def main() -> None:

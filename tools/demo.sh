@@ -1,12 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A tour in two screens: make an image, sign it, trust the key, fetch, run, look, clean up.
-# Everything lives in build/demo (the signing key in a temporary directory): nothing of the host's is touched.
+# With the engine of a checkout everything lives in its build/demo, with that of a package in a temporary directory; so
+# does the signing key. Nothing of the host's is touched. Needs gpg, gpg-agent and a static busybox.
 set -euo pipefail
 
 cd "$(dirname "$(readlink -f "$0")")/.."
-checkout=$PWD
-demo=$checkout/build/demo
+start=$PWD
+if [ -x "$start/bin/rkt" ]; then
+    program=$start/bin/rkt
+    demo=$start/build/demo
+    whose='bin/rkt with a data directory and a configuration of its own, below build/demo'
+else
+    program=$(command -v rkt) || {
+        echo 'demo: there is no rkt: make setup, or install the package' >&2
+        exit 1
+    }
+    demo=$(mktemp -d /tmp/rkt-demo-data.XXXXXX)
+    whose="$program with a data directory and a configuration of its own, below $demo"
+fi
 image=example.com/hello
 key='Demo key <demo@example.com>'
 
@@ -41,7 +53,7 @@ quoted() {
 }
 
 rkt() {
-    "$checkout/bin/rkt" --dir="$demo/data" --local-config="$demo/config" --system-config="$demo/vendor" "$@"
+    "$program" --dir="$demo/data" --local-config="$demo/config" --system-config="$demo/vendor" "$@"
 }
 
 finish() {
@@ -51,7 +63,7 @@ finish() {
         rkt gc --grace-period=0 --expire-prepared=0 >/dev/null 2>&1 || status=1
     fi
     GNUPGHOME=$gnupg gpgconf --kill all 2>/dev/null || true
-    cd "$checkout"
+    cd "$start"
     rm -rf --one-file-system "$demo" "$gnupg" || status=1
     exit "$status"
 }
@@ -64,7 +76,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 cd "$demo"
 
-say "rkt stands for bin/rkt with a data directory and a configuration of its own, below build/demo."
+say "rkt stands for $whose."
 
 say 'A root file system: one static program under the names it answers to.'
 show mkdir -p hello/bin

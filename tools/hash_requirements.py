@@ -12,12 +12,12 @@ import re
 import subprocess
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from packaging.utils import canonicalize_name
 
 from tools.copy_libraries import requirement_lines
+from tools.source import ROOT
 
 DIRECTORY = os.path.join(ROOT, "requirements")
 _COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--no-deps"]

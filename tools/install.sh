@@ -4,6 +4,8 @@
 # usage: install.sh install|uninstall PREFIX DESTDIR DATA_DIR SYSCONF_DIR [EXTRAS]
 #
 # EXTRAS: words for which there is a file requirements/WORD.txt; those libraries are installed too.
+# In the environment, for packagers: STAGE1_IMAGES, a directory that tools/build_stage1.py wrote (build/stage1), and
+# INTERPRETER, what the launcher names (the one that .venv was made with). The same input gives the same bytes.
 #
 #   PREFIX/bin/rkt                            launcher
 #   PREFIX/lib/rkt/package/rkt                the engine, compiled; all of it in one file: PREFIX/lib/rkt/package/modules
@@ -29,6 +31,7 @@ prefix=${prefix%/}
 root=$destdir$prefix
 lib=$root/lib/rkt
 python=.venv/bin/python
+stage1_images=${STAGE1_IMAGES:-build/stage1}
 
 pages() { find build/man -maxdepth 1 -name '*.[1-8]' -printf '%f\n'; }
 
@@ -75,16 +78,19 @@ install_all() {
     tar -C src --exclude=__pycache__ --owner=0 --group=0 -cf - rkt | tar -C "$lib/.package.new" --no-same-permissions -xf -
     "$python" -I tools/module_file.py --package "$lib/.package.new"
     # For what imports without the launcher, as the workers do. Unchecked: no source is looked at (docs/devel/start-up.md).
-    "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    # One process, in order: what it compiled before decides which strings of a module are marked as shared.
+    "$python" -I -m compileall -q --invalidation-mode unchecked-hash \
         -s "$lib/.package.new" -p "$prefix/lib/rkt/package" "$lib/.package.new"
     mkdir -p "$lib/.site.new"
     for extra in runtime "${extras[@]}"; do
         "$python" -I tools/copy_libraries.py --requirements "requirements/$extra.txt" --target "$lib/.site.new"
     done
-    "$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    "$python" -I -m compileall -q --invalidation-mode unchecked-hash \
         -s "$lib/.site.new" -p "$prefix/lib/rkt/site" "$lib/.site.new"
     mkdir -p "$lib/.stage1-images.new"
-    install -m 644 build/stage1/stage1.json build/stage1/*.aci "$lib/.stage1-images.new"
+    install -m 644 "$stage1_images"/stage1.json "$stage1_images"/*.aci "$lib/.stage1-images.new"
+    # A checkout made with a tight umask has files that members of the group rkt could not read.
+    chmod -R u=rwX,go=rX "$lib"/.{package,site,stage1-images}.new
     replace package
     replace site
     replace stage1-images
@@ -109,7 +115,7 @@ install_all() {
     # The launcher comes last: it is what makes the rest reachable.
     "$python" -I tools/build_launcher.py --output "$root/bin/rkt" --package-path "$prefix/lib/rkt/package" \
         --library-path "$prefix/lib/rkt/site" --stage1-images-path "$prefix/lib/rkt/stage1-images" \
-        --man-path "$prefix/share/man" --compiled
+        --man-path "$prefix/share/man" --compiled ${INTERPRETER:+--python "$INTERPRETER"}
 
     if [ "$(id -u)" = 0 ] && [ -z "$destdir" ]; then
         "$lib/setup-data-dir.sh" "$root/lib/tmpfiles.d/rkt.conf"

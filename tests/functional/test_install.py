@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import stat
 import subprocess
 from typing import TYPE_CHECKING
 
+import fastjsonschema
 import pytest
+from packaging.utils import canonicalize_name
 
-from tests.lib import host
+from tests.lib import cyclonedx, host
 from tests.lib.rkt import ROOT, Rkt
+from tools import build_deb, sbom
+from tools.copy_libraries import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +207,46 @@ def test_installed_rkt_runs_a_pod(installed: Installed, images: Images) -> None:
         assert "installed and running" in result.stdout
     finally:
         engine.close()
+
+
+def test_bill_of_materials(installed: Installed) -> None:
+    """It is valid CycloneDX, names each file with its digest, each library with its licence, and what is inside of those."""
+    made = [
+        sbom.bill(
+            installed.prefix,
+            prefix="/usr",
+            version="1.2-1",
+            epoch=1_700_000_000,
+            reaper=shutil.which("catatonit") or "",
+            owners=build_deb.owners_of_libraries(),
+        )
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    document = json.loads(made[0])
+    cyclonedx.validate(document)
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        cyclonedx.validate({**document, "components": [{"type": "library"}]})
+
+    parts = dict(cyclonedx.walk(document["components"]))
+    files = {name: part["hashes"][0]["content"] for name, part in parts.items() if part["type"] == "file"}
+    assert sorted(files) == [f"/usr/{path}" for path in _files(installed.prefix)]
+    for name, digest in files.items():
+        with open(f"{installed.prefix}/{name.removeprefix('/usr/')}", "rb") as stream:
+            assert hashlib.sha256(stream.read()).hexdigest() == digest
+    libraries = {
+        canonicalize_name(part["name"]): part for part in document["components"] if part["type"] == "library"
+    }
+    for wanted in required(f"{ROOT}/requirements/runtime.txt"):
+        part = libraries.pop(canonicalize_name(wanted.name))
+        assert part["version"] in wanted.specifier
+        assert part["licenses"]
+    assert not libraries
+    assert "openssl" in parts
+    assert parts["catatonit"]["version"]
+    images = {part["name"]: part for part in document["components"] if part["type"] == "container"}
+    assert "coreos.com/rkt/stage1-ns" in images
+    assert all(part["hashes"][0]["alg"] == "SHA-512" for part in images.values())
 
 
 def test_second_installation_replaces_the_first(installed: Installed) -> None:

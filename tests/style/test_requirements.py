@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import re
 import tomllib
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -15,7 +16,12 @@ from packaging.utils import canonicalize_name
 from tests.lib.rkt import ROOT
 from tests.lib.tree import read_text
 from tools.copy_libraries import required, requirement_lines
+from tools.sbom import license_expression
 
+_PERMISSIVE = {"MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "PSF-2.0", "Unlicense"}
+_WEAK_COPYLEFT = {"MPL-2.0"}
+#: Of libraries whose metadata has the text alone.
+_LICENSES = {"sigstore-models": "MIT"}
 FILES = sorted(os.listdir(f"{ROOT}/requirements"))
 
 
@@ -70,7 +76,9 @@ def test_pinned_and_hashed(name: str) -> None:
 def test_what_is_not_pinned_is_found() -> None:
     """A range, and a version without digests, are problems."""
     digest = "0" * 64
-    assert not _problems(f"# a comment\n-r other.txt\na.b==1.0 ; python_version < '3.14' \\\n  --hash=sha256:{digest}\n")
+    assert not _problems(
+        f"# a comment\n-r other.txt\na.b==1.0 ; python_version < '3.14' \\\n  --hash=sha256:{digest}\n"
+    )
     assert len(_problems(f"a>=1.0 --hash=sha256:{digest}\nb==1.0\nc==2 --hash=md5:{digest}\n")) == 3
 
 
@@ -82,6 +90,20 @@ def test_development() -> None:
     lines = [line for name in FILES for line in requirement_lines(f"{ROOT}/requirements/{name}")]
     pinned = {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("-r")}
     assert not _needed(wanted) - pinned
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_licenses(name: str) -> None:
+    """Each library's metadata names a free licence, and one that allows any use for what an installation brings along."""
+    lines = [line for line in requirement_lines(f"{ROOT}/requirements/{name}") if not line.startswith("-r")]
+    for requirement in map(Requirement, lines):
+        try:
+            metadata: Any = importlib.metadata.metadata(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        said = license_expression(metadata) or _LICENSES[canonicalize_name(requirement.name)]
+        allowed = _PERMISSIVE if name == "runtime.txt" else _PERMISSIVE | _WEAK_COPYLEFT
+        assert set(re.split(r" OR | AND ", said)) & allowed, f"{requirement.name}: {said}"
 
 
 def test_runtime() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Shell to the places of its script, beside the man pages: of an installation, of a checkout.
 SCRIPTS = {
     "bash": ("bash-completion/completions/rkt", "completion/rkt.bash"),
-    "zsh": ("zsh/site-functions/_rkt", "completion/_rkt"),
+    "zsh": ("zsh/site-functions/_rkt", "zsh/vendor-completions/_rkt", "completion/_rkt"),
     "fish": ("fish/vendor_completions.d/rkt.fish", "completion/rkt.fish"),
 }
 

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds source archive, wheel and Debian package of the last commit three times and compares the bytes: twice from clones
+# at other paths, with another umask, locale, time zone and home, then from the source archive that the first made.
+set -euo pipefail
+
+cd "$(dirname "$(readlink -f "$0")")/.."
+checkout=$PWD
+work=$(mktemp -d /var/tmp/rkt-reproducible.XXXXXX)
+trap 'rm -rf --one-file-system "$work"' EXIT
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/rkt/__init__.py)
+
+say() { printf 'reproducible: %s\n' "$*" >&2; }
+
+# build SOURCES OUTPUT: with the libraries of this checkout, which requirements/ pins
+build() {
+    ln -s "$checkout/.venv" "$1/.venv"
+    make -s -C "$1" man completion >/dev/null 2>&1
+    (cd "$1" && .venv/bin/python -I tools/build_dist.py --output "$2" && .venv/bin/python -I tools/build_deb.py --output "$2") >/dev/null
+}
+
+# clone PATH: the last commit, with the tag of a release, so that all versions are a release's
+clone() {
+    git -c safe.directory='*' clone -q --no-hardlinks "$checkout" "$1"
+    git -C "$1" tag "v$version"
+}
+
+say 'first'
+(
+    umask 022
+    clone "$work/one"
+    LC_ALL=C.UTF-8 TZ=UTC HOME=/root build "$work/one" "$work/first"
+)
+say 'second: another path, umask, locale, time zone and home'
+(
+    umask 077
+    mkdir "$work/home"
+    clone "$work/another, and much longer, path"
+    LC_ALL=C LANG=tr_TR.UTF-8 TZ=Pacific/Kiritimati HOME=$work/home \
+        build "$work/another, and much longer, path" "$work/second"
+)
+say 'third: from the source archive of the first'
+(
+    umask 027
+    mkdir "$work/archive"
+    tar -C "$work/archive" -xf "$work/first/rkt-$version.tar.gz"
+    build "$work/archive/rkt-$version" "$work/third"
+)
+for other in second third; do
+    diff -u <(cd "$work/first" && sha256sum -- *) <(cd "$work/$other" && sha256sum -- *) || {
+        say "the $other build differs from the first"
+        exit 1
+    }
+done
+(cd "$work/first" && sha256sum -- *)
+say 'three builds, the same bytes'
