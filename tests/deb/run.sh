@@ -74,8 +74,10 @@ inside() {
         mount -t tmpfs tmpfs "$root/run"
         mount -t tmpfs tmpfs "$root/tmp"
         mount --bind "$archives" "$root/mnt/archives"
-        exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-            chroot "$root" /bin/bash "$@"
+        cd "$root"
+        pivot_root . srv
+        exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+            DEBIAN_FRONTEND=noninteractive sh -c "umount -l /srv && exec bash \"\$@\"" sh "$@"
     ' sh "$root" "$cache/archives" /mnt/inside.sh "$@"
 }
 
