@@ -4,7 +4,7 @@
 ``tools/install.sh`` installs below a staging directory; this adds what only a package has (``dist/debian``, the bill of
 materials, licences, checksums), gives every file its mode, and has ``dpkg-deb`` write it with the source's date. The same
 commit gives the same bytes, whatever the path, the umask, the locale and the time (docs/devel/releasing.md). Why the
-package is made so, and why it brings libraries: docs/adr/0014.
+package is made so, and why it brings libraries: docs/adr/0015.
 """
 
 from __future__ import annotations

@@ -124,8 +124,7 @@ do_use() {
     cp /usr/lib/rkt/stage1-images/stage1-ns.aci /tmp/other.aci
     refuse 'sign' rkt run --net=none --stage1-path=/tmp/other.aci "$image"
     cp -p /usr/lib/rkt/stage1-images/stage1-ns.aci /tmp/kept.aci
-    rkt image rm coreos.com/rkt/stage1-ns >/dev/null 2>&1 || true
-    printf x >>/usr/lib/rkt/stage1-images/stage1-ns.aci
+    printf x | dd of=/usr/lib/rkt/stage1-images/stage1-ns.aci bs=1 seek=100000 conv=notrunc 2>/dev/null
     refuse 'stage1' rkt --dir=/tmp/data run --net=none "$image"
     cp -p /tmp/kept.aci /usr/lib/rkt/stage1-images/stage1-ns.aci
     [ -z "$(dpkg --verify rkt)" ] || fail 'the package was not put right again'

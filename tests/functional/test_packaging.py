@@ -48,7 +48,7 @@ def test_source_archive_and_wheel_are_reproducible(tmp_path: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     if not source.git("rev-parse", "HEAD"):
         pytest.skip("there is no repository to compare the archive with")
-    tracked = {path for path in source.git("ls-tree", "-r", "--name-only", "HEAD").splitlines()}
+    tracked = set(source.git("ls-tree", "-r", "--name-only", "HEAD").splitlines())
     assert names == tracked | {"PKG-INFO"}
     with zipfile.ZipFile(next((tmp_path / "one").glob("*.whl"))) as wheel:
         assert {name.partition("/")[0].partition("-")[0] for name in wheel.namelist()} == {"rkt"}
