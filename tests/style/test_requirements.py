@@ -21,7 +21,7 @@ from tools.sbom import license_expression
 _PERMISSIVE = {"MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "PSF-2.0", "Unlicense"}
 _WEAK_COPYLEFT = {"MPL-2.0"}
 #: Of libraries whose metadata has the text alone.
-_LICENSES = {"sigstore-models": "MIT"}
+_LICENSES = {"atheris": "Apache-2.0", "sigstore-models": "MIT"}
 FILES = sorted(os.listdir(f"{ROOT}/requirements"))
 
 
