@@ -146,6 +146,9 @@ class AppStreams:
 
         return directory or _LOG_DIRECTORY, name
 
+    def let_go(self) -> None:
+        """Of what only had to be there until the app had opened it."""
+
     def open_log(self) -> None:
         """Open the plain log, if there is one.
 

@@ -13,6 +13,7 @@ import os
 import time
 
 from rkt.errors import Stage1Error
+from rkt.stage0 import contract
 from rkt.stage1.common import terminal
 from rkt.stage1.common.steps import Step
 from rkt.stage1.common.streams import READ_BYTES, Outlet
@@ -21,8 +22,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rkt.stage1.common.pod import LoadedPod
+
 _ESCAPE = 0x1D
 _ESCAPE_SECONDS = 1.0
+
+
+def open_terminal(pod: LoadedPod) -> Interactive | None:
+    """The operator's terminal, if there is one, for an app that is to have it.
+
+    Raises:
+        Stage1Error: the pod's apps cannot.
+    """
+    if any(app.runtime.annotations.get(contract.ANNOTATION_RESTART, "no") != "no" for app in pod.apps):
+        raise Stage1Error("an interactive app cannot have a restart policy")
+    if len(pod.apps) > 1:
+        raise Stage1Error("interactive option only supports pods with one app")
+    return Interactive() if os.isatty(0) else None
 
 
 class TakeTerminal(Step):

@@ -122,7 +122,11 @@ def _supervise(
         arguments = _attach(networks, pod, arguments, shared, init)
     if os.path.exists(contract.MDS_REGISTERED):
         arguments = _reach_metadata(networks, arguments, shared, init)
-    terminal = _open_terminal(pod, arguments)
+    terminal = None
+    if arguments.interactive:
+        from rkt.stage1.common.interactive import open_terminal
+
+        terminal = open_terminal(pod)
     status_directory = f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
 
     def thaw() -> None:
@@ -333,21 +337,6 @@ def _standard_input(arguments: RunArguments) -> int:
     from rkt.stage1.common.feed import feed, is_channel
 
     return 0 if is_channel(0) else feed(0)
-
-
-def _open_terminal(pod: LoadedPod, arguments: RunArguments) -> Interactive | None:
-    """The operator's terminal, if the app is to have it."""
-    if not arguments.interactive:
-        return None
-    if any(app.runtime.annotations.get(contract.ANNOTATION_RESTART, "no") != "no" for app in pod.apps):
-        raise Stage1Error("an interactive app cannot have a restart policy")
-    if len(pod.apps) > 1:
-        raise Stage1Error("interactive option only supports pods with one app")
-    if not os.isatty(0):
-        return None
-    from rkt.stage1.common.interactive import Interactive
-
-    return Interactive()
 
 
 def _prober(

@@ -91,7 +91,8 @@ def build_arguments(program: str, directory: str, arguments: RunArguments, kept:
     ]
     if arguments.private_users:
         words += [f"--private-users={arguments.private_users}", "--private-users-ownership=off"]
-    if arguments.disable_capabilities_restriction:
+    if arguments.disable_capabilities_restriction or arguments.mutable:
+        # Of apps that come later nothing is known yet.
         words.append("--capability=all")
     elif kept:
         words.append(f"--capability={','.join(capabilities.names(kept))}")

@@ -17,6 +17,7 @@ from rkt.stage1.common.arguments import ids_of
 from rkt.stage1.common.exec_plan import build_exec_plan, pod_filter
 from rkt.stage1.common.say import say
 from rkt.stage1.nspawn import command, programs, root, units
+from rkt.stage1.nspawn.places import Places, fifo_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def prepare_app(
     app, execute = launch.app, launch.execute
     root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users)
     os.chdir(pod_path)
+    places = Places(app, arguments)
     unit = units.AppUnit(
         app=app,
         execute=execute,
@@ -140,8 +142,10 @@ def prepare_app(
             name: programs.find_program(root_fd, plan)[0] for name, plan in launch.handlers.items()
         },
         root=f"/{root.APPS}/{app.name}/rootfs".encode(),
-        stdout=f"file:/rkt/streams/{app.name}-stdout",
-        stderr=f"file:/rkt/streams/{app.name}-stderr",
+        stdin=places.stdin,
+        stdout=places.stdout,
+        stderr=places.stderr,
+        tty=places.tty,
         devices=volumes.devices(app.name),
     )
     os.close(root_fd)
@@ -155,9 +159,11 @@ def prepare_app(
     uid, gid = execute.uid, execute.gid
     if users is not None:
         uid, gid = users.ids.outside(uid), users.ids.outside(gid)
-    for stream in ("stdout", "stderr"):
-        path = f"{root.STREAMS}/{app.name}-{stream}"
-        os.mkfifo(path, 0o200)
+    fifos = [(f"{root.STREAMS}/{app.name}-{stream}", 0o200) for stream in ("stdout", "stderr")]
+    if places.has_fifo:
+        fifos.append((fifo_path(app.name), 0o400))
+    for path, mode in fifos:
+        os.mkfifo(path, mode)
         os.chown(path, uid, gid)
 
 

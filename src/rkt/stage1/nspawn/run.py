@@ -13,6 +13,7 @@ import os
 
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, libc, mount
+from rkt.schema import appc
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
 from rkt.stage1.common.announce import announce, notify_ready
@@ -21,7 +22,7 @@ from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
-from rkt.stage1.nspawn import command, root
+from rkt.stage1.nspawn import command, root, units
 from rkt.stage1.nspawn.machine import Machine
 from rkt.stage1.nspawn.prepare import plan_app, prepare
 from rkt.stage1.nspawn.supervisor import Supervisor
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.networks import Networks
-    from rkt.stage1.common.pod import LoadedPod
+    from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.nspawn.prepare import Launch
+    from rkt.stage1.nspawn.streams import UnitStreams
 
 #: systemd's own hierarchy of version 1: in it, too, the pod's systemd must be below the pod's group.
 _NAMED = "name=systemd"
@@ -55,11 +57,7 @@ def main(argv: list[str]) -> int:
     pod = load_pod()
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
-    if arguments.interactive:
-        raise Stage1Error(
-            "the flavour nspawn has no interactive pods", hint="rkt run --interactive without --stage1-name"
-        )
-    if "LISTEN_FDS" in os.environ:
+    if "LISTEN_FDS" in os.environ and not arguments.mutable:
         raise Stage1Error("the flavour nspawn takes no sockets of a service manager")
     program = command.find_nspawn()
     networks = _networks(arguments, lock_fd)
@@ -112,11 +110,31 @@ def _supervise(
         if os.path.exists(contract.PAUSED):
             groups.thaw()
 
-    supervisor = Supervisor(
+    terminal = None
+    if arguments.interactive:
+        from rkt.stage1.common.interactive import open_terminal
+
+        terminal = open_terminal(pod)
+
+    def make_streams(app: PodApp) -> UnitStreams | None:
+        if not arguments.interactive and not appc.has_streams(app.runtime.annotations):
+            return None
+        from rkt.stage1.nspawn.streams import UnitStreams
+
+        return UnitStreams(pod, app, arguments, terminal)
+
+    kind: type[Supervisor] = Supervisor
+    if arguments.mutable:
+        from rkt.stage1.nspawn.live import LiveSupervisor
+
+        kind = LiveSupervisor
+    supervisor = kind(
         server,
         status_directory=f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}",
         report=say,
         thaw=thaw,
+        make_streams=make_streams,
+        interactive=terminal,
     )
     if "WATCHDOG_USEC" in os.environ:
         from rkt.stage1.common.notify import Watchdog
@@ -135,13 +153,18 @@ def _supervise(
                 from rkt.stage1.common import sysctls
 
                 sysctls.write(pod, arguments)
-            launches = [plan_app(app, arguments) for app in pod.apps]
-            own_groups = _app_groups(pod, groups, volumes, arguments)
+            # Apps that a sandbox has from an earlier run are started when somebody says so.
+            first = pod.replace(apps=[]) if arguments.mutable else pod
+            launches = [plan_app(app, arguments) for app in first.apps]
+            own_groups = _app_groups(first, groups, volumes, arguments)
             machine = _start_machine(pod, launches, arguments, groups, volumes, program)
         finally:
             shared.leave()
         try:
             volumes.close()
+            supervisor.able_to_launch(
+                lambda live, app, others: _launch_alone(live, app, others, arguments, groups, shared)
+            )
             os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
             ids = ids_of(arguments)
             if supervisor.boot(machine, arguments, 0 if ids is None else ids.first):
@@ -154,6 +177,48 @@ def _supervise(
         return supervisor.run()
     finally:
         shared.close()
+
+
+def _launch_alone(
+    pod: LoadedPod,
+    app: PodApp,
+    others: list[Launch],
+    arguments: RunArguments,
+    groups: cgroup.Group,
+    shared: PodNamespaces,
+) -> tuple[Launch, cgroup.Group | None]:
+    """Make one app ready while the pod runs, beside ``others``: its root, its unit, its FIFOs."""
+    from rkt.stage1.nspawn.live import in_child, remove_files
+    from rkt.stage1.nspawn.prepare import open_users, prepare_app, write_accounts
+
+    launch = plan_app(app, arguments)
+    volumes = Volumes(pod.replace(apps=[app]), ids_of(arguments), say)
+    group = None
+    try:
+        devices = None if arguments.disable_paths else volumes.devices()
+        limits.make_room(groups, pod, devices or ())
+        if not _is_unified(groups):
+            group = limits.create_app_group(groups, pod, app, say, devices=devices)
+        remove_files(app.name)
+
+        def make() -> None:
+            users = open_users(arguments)
+            write_accounts([*others, launch])
+            features = units.Features.of_host()
+            prepare_app(pod, launch, arguments, volumes, features, os.getcwdb(), users)
+
+        shared.enter()
+        try:
+            in_child(make)
+        finally:
+            shared.leave()
+    except BaseException:
+        if group is not None:
+            group.remove()
+        raise
+    finally:
+        volumes.close()
+    return launch, group
 
 
 def _app_groups(

@@ -36,11 +36,17 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from rkt.linux.cgroup import Group
+    from rkt.stage1.common.app_streams import AppStreams
     from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.interactive import Interactive
+    from rkt.stage1.common.pod import LoadedPod, PodApp
     from rkt.stage1.common.restart import Restarts
     from rkt.stage1.nspawn.dbus import Manager
     from rkt.stage1.nspawn.machine import Machine
     from rkt.stage1.nspawn.prepare import Launch
+    from rkt.stage1.nspawn.streams import UnitStreams
+
+    LaunchMaker = Callable[[LoadedPod, PodApp, list[Launch]], tuple[Launch, Group | None]]
 
     class Ticker(Protocol):
         """Something that has its own things to do in the supervisor's loop."""
@@ -82,11 +88,14 @@ class App:
         status: its exit status.
         outlets: end of a FIFO -> (stream name, marker of lines, where it goes).
         restarts: of an app that may be started again.
+        streams: its standard streams, where they are not the usual ones.
+        due_streams: those of a start whose program is not there yet.
     """
 
     __slots__ = (
         "_invocation",
         "cgroup",
+        "due_streams",
         "has_begun",
         "is_running",
         "known",
@@ -97,6 +106,7 @@ class App:
         "pid",
         "restarts",
         "status",
+        "streams",
         "unit",
         "was_active",
         "was_told",
@@ -112,6 +122,8 @@ class App:
         self.known: dict[str, Any] = {}
         self.log = open_log(launch.app, find_driver(launch.app))
         self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
+        self.streams: AppStreams | None = None
+        self.due_streams: UnitStreams | None = None
         self.restarts: Restarts | None = None
         policy = launch.app.runtime.annotations.get(contract.ANNOTATION_RESTART)
         if policy is not None:
@@ -136,6 +148,11 @@ class App:
         return bool(self.known.get("ExecMainCode")) or self.known.get("Result", "success") != "success"
 
     @property
+    def runs_program(self) -> bool:
+        """Whether its program runs, not a handler."""
+        return self.is_running and self.pid != 0
+
+    @property
     def goes_on(self) -> bool:
         """Whether it runs, or is to run again."""
         return self.is_running or (self.restarts is not None and self.restarts.at > 0)
@@ -154,6 +171,8 @@ class Supervisor:
         status_directory: str,
         report: Callable[[str], None],
         thaw: Callable[[], None],
+        make_streams: Callable[[PodApp], UnitStreams | None],
+        interactive: Interactive | None = None,
     ) -> None:
         """Take over signals and the control socket; the pod is to come.
 
@@ -162,7 +181,11 @@ class Supervisor:
             status_directory: where exit statuses are written.
             report: says something to the operator.
             thaw: lets the pod's processes go on if they are frozen.
+            make_streams: the standard streams of an app that is about to start, where they are not the usual ones.
+            interactive: the operator's terminal, for the only app.
         """
+        self._make_streams = make_streams
+        self._interactive = interactive
         self._server = server
         self._status_directory = status_directory
         self._report = report
@@ -188,6 +211,10 @@ class Supervisor:
             # Who used nohup(1) wants the pod to outlive the terminal.
             if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
                 _signal.signal(number, lambda _number, _frame: None)
+
+    def able_to_launch(self, make_launch: LaunchMaker) -> None:
+        """Say how an app that comes later is made ready, beside those that are there."""
+        self._make_launch = make_launch
 
     @property
     def bus(self) -> Manager:
@@ -233,6 +260,9 @@ class Supervisor:
 
     def _begin(self, app: App) -> None:
         """Have an app's unit started."""
+        app.due_streams = self._make_streams(app.launch.app)
+        if app.due_streams is not None:
+            app.due_streams.open()
         if app.cgroup is None and not app.outlets:
             self._open_outlets(app)
         self.bus.start(app.unit)
@@ -272,7 +302,11 @@ class Supervisor:
         for app in self._apps.values():
             if app.is_running:
                 self._over(app, 128 + _signal.SIGKILL)
+            if app.streams is not None:
+                app.streams.finish(app)
             self._close(app)
+        if self._interactive is not None:
+            self._interactive.restore()
         if self._bus is not None:
             self._bus.close()
             self._bus = None
@@ -315,6 +349,11 @@ class Supervisor:
         for fd, client in self._clients.items():
             readers[fd] = lambda c=client: self._request(c)  # type: ignore[misc]
         outlets = list(self._outlets)
+        terminal = self._interactive
+        if terminal is not None and terminal.master >= 0 and not terminal.input.is_closed:
+            outlets.append(terminal.input)
+            if not terminal.input.is_full:
+                readers[0] = lambda: terminal.type(self._stop)
         self._watch(readers, outlets)
         writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
         poll = select.poll()
@@ -332,9 +371,11 @@ class Supervisor:
         for ticker in self.tickers:
             ticker.tick(is_stopping=self._is_stopping)
 
-    def _watch(self, readers: dict[int, Callable[[], None]], _outlets: list[Outlet]) -> None:
-        """Add the apps' output to what is polled."""
+    def _watch(self, readers: dict[int, Callable[[], None]], outlets: list[Outlet]) -> None:
+        """Add the apps' output, and who is attached, to what is polled."""
         for app in self._apps.values():
+            if app.streams is not None:
+                app.streams.watch(app, readers, outlets)
             if not app.has_begun:
                 continue
             for fd, (_, _, outlet) in app.outlets.items():
@@ -365,6 +406,8 @@ class Supervisor:
         if state not in _OVER:
             app.was_active = app.was_active or state is not None
             if state == "active":
+                if app.streams is not None:
+                    app.streams.let_go()
                 self._executed(app)
         elif app.was_active or app.has_result:
             self._ended(app)
@@ -389,6 +432,15 @@ class Supervisor:
         app.pid = pid
         if pid > 0:
             _record_pid(app)
+        self._connect(app)
+
+    def _connect(self, app: App) -> None:
+        """Lead the streams of an app that has its first process where they belong."""
+        streams, app.due_streams = app.due_streams, None
+        if streams is not None:
+            outputs = {stream.decode(): fd for fd, (stream, _, _) in app.outlets.items()}
+            if problem := streams.connect(app, outputs, self._outlets):
+                self._report(problem)
 
     def _take(self, app: App, group: Group, pid: int) -> None:
         """Put an app's process, which waits for its output to be opened, into the app's cgroups."""
@@ -511,13 +563,15 @@ class Supervisor:
             self._first_failure = self._first_failure or status
 
     def _drain(self, app: App) -> None:
-        """Take what is left in the FIFOs; nobody writes there any more."""
+        """Take what is left in the FIFOs, where nobody writes any more, and close them: the next start waits for who opens them."""
+        self._connect(app)
         for fd in list(app.outlets):
             try:
                 while fd in app.outlets:
                     self._carry(app, fd)
             except BlockingIOError:
-                continue
+                os.close(fd)
+                del app.outlets[fd]
 
     def _close(self, app: App) -> None:
         """Let go of an app that is over."""
@@ -560,7 +614,15 @@ class Supervisor:
         if fd not in app.outlets:
             return  # the app was over in the turn in which its last words came
         stream, prefixer, outlet = app.outlets[fd]
-        data = os.read(fd, READ_BYTES)
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            raise
+        except OSError:
+            # A terminal that nobody holds any more answers EIO.
+            os.close(fd)
+            del app.outlets[fd]
+            return
         app.log.write(stream, data)
         if not app.log.covers(outlet.fd):
             outlet.add(prefixer.mark(data))
@@ -609,6 +671,8 @@ class Supervisor:
         for number in numbers:
             if number in _STOP_SIGNALS:
                 self._stop()
+            elif number == _signal.SIGWINCH and self._interactive is not None:
+                self._interactive.resize()
 
     # The control socket --------------------------------------------------------------------------------------------
 
@@ -636,11 +700,23 @@ class Supervisor:
             self._clients.pop(client.fileno(), None)
             client.close()
 
-    def _answer(self, _client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
         """Answer to a request other than stop; ``None`` when it is given later."""
+        if str(message.get("op")).startswith("attach-"):
+            return self._attached(client, message)
         if str(message.get("op")).startswith("app-"):
             return {"ok": False, "error": "immutable pod"}
         return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
+
+    def _attached(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any]:
+        """Answer to ``rkt attach``."""
+        name = message.get("app")
+        app = next((app for app in self._apps.values() if app.name == name and app.runs_program), None)
+        if app is None:
+            return {"ok": False, "error": f"app {name!r} is not running"}
+        if app.streams is None:
+            return {"ok": True, "pid": app.pid, "targets": []}
+        return app.streams.answer(client, message, app)
 
 
 def _record_pid(app: App) -> None:
