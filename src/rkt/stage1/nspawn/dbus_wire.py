@@ -51,6 +51,7 @@ _FIXED = {
     "t": ("Q", 8),
     "d": ("d", 8),
 }
+_KEY_TYPES = frozenset((*_FIXED, "s", "o", "g"))
 _ALIGNMENT = {"s": 4, "o": 4, "g": 1, "v": 1, "a": 4, "(": 8, "{": 8}
 
 
@@ -170,9 +171,12 @@ def _end_of_type(signature: str, at: int, depth: int) -> int:
         close = ")" if code == "(" else "}"
         at += 1
         first = at
+        count = 0
         while signature[at : at + 1] != close:
             at = _end_of_type(signature, at, depth + 1)
-        if at == first:
+            count += 1
+        # An entry of a dictionary is a key of a plain type and a value.
+        if count == 0 or (code == "{" and (count != 2 or signature[first] not in _KEY_TYPES)):
             raise WireError(f"malformed D-Bus signature {signature[:64]!r}")
         return at + 1
     raise WireError(f"malformed D-Bus signature {signature[:64]!r}")
