@@ -147,8 +147,8 @@ def read_unit(data: bytes) -> None:
         got = specifiers(said)
         assert got == meant or (name == b"RootDirectory" and got == meant + b"/."), "another value"
     if command is not None:
-        said = words(read[-1][1])
-        assert said == [b"!:@/" + program.lstrip(b"/"), *arguments], "another command"
+        spoken = words(read[-1][1])
+        assert spoken == [b"!:@/" + program.lstrip(b"/"), *arguments], "another command"
     try:
         variables = {bytes(b"V%d" % n): value for n, value in enumerate(arguments)} | {text: place}
         known = {name: value for name, value in variables.items() if unit_text.is_variable(name)}
