@@ -23,7 +23,7 @@ NOT_IN_VM := $(addprefix functional/test_,auth build crash_fetch crash_matrix de
 	image_sign_oci install keyless lock oci_create oci_export oci_layouts oci_store parallel_fetch power_cut progress push \
 	registry registry_fetch resume several_images short_names simple_signing store store_maintenance trust \
 	trust_discovery trust_policy trust_rules unpack_ahead why) \
-	$(addprefix security/test_,evidence fetch hostile_archives keyless layouts registry signatures trust_index \
+	$(addprefix security/test_,evidence fetch hostile_archives index keyless layouts registry signatures \
 	trust_invariants)
 VM_TESTS := tests/functional tests/security tests/unit/linux $(NOT_IN_VM:%=--ignore=tests/%.py)
 #: what `make soak` runs unless TESTS is given

@@ -13,6 +13,7 @@ from rkt.errors import ImageError
 from rkt.image import compression
 from rkt.image.compression import Decompressor, ReadAhead, detect, encoder
 from rkt.image.limits import DEFAULT_LIMITS, Limits
+from rkt.image.tarformat import Chunks, members
 from tests.lib import aci
 
 if TYPE_CHECKING:
@@ -96,6 +97,24 @@ def test_unknown_formats_are_refused() -> None:
     for data in (b"", b"PK\x03\x04" + bytes(600), b"#!/bin/sh\n", b"\x01" + bytes(1023)):
         with pytest.raises(ImageError, match=r"unknown image filetype|empty"):
             unpack(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "magic"),
+    [
+        (0, b"hsqs"),
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        (1080, b"\x53\xef"),
+        (0, b"\x45\x3d\xcd\x28"),
+        (32769, b"CD001"),
+    ],
+    ids=["squashfs", "erofs", "ext4", "cramfs", "iso9660"],
+)
+def test_file_systems_are_no_images(offset: int, magic: bytes) -> None:
+    """A file system in a file is refused, and so never given to the kernel to be read (UN20)."""
+    data = bytes(offset) + magic + bytes(4096)
+    with pytest.raises(ImageError, match=r"unknown image filetype|behind the end"):
+        list(members(Chunks(iter([unpack(data)])), DEFAULT_LIMITS))
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
