@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lib import stage1_sample
+from tests.lib import flavors, stage1_sample
 from tests.lib.rkt import ROOT, wait_for
-from tools.build_stage1 import read_manifest
 
 if TYPE_CHECKING:
     from tests.lib.rkt import Result, Rkt
@@ -47,8 +47,9 @@ def failed(result: Result) -> set[str]:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_every_flavour_of_ours_keeps_the_contract(module_rkt: Rkt, flavour: str) -> None:
     """A flavour that comes with rkt needs no signature, and fails nothing."""
-    if flavour == "fly" and "statuses" not in str(read_manifest(flavour)[0]):
-        pytest.skip("fly does not say yet what its process, which becomes the app, cannot do")
+    for program in flavors.PROGRAMS.get(flavour, ()):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
     result = check(module_rkt, flavour)
     assert result.status == 0, result
     assert f"coreos.com/rkt/stage1-{flavour}" in result.stdout
@@ -65,6 +66,26 @@ def test_the_sample_of_the_guide_keeps_the_contract(module_rkt: Rkt, tmp_path: o
     assert {name.partition(".")[0] for name in absent} == {"run", "live", "attach", "options"}
     assert {each["state"] for each in found.values()} == {"ok", "not declared"}
     assert found["run.cgroup"]["state"] == "not declared"
+
+
+def test_an_old_version_gets_no_new_arguments(module_rkt: Rkt, tmp_path: object) -> None:
+    """A stage1 of interface version 1 that refuses what came later runs, and who asked for more is warned."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["annotations"].pop()
+
+    refuse = (
+        'interactive = "--interactive" in arguments',
+        (
+            'interactive = bool(set(each.partition("=")[0] for each in arguments) '
+            '& {"--hostname", "--ipc", "--dns-conf-mode", "--disable-paths"}) and sys.exit(254)'
+        ),
+    )
+    image = stage1_sample.build(str(tmp_path), defects=[refuse], change=change)
+    result = check(module_rkt, image, "--format=json", "--only=run", INSECURE)
+    assert result.status == 0, result
+    assert json.loads(result.stdout)["interface_version"] == "1"
+    assert states(result)["run.arguments"]["state"] == "ok"
 
 
 #: Groups that are looked at, text of the sample and what stands there instead, the checks that must fail.

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+from rkt.errors import HostError
 from rkt.linux import libc, mount
 from rkt.pod import lifecycle
 from rkt.values import PodUUID
@@ -314,8 +315,11 @@ def open_bench(rkt: Callable[[list[str]], int], settings: Settings, seconds: flo
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
+    place = os.environ.get("TMPDIR") or "/var/tmp"
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise HostError(f"{place} is mounted noexec: no stage1 can run there", hint="TMPDIR=DIRECTORY rkt …")
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    base = tempfile.mkdtemp(prefix="rkt-stage1-check-", dir=os.environ.get("TMPDIR") or "/var/tmp")
+    base = tempfile.mkdtemp(prefix="rkt-stage1-check-", dir=place)
     bench = Bench(base, rkt, settings, seconds)
     try:
         yield bench

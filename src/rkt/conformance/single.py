@@ -160,6 +160,7 @@ def _check_stop(pods: Pods, trial: Trial) -> None:
 
 
 def _check_time(pods: Pods, trial: Trial, promise: str, times: int) -> None:
+    pods.bench.wait_for(lambda: not pods.bench.processes_of(trial.token))
     stopped = trial.read("stopped").count("stopped")
     pods.report.hold(promise, stopped == times, "the app was ended before it could end by itself")
     left = pods.bench.processes_of(trial.token)
@@ -261,6 +262,7 @@ def check_force(pods: Pods) -> None:
     trial = pods.begin("stubborn")
     asked = pods.bench.run("stop", "--force", trial.uuid)
     code, ended = asked.wait(0), pods.ended(trial)
+    pods.bench.wait_for(lambda: not pods.bench.processes_of(trial.token))
     left = pods.bench.processes_of(trial.token)
     pods.report.hold("stop.force", code == 0, f"{code}: {asked.stderr.strip()}")
     pods.report.hold("stop.force", ended is not None and not left, f"goes on: {left or 'the pod'}")

@@ -31,7 +31,7 @@ def _find(entrypoint: str) -> Entrypoint | None:
 
         return stop
     if entrypoint == "gc":
-        from rkt.stage1.common.gc import main as gc
+        from rkt.stage1.nspawn.gc import main as gc
 
         return gc
     if entrypoint == "attach":

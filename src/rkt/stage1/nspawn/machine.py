@@ -16,11 +16,13 @@ import time
 
 from rkt.errors import RktError, Stage1Error
 from rkt.linux import libc, pidfd
+from rkt.stage0 import contract
 from rkt.stage2.exec import EXIT_EXEC_FAILED, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from rkt.linux.cgroup import Joiner
 
@@ -48,7 +50,19 @@ class Machine:
         is_over: whether systemd-nspawn was waited for.
     """
 
-    __slots__ = ("_errors", "_name", "_notify", "_said", "is_over", "leader", "leader_pidfd", "pid", "pidfd")
+    __slots__ = (
+        "_errors",
+        "_guard",
+        "_hold",
+        "_name",
+        "_notify",
+        "_said",
+        "is_over",
+        "leader",
+        "leader_pidfd",
+        "pid",
+        "pidfd",
+    )
 
     def __init__(
         self,
@@ -83,6 +97,7 @@ class Machine:
         self._said = -1 if debug else os.memfd_create("nspawn")
         self._errors, error_w = os.pipe()
         self.leader = self.leader_pidfd = -1
+        self._guard = self._hold = -1
         self.is_over = False
         supervisor = os.getpid()
         try:
@@ -183,7 +198,18 @@ class Machine:
                 except ProcessLookupError:
                     # Dead already; nspawn will say so.
                     self.leader = -1
+                else:
+                    self._post_guard()
         return _READY in lines and self.leader_pidfd >= 0
+
+    def _post_guard(self) -> None:
+        """Fork who kills the pod's pid 1 when the supervisor is killed: systemd-nspawn dies then, and leaves it behind."""
+        # Nobody writes: it hangs up with the supervisor.
+        hold_r, self._hold = os.pipe()
+        self._guard = os.fork()
+        if self._guard == 0:
+            _stand_guard(hold_r, self.leader_pidfd)
+        os.close(hold_r)
 
     def _explain(self) -> str:
         """What systemd-nspawn said, to follow a sentence."""
@@ -209,6 +235,10 @@ class Machine:
             pidfd.send_signal(self.pidfd, _signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.is_over = True
+        if self._guard >= 0:
+            # Before the supervisor lets go of the lock, which the guard has too.
+            os.close(self._hold)
+            os.waitpid(self._guard, 0)
         self.forget()
         sweep(self._name)
 
@@ -251,3 +281,28 @@ def sweep(name: str) -> None:
             os.rmdir(f"{parent}/{name}")
         except OSError:
             continue
+
+
+def _stand_guard(hold_fd: int, leader_pidfd: int) -> NoReturn:
+    """In a child of the supervisor: wait for the end of one of the two, and see to the other.
+
+    It holds the pod's lock, so that the pod counts as running until the last of its processes is gone.
+    """
+    try:
+        os.setsid()
+        for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
+            _signal.signal(number, _signal.SIG_IGN)
+        first = 0
+        for fd in sorted((hold_fd, leader_pidfd, int(os.environ[contract.ENV_LOCK_FD]))):
+            if fd > first:
+                libc.close_range(first, fd - 1)
+            first = fd + 1
+        libc.close_range(first, 0xFFFFFFFF)
+        poll = select.poll()
+        for fd in (hold_fd, leader_pidfd):
+            poll.register(fd, select.POLLIN)
+        poll.poll()
+        pidfd.send_signal(leader_pidfd, _signal.SIGKILL)
+        pidfd.wait_exit(leader_pidfd, _END_SECONDS)
+    finally:
+        os._exit(0)
