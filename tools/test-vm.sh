@@ -7,6 +7,7 @@
 #   TESTBED=PROGRAM      has `start`, `stop`, `exec -i COMMAND` and `build`, and does one machine with them
 #   TEST_HOST=COMMAND    or: runs the shell command that is its last argument as root elsewhere, e.g. 'ssh root@host'
 #   RKT_TEST_SLOWNESS=N  how many times slower than usual that host is: longer waits, fewer repetitions
+#   RKT_TEST_FLAVORS=…   flavours of stage1 that tests of pods run with, see tests/lib/flavors.py
 #   TEST_JOBS=N          processes of pytest over there
 #
 # The tree goes there with its .venv, so a host of the same distribution needs no network. Report and log come back
@@ -67,7 +68,7 @@ remote "cd $there && tools/setup.sh test" </dev/null || die 'could not set the t
 say "running $*"
 quoted=$(printf ' %q' "$@")
 status=0
-remote "cd $there && RKT_TEST_SLOWNESS=$RKT_TEST_SLOWNESS .venv/bin/python -m pytest -p no:cacheprovider \
+remote "cd $there && RKT_TEST_SLOWNESS=$RKT_TEST_SLOWNESS RKT_TEST_FLAVORS=${RKT_TEST_FLAVORS:-} .venv/bin/python -m pytest -p no:cacheprovider \
  -n $TEST_JOBS --dist=worksteal -v --durations=25 --junitxml=$results/junit.xml$quoted" </dev/null 2>&1 |
     tee "$results/log" || status=${PIPESTATUS[0]}
 remote "cat $there/$results/junit.xml" </dev/null >"$results/junit.xml" || die 'no report came back'

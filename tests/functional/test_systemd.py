@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import uuid
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ import pytest
 from tests.lib import host
 from tests.lib.flavors import pods
 from tests.lib.images import fetch
+from tests.lib.inspect import inspect_image, stored
+from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -33,6 +37,30 @@ PROPERTIES = ("Type=notify", "KillMode=mixed", "Delegate=yes", "TimeoutStopSec=1
 CLEANS_UP = (
     "trap 'sleep 0.5; echo clean >/out/end; exit 7' TERM; echo up >/out/start; while :; do sleep 0.1; done"
 )
+#: The host's Python in a pod of busybox: answers one client on the socket that it was started for, and ends.
+SERVE = (
+    "import os, socket; connection, _ = socket.socket(fileno=3).accept();"
+    "connection.sendall(os.environ['LISTEN_FDNAMES'].encode())"
+)
+SOCKET_UNIT = """\
+[Socket]
+ListenStream=127.0.0.1:{port}
+FileDescriptorName=front
+"""
+#: As docs/systemd.md has it.
+SERVICE_UNIT = """\
+[Unit]
+Description=a server that its first client starts
+CollectMode=inactive-or-failed
+
+[Service]
+Type=notify
+Delegate=yes
+KillMode=mixed
+TimeoutStartSec=240s
+Environment=HOME={home} TMPDIR={tmp}
+ExecStart={command}
+"""
 
 
 class Unit:
@@ -85,6 +113,7 @@ def unit(rkt: Rkt, images: Images) -> Iterator[Unit]:
     each.systemctl("reset-failed", check=False)
 
 
+@pods("supervision")
 def test_a_unit_is_up_when_its_apps_are(unit: Unit) -> None:
     """With Type=notify the start returns when the apps run; rkt is the main process, and no app hears of the socket."""
     unit.start("env >/out/env; echo up >/out/start; while :; do sleep 0.1; done", "NotifyAccess=main")
@@ -98,6 +127,7 @@ def test_a_unit_is_up_when_its_apps_are(unit: Unit) -> None:
     assert "PASSED" not in unit.read("env")
 
 
+@pods("supervision")
 def test_stop_gives_the_app_its_time(unit: Unit) -> None:
     """``systemctl stop`` lets the app clean up; the unit ends as it did, with no cgroup and no process left (runtime L18)."""
     unit.start(CLEANS_UP, "SuccessExitStatus=7")
@@ -113,6 +143,7 @@ def test_stop_gives_the_app_its_time(unit: Unit) -> None:
     assert unit.rkt.leaks() == []
 
 
+@pods("cgroups")
 def test_the_pod_stays_below_its_unit(unit: Unit) -> None:
     """The pod's cgroups are below the unit's, so that the unit's limits bound the pod, and the pod has its own as well."""
     if not host.is_cgroup2_only():
@@ -161,3 +192,64 @@ def test_one_pod_per_unit(unit: Unit) -> None:
     assert second != first
     unit.systemctl("stop")
     assert unit.rkt.pods() == {}
+
+
+@pods("supervision")
+def test_the_watchdog_is_answered(unit: Unit) -> None:
+    """With WatchdogSec= the supervisor answers as long as it lives; one that does so no more is killed, with its pod."""
+    seconds = 2 * SLOWNESS
+    unit.start(
+        "echo up >/out/start; while :; do sleep 0.1; done", f"WatchdogSec={seconds}s", "TimeoutAbortSec=1s"
+    )
+    first = int(unit.show("WatchdogTimestampMonotonic"))
+    wait_for(lambda: int(unit.show("WatchdogTimestampMonotonic")) > first, "word to the watchdog")
+    (pod,) = unit.rkt.pods("run")
+    os.kill(int(unit.show("MainPID")), signal.SIGSTOP)
+    wait_for(lambda: unit.show("ActiveState") == "failed", "end of the unit")
+    assert unit.show("Result") == "watchdog"
+    assert "state=exited\n" in unit.rkt.run("status", pod, check=0).stdout
+    unit.rkt.run("gc", "--grace-period=0", check=0)
+    assert unit.rkt.leaks() == []
+
+
+@pods("socket activation")
+def test_a_socket_unit_starts_the_pod(rkt: Rkt, images: Images) -> None:
+    """Files of units as the documentation has them: each client starts a pod, gets its answer, and the socket goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    app = {"ports": [{"name": "http", "protocol": "tcp", "port": 80, "socketActivated": True}]}
+    image = stored(
+        rkt, inspect_image(images, "server", app=app, links={"lib": "usr/lib", "lib64": "usr/lib64"})
+    )
+    volume = ("--volume=usr,kind=host,source=/usr,readOnly=true", "--mount=volume=usr,target=/usr")
+    flags = ("--insecure-options=image", "--net=none", f"--port=http:{address[1]}", *volume)
+    words = rkt.command("run", *flags, image, "--memory=200M", "--exec=/usr/bin/python3", "--", "-c", SERVE)
+    command = " ".join(f'"{word}"' for word in words)
+    name = f"rkt-test-{uuid.uuid4()}"
+    paths = [f"/run/systemd/system/{name}.{kind}" for kind in ("socket", "service")]
+    texts = [
+        SOCKET_UNIT.format(port=address[1]),
+        SERVICE_UNIT.format(home=rkt.home, tmp=rkt.tmp, command=command),
+    ]
+    try:
+        for path, text in zip(paths, texts, strict=True):
+            with open(path, "w", encoding="ascii") as stream:
+                stream.write(text)
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        subprocess.run(["systemctl", "start", f"{name}.socket"], check=True)
+        assert rkt.pods() == {}
+        for count in (1, 2):
+            with socket.create_connection(address, timeout=60 * SLOWNESS) as client:
+                assert client.recv(100) == b"front"
+            wait_for(lambda count=count: len(rkt.pods("exited-garbage")) == count, "end of the pod")  # type: ignore[misc]
+            wait_for(lambda: not _is_active(f"{name}.service"), "end of the unit")
+            assert _is_active(f"{name}.socket")
+    finally:
+        subprocess.run(["systemctl", "--quiet", "stop", f"{name}.socket", f"{name}.service"], check=False)
+        for path in paths:
+            os.unlink(path)
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+
+
+def _is_active(name: str) -> bool:
+    return subprocess.run(["systemctl", "--quiet", "is-active", name], check=False).returncode == 0
