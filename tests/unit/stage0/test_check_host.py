@@ -155,7 +155,7 @@ def test_nspawn_without_machined() -> None:
     """The line of nspawn says what a person loses."""
     _, flavors = judged(with_trial("machined", Trial(errno=errno.ENOENT)))
     assert flavors["nspawn"].can_run
-    assert flavors["nspawn"].reasons == ["machined: machinectl will not list pods"]
+    assert flavors["nspawn"].reasons == ["machined (machinectl will not list pods)"]
 
 
 @pytest.mark.parametrize(
