@@ -46,7 +46,8 @@ class Pod:
             words += [image, f"--name={name}", "--mount=volume=out,target=/out", "--exec=/bin/sh"]
             words += ["--", "-c", TALKS.format(name), "---"]
         self.process: Running = rkt.popen(*words[:-1])
-        wait_for(lambda: os.listdir(out) if len(os.listdir(out)) == 2 else None, "both apps")
+        wait_for(lambda: self.process.poll() is not None or len(os.listdir(out)) == 2, "both apps")
+        assert self.process.poll() is None, self.process.texts()
         (self.uuid,) = rkt.pods("run")
         self.machine = f"rkt-{self.uuid}"
 
@@ -72,9 +73,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Iterator[Po
 def test_machinectl_lists_the_pod(pod: Pod) -> None:
     """The list of machinectl has the pod as a container, with its own first process as the leader."""
     lines = [line.split() for line in say("machinectl", "list", "--no-legend", "--no-pager").splitlines()]
-    assert [line[:3] for line in lines if line[0] == pod.machine] == [
-        [pod.machine, "container", "systemd-nspawn"]
-    ]
+    assert [line[:3] for line in lines if line[0] == pod.machine] == [[pod.machine, "container", "rkt"]]
     assert say("machinectl", "show", "--value", "--property=Leader", pod.machine).strip() == str(
         pod.rkt.pid(pod.uuid)
     )

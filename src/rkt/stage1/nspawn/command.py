@@ -63,6 +63,19 @@ def has_machined() -> bool:
     return os.path.isdir(_BOOTED) and os.path.exists(_BUS) and any(os.path.exists(path) for path in _MACHINED)
 
 
+def own_group() -> str:
+    """The calling process's group in the hierarchy that systemd uses."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
+        groups = {line.split(":", 2)[1]: line.rstrip("\n").split(":", 2)[2] for line in stream}
+    return groups.get("") or groups.get("name=systemd", "")
+
+
+def is_in_unit(group: str) -> bool:
+    """Whether systemd has a unit of processes for a group: the first below its slices is a service or a scope."""
+    below = [part for part in group.split("/") if part and not part.endswith(".slice")]
+    return bool(below) and below[0].endswith((".service", ".scope"))
+
+
 def build_arguments(program: str, directory: str, arguments: RunArguments, kept: int) -> list[str]:
     """The words of the command.
 
@@ -79,7 +92,8 @@ def build_arguments(program: str, directory: str, arguments: RunArguments, kept:
         "--settings=no",
         "--notify-ready=yes",
         "--keep-unit",
-        f"--register={'yes' if has_machined() else 'no'}",
+        # In the child, which is in the pod's groups. nspawn ends where machined does not know the unit.
+        f"--register={'yes' if has_machined() and is_in_unit(own_group()) else 'no'}",
         "--link-journal=no",
         "--resolv-conf=off",
         "--timezone=off",

@@ -210,6 +210,17 @@ class Manager:
         """Begin to start a unit."""
         self._manager("StartUnit", "ss", (unit, "replace"))
 
+    def start_scope(self, unit: str, pid: int, description: str) -> None:
+        """Begin to put a process into a scope of its own, in which it may make groups."""
+        properties = [
+            ("PIDs", ("au", [pid])),
+            ("Delegate", ("b", True)),
+            ("Slice", ("s", "machine.slice")),
+            ("CollectMode", ("s", "inactive-or-failed")),
+            ("Description", ("s", description)),
+        ]
+        self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", properties, []))
+
     def stop(self, unit: str) -> None:
         """Begin to stop a unit."""
         self._manager("StopUnit", "ss", (unit, "replace"))

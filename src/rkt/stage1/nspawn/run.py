@@ -22,7 +22,7 @@ from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
-from rkt.stage1.nspawn import command, root, units
+from rkt.stage1.nspawn import command, root, scope, units
 from rkt.stage1.nspawn.machine import Machine
 from rkt.stage1.nspawn.prepare import plan_app, prepare
 from rkt.stage1.nspawn.supervisor import Supervisor
@@ -73,6 +73,8 @@ def main(argv: list[str]) -> int:
     volumes = Volumes(pod, ids_of(arguments), say)
     server = control.listen()
     host = cgroup.Cgroups.detect()
+    if scope.enter(host, arguments.uuid, say, debug=arguments.debug):
+        host = cgroup.Cgroups.detect()
     groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices(), also=(_NAMED,))
     if arguments.debug:
         for warning in groups.warnings:
