@@ -31,6 +31,15 @@ mkdir -p "$root"/usr "$root"/etc "$root"/proc "$root"/sys "$root"/dev "$root"/ru
 for name in bin sbin lib lib64; do test ! -e "/$name" || ln -s "usr/$name" "$root/$name"; done
 mount --rbind /usr "$root/usr"
 mount -o remount,bind,ro "$root/usr"
+app="$root/opt/stage2/web/rootfs"
+mkdir -p "$app"
+mount -t tmpfs tmpfs "$app"
+mkdir "$app"/usr "$app"/proc "$app"/sys "$app"/dev "$app"/run "$app"/tmp "$app"/etc
+for name in bin sbin lib lib64; do test ! -e "/$name" || ln -s "usr/$name" "$app/$name"; done
+mount --bind "$root/usr" "$app/usr"
+mount -o bind,ro /sys "$app/sys"
+mount --rbind /dev "$app/dev"
+mount -t tmpfs tmpfs "$app/run"
 cp -a "$files/." "$root/"
 exec "$PYTHON" -c "$LOAD" "$filter" "$@"
 """
@@ -44,6 +53,8 @@ if sys.argv[1]:
 os.execv(sys.argv[2], sys.argv[2:])
 """
 _SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "src")
+#: Of the app, as the pod sees it.
+APP_ROOT = "/opt/stage2/web/rootfs"
 _NSPAWN = "/usr/bin/systemd-nspawn"
 BOOT_SECONDS = 20.0
 
@@ -51,7 +62,7 @@ needs_nspawn = pytest.mark.skipif(not os.path.exists(_NSPAWN), reason="systemd-n
 
 
 class Booted:
-    """The pod; ``close`` ends it.
+    """The pod; ``close`` ends it. There is a root for one app, ``APP_ROOT``, whose programs are the host's.
 
     Args:
         files: content by name below the pod's root; ``str`` is a link's target.
