@@ -7,6 +7,8 @@ from rkt.cli import enter
 
 COMMAND = enter.COMMAND.replace(
     name="app exec",
+    usage="[--app=APP] UUID [CMD [ARG…]]",
+    flags=tuple(flag for flag in enter.COMMAND.flags if flag.name != "pod"),
     description=(
         "The same as rkt enter: runs a command, a shell by default, confined like the app: the same namespaces, cgroup, "
         "capabilities, system call filter, user and environment. Ends with the command's status."

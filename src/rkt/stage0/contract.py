@@ -12,6 +12,9 @@ INTERFACE_VERSION = 6
 ANNOTATION_PREFIX = "coreos.com/rkt/stage1/"
 ANNOTATION_RUN = ANNOTATION_PREFIX + "run"
 ANNOTATION_ENTER = ANNOTATION_PREFIX + "enter"
+#: A stage1 whose pods have a root of their own beside those of their apps, and whose ``enter`` takes an empty ``--appname=``
+#: to run a command there, has this annotation.
+ANNOTATION_ENTER_POD = ANNOTATION_PREFIX + "enter-pod"
 ANNOTATION_GC = ANNOTATION_PREFIX + "gc"
 ANNOTATION_STOP = ANNOTATION_PREFIX + "stop"
 ANNOTATION_APP_ADD = ANNOTATION_PREFIX + "app/add"

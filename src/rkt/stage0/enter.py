@@ -71,12 +71,45 @@ def enter(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:
         PodError: the pod does not run.
         Stage1Error: stage1 cannot be executed.
     """
-    if status.is_paused(pod):
-        raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
+    _check_not_paused(pod)
     store = Store(settings.data_dir)
     if not words:
         words = [_shell(pod, store, app)]
         tell(settings, f'no command specified, assuming "{words[0]}"')
+    _enter(pod, store, app, words)
+
+
+def enter_pod(settings: Settings, pod: Pod, words: list[str]) -> NoReturn:
+    """Become a program in the pod's own root, beside its apps.
+
+    Args:
+        settings: of the running command.
+        pod: running, see ``check_running``.
+        words: command and arguments; empty for a shell.
+    Raises:
+        PodError: the pod does not run, or has no root of its own.
+        Stage1Error: stage1 cannot be executed.
+    """
+    stage1 = read_program(pod)
+    if not stage1.has(contract.ANNOTATION_ENTER_POD):
+        raise PodError(
+            f'pod "{pod.uuid}" has no root of its own beside its apps: {stage1.name} has none',
+            hint=f"rkt enter --app=APP {pod.uuid.short}; pods of coreos.com/rkt/stage1-nspawn have one",
+        )
+    _check_not_paused(pod)
+    if not words:
+        # What is in the pod's root is the host's, so what the host has is there.
+        words = [_SHELLS[0] if os.path.exists(_SHELLS[0]) else _SHELLS[1]]
+        tell(settings, f'no command specified, assuming "{words[0]}"')
+    _enter(pod, Store(settings.data_dir), "", words)
+
+
+def _check_not_paused(pod: Pod) -> None:
+    if status.is_paused(pod):
+        raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
+
+
+def _enter(pod: Pod, store: Store, app: str, words: list[str]) -> NoReturn:
     pid = _pid(pod)
     program = f"{program_root(pod, store)}/{read_program(pod).entrypoint(contract.ANNOTATION_ENTER)}"
     environment = stage1_environment()

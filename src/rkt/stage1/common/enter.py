@@ -78,12 +78,12 @@ def _enter(app: PodApp, arguments: RunArguments, command: list[str], pid: int, a
     was_killed = (
         EVENT_PRE_START in app.app.event_handlers or contract.ANNOTATION_RESTART in app.runtime.annotations
     )
-    entering = _Entering(plan, joiner, app_pidfd, flags, root_fd, score, _join_users(pid, arguments))
+    entering = Entering(plan, joiner, app_pidfd, flags, root_fd, score, join_users(pid, arguments))
     entering.cgroup_fd = -1 if was_killed else joiner.cgroup_fd
     return entering.run()
 
 
-def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
+def join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
     """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
     if not arguments.private_users:
         return None
@@ -93,6 +93,7 @@ def _join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
 
 
 def parse(argv: list[str]) -> tuple[str, list[str]]:
+    """The app's name, and the command."""
     """The app's name and the command.
 
     Raises:
@@ -120,7 +121,7 @@ def find_app(name: str) -> tuple[int, int]:
         raise Stage1Error(f"app {name!r} is not running", hint="rkt status UUID shows what is") from e
 
 
-class _Entering:
+class Entering:
     """One entered command with its streams."""
 
     def __init__(
