@@ -622,6 +622,16 @@ class Group:
                         raise
         return found
 
+    def has_member(self, pid: int) -> bool:
+        """Whether a process is in the group or below it, in any hierarchy.
+
+        Raises:
+            OSError: it is gone.
+        """
+        members = _read(f"/proc/{pid}/cgroup").splitlines()
+        paths = [path for _, path, _ in self._paths]
+        return any((line.split(":", 2)[2] + "/").startswith(path + "/") for line in members for path in paths)
+
     def kill(self, timeout_seconds: float = 10.0, *, again: bool = False) -> bool:
         """Kill every process in the group and below, but not the caller; False when some are left at the end.
 
@@ -677,11 +687,7 @@ class Group:
             return
         try:
             # The descriptor pins the process; only then is its membership checked (invariant EN4).
-            members = _read(f"/proc/{pid}/cgroup").splitlines()
-            paths = [path for _, path, _ in self._paths]
-            if any(
-                (line.split(":", 2)[2] + "/").startswith(path + "/") for line in members for path in paths
-            ):
+            if self.has_member(pid):
                 pidfd.send_signal(fd, 9)
         except OSError:
             return

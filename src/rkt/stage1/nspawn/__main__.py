@@ -23,7 +23,7 @@ def _find(entrypoint: str) -> Entrypoint | None:
 
         return run
     if entrypoint == "enter":
-        from rkt.stage1.common.enter import main as enter
+        from rkt.stage1.nspawn.enter import main as enter
 
         return enter
     if entrypoint == "stop":
