@@ -148,6 +148,10 @@ class Booted:
         """A file of the pod's as the host reaches it."""
         return f"/proc/{self.leader}/root/{name}"
 
+    def wait(self) -> int:
+        """Until it has ended; the status of systemd-nspawn."""
+        return self._process.wait(BOOT_SECONDS * SLOWNESS)
+
     def close(self) -> None:
         """End it, and whatever is in it."""
         if self.leader_fd >= 0:

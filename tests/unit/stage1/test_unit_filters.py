@@ -51,7 +51,7 @@ def _number(text: str) -> int:
 
 
 def as_systemd_reads(lines: list[tuple[str, str]]) -> tuple[dict[str, int], int]:
-    """Answer by name, and to every other call, as systemd.exec(5) has it of an allow list."""
+    """Answer by name, and to every other call, as systemd does with an allow list: what is refused twice is forgotten."""
     default = KILL
     answers: dict[str, int] = {}
     for name, value in lines:
@@ -64,7 +64,7 @@ def as_systemd_reads(lines: list[tuple[str, str]]) -> tuple[dict[str, int], int]
                     answers[call] = ALLOW
                 elif call == "@default":
                     answers.clear()
-                elif answer:
+                elif answer and call not in answers:
                     answers[call] = KILL if answer == "kill" else seccomp.scmp_act_errno(_number(answer))
                 else:
                     answers.pop(call, None)

@@ -4,12 +4,15 @@
 ``seccomp_profiles`` has the lists. What directives cannot say is in the pod's own filter, which all of a pod inherits:
 ``linux.seccomp.compile_pod_filter``. The first ``SystemCallFilter=`` makes the list one of what is allowed; systemd then
 adds a set of its own, ``@default``, which is taken away again before the names are given, so that nothing is allowed but
-these. A name after ``~`` with an errno gets that answer instead of the default one.
+these. A name after ``~`` with an errno gets that answer instead of the default one; but of a name that is there already
+systemd only takes notice that it is to be gone, so each is named once.
 
 Names that the host's libseccomp does not know are passed over by systemd, so these calls answer as unknown ones do.
 """
 
 from __future__ import annotations
+
+import errno
 
 from rkt.errors import Stage1Error
 from rkt.linux import seccomp_isolators as wishes
@@ -49,27 +52,31 @@ def directives(isolators: Sequence[Isolator], *, pod_filtered: bool) -> list[tup
     if wish.everything:
         return []
     retains = wish.kind == wishes.RETAIN
-    answer = str(wish.action & 0xFFFF) if wish.action & 0xFFFF else ""
+    answer = errno.errorcode[wish.action & 0xFFFF] if wish.action & 0xFFFF else ""
     lines = []
+    #: Calls with an answer of their own.
+    refused: dict[str, str] = {}
     if not retains:
-        lines.append(("SystemCallErrorNumber", "ENOSYS"))
+        default = "ENOSYS"
         allowed = set(profiles.default_names())
-        refused = [
-            (profiles.words(profiles.REFUSED.values()), "EPERM"),
-            (list(wish.names), answer or "kill"),
-        ]
+        refused.update(dict.fromkeys(profiles.words(profiles.REFUSED.values()), "EPERM"))
+        refused.update(dict.fromkeys(wish.names, answer or "kill"))
     else:
-        if answer:
-            lines.append(("SystemCallErrorNumber", answer))
+        default = answer
         allowed = {*wish.names, *profiles.words((profiles.IMPLICIT,))}
-        refused = [(list(profiles.NOT_THERE), "ENOSYS")]
-    allowed.difference_update(profiles.NOT_THERE)
+    refused.update(dict.fromkeys(profiles.NOT_THERE, "ENOSYS"))
+    allowed.difference_update(refused)
+    if default:
+        lines.append(("SystemCallErrorNumber", default))
     lines += [
         ("SystemCallFilter", "execve"),
         ("SystemCallFilter", "~@default"),
         ("SystemCallFilter", _names(allowed)),
     ]
-    lines += [("SystemCallFilter", f"~{_names(names, answer)}") for names, answer in refused if names]
+    # libseccomp refuses a rule that says what the filter says anyway.
+    for each in sorted(set(refused.values()) - {default}):
+        names = [name for name, its in refused.items() if its == each]
+        lines.append(("SystemCallFilter", f"~{_names(names, each)}"))
     if not allowed & _NAMESPACE_CALLS:
         lines.append(("RestrictNamespaces", "yes"))
     lines.append(("RestrictAddressFamilies", _FAMILIES))

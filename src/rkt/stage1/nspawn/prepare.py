@@ -89,13 +89,12 @@ def prepare(
     """
     pod_path = os.getcwdb()
     users = open_users(arguments)
-    features = units.Features.of_host()
     root.make_root(arguments)
     write_accounts(launches)
-    write_units(units.pod_units(arguments, features))
+    write_units(units.pod_units())
     kept = 0
     for launch in launches:
-        prepare_app(pod, launch, arguments, volumes, features, pod_path, users)
+        prepare_app(pod, launch, arguments, volumes, pod_path, users)
         kept |= launch.execute.capabilities
     words = command.build_arguments(program, os.fsdecode(pod_path) + f"/{root.POD_ROOT}", arguments, kept)
     if arguments.debug:
@@ -124,7 +123,6 @@ def prepare_app(
     launch: Launch,
     arguments: RunArguments,
     volumes: Volumes,
-    features: units.Features,
     pod_path: bytes,
     users: UserNamespace | None,
 ) -> None:
@@ -149,7 +147,7 @@ def prepare_app(
         devices=volumes.devices(app.name),
     )
     os.close(root_fd)
-    written = units.app_units(unit, pod, arguments, features)
+    written = units.app_units(unit, pod, arguments)
     write_units(written)
     for name in units.left_out(execute):
         say(f"app {app.name!r}: systemd gives no app a variable {name!r}")

@@ -22,7 +22,7 @@ from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
-from rkt.stage1.nspawn import command, root, scope, units
+from rkt.stage1.nspawn import command, root, scope
 from rkt.stage1.nspawn.machine import Machine
 from rkt.stage1.nspawn.prepare import plan_app, prepare
 from rkt.stage1.nspawn.supervisor import Supervisor
@@ -206,8 +206,7 @@ def _launch_alone(
         def make() -> None:
             users = open_users(arguments)
             write_accounts([*others, launch])
-            features = units.Features.of_host()
-            prepare_app(pod, launch, arguments, volumes, features, os.getcwdb(), users)
+            prepare_app(pod, launch, arguments, volumes, os.getcwdb(), users)
 
         shared.enter()
         try:

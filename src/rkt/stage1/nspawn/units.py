@@ -8,7 +8,8 @@ An app's service is what ``ExecPlan`` says, in systemd's words, so that the app 
 - No unit starts an app or starts one again: the supervisor does. ``Type=exec`` says "active" when the program has been
   executed, so whoever enters then finds the app's own confinement.
 - Processes other than the first are killed with it, and only the first is asked to end: ``KillMode=mixed``.
-- In version 2 cgroups are systemd's to make, so limits are directives; elsewhere they are the supervisor's (``limits``).
+- In version 2 cgroups are systemd's to make, so limits are directives. In version 1 the directives only say what limits the
+  supervisor has set (``limits``), since it is not systemd's there.
 
 A directive that the host's systemd does not know is passed over by it in silence, so whoever starts an app looks at the
 process: ``confirm``.
@@ -73,22 +74,6 @@ _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
 
 
-class Features(Record):
-    """What units depend on beside the pod.
-
-    Attributes:
-        unified: whether version 2 cgroups are all there are, so that limits are systemd's to set.
-    """
-
-    unified: bool
-
-    @classmethod
-    def of_host(cls, host: cgroup.Cgroups | None = None) -> Features:
-        """Those of this host."""
-        found = cgroup.Cgroups.detect() if host is None else host
-        return cls(unified=all(hierarchy.version == 2 for hierarchy in found.hierarchies))
-
-
 class AppUnit(Record):
     """One app.
 
@@ -125,9 +110,7 @@ def unit_name(app: str) -> str:
     return f"{name}.service"
 
 
-def app_units(
-    unit: AppUnit, pod: LoadedPod, arguments: RunArguments, features: Features
-) -> dict[str, bytes | str]:
+def app_units(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> dict[str, bytes | str]:
     """Names and contents of what an app needs, relative to ``UNITS``.
 
     Raises:
@@ -135,7 +118,7 @@ def app_units(
     """
     name = unit.app.name
     return {
-        unit_name(name): _service(unit, pod, arguments, features),
+        unit_name(name): _service(unit, pod, arguments),
         # Named by a unit that stays, it is kept in mind when it has ended: systemd counts references of bus clients only.
         f"default.target.d/{name}.conf": f"[Unit]\nAfter={unit_name(name)}\n".encode(),
         f"../env/{name}": unit_text.environment_file(unit.execute.environment),
@@ -147,7 +130,7 @@ def left_out(execute: ExecPlan) -> list[str]:
     return [name.decode() for name in execute.environment if not unit_text.is_variable(name)]
 
 
-def _service(unit: AppUnit, pod: LoadedPod, arguments: RunArguments, features: Features) -> bytes:
+def _service(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> bytes:
     app, line = unit.app, unit_text.line
     image = unit_text.plain(str(app.image.name).encode(), "image name")
     out = [
@@ -179,8 +162,7 @@ def _service(unit: AppUnit, pod: LoadedPod, arguments: RunArguments, features: F
     score = _oom_score(app, arguments)
     if score is not None:
         out.append(line("OOMScoreAdjust", str(score)))
-    if features.unified:
-        out += _cgroup(app, pod)
+    out += _cgroup(app)
     return b"".join(out)
 
 
@@ -304,8 +286,8 @@ def _oom_score(app: PodApp, arguments: RunArguments) -> int | None:
     return int(score)
 
 
-def _cgroup(app: PodApp, pod: LoadedPod) -> list[bytes]:
-    """Limits of version 2, as ``limits`` sets them elsewhere."""
+def _cgroup(app: PodApp) -> list[bytes]:
+    """What isolators limit, as ``limits`` sets it elsewhere."""
     line, wanted = unit_text.line, app.app.isolators
     out = []
     memory = isolators.last(wanted, isolators.MEMORY)
@@ -372,9 +354,8 @@ def accounts(plans: Iterable[ExecPlan]) -> tuple[bytes, bytes]:
     return passwd.encode(), group.encode()
 
 
-def pod_units(arguments: RunArguments, features: Features) -> dict[str, bytes | str]:
+def pod_units() -> dict[str, bytes | str]:
     """Units of every pod, names as for ``app_units``: none starts an app; each way to end it stops apps first, then exits."""
-    del arguments, features  # the same for every pod so far
     units: dict[str, bytes | str] = {
         # What pid 1 starts: ready at once.
         "default.target": _target("Pod", f"Wants={_JOURNALD}.socket", f"After={_JOURNALD}.socket"),
