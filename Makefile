@@ -109,12 +109,12 @@ uninstall: ## remove what install put below PREFIX; images, pods and configurati
 	@tools/install.sh uninstall "$(PREFIX)" "$(DESTDIR)" "$(DATA_DIR)" "$(SYSCONF_DIR)"
 
 .PHONY: deb
-deb: setup man completion ## a Debian package, into build/release
+deb: setup man completion ## Debian packages, into build/release
 	@$(VENV)/python -I tools/build_deb.py --output build/release
 
 .PHONY: test-deb
-test-deb: deb ## install that package in a clean Debian root, use it there, purge it: root and mmdebstrap
-	@tests/deb/run.sh "$$(ls -t build/release/*.deb | head -n 1)"
+test-deb: deb ## install them in a clean Debian root, use it there, purge it: root and mmdebstrap
+	@tests/deb/run.sh "$$(ls -t build/release/rkt_*.deb | head -n 1)"
 
 .PHONY: dist
 dist: setup ## source archive and wheel of the last commit, into build/release

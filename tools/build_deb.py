@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the Debian package, from what ``make setup man completion`` has built, without a network.
+"""Builds the Debian packages, from what ``make setup man completion`` has built, without a network.
+
+``rkt`` is the engine; ``rkt-keyless`` has the libraries that verify identities (docs/trust.md), in the same directory as
+its own.
 
 ``tools/install.sh`` installs below a staging directory; this adds what only a package has (``dist/debian``, the bill of
 materials, licences, checksums), gives every file its mode, and has ``dpkg-deb`` write it with the source's date. The same
@@ -82,10 +85,10 @@ def regular_files(root: str) -> list[str]:
     )
 
 
-def owners_of_libraries() -> dict[str, str]:
+def owners_of_libraries(name: str = "runtime") -> dict[str, str]:
     """Path below lib/rkt/site -> canonical name of the library, as the environment's distributions list them."""
     owners = {}
-    for requirement in required(os.path.join(ROOT, "requirements", "runtime.txt")):
+    for requirement in required(os.path.join(ROOT, "requirements", f"{name}.txt")):
         for file in importlib.metadata.distribution(requirement.name).files or ():
             owners[str(file)] = str(canonicalize_name(requirement.name))
     return owners
@@ -138,9 +141,9 @@ def stanza(site: str, directory: str) -> str:
     return "\n".join(lines)
 
 
-def copyright_file(site: str) -> str:
+def copyright_file(site: str, *, name: str = "copyright") -> str:
     """The copyright file: ours, and the licences of what is brought along."""
-    ours = template("copyright").strip()
+    ours = template(name).strip()
     libraries = [stanza(site, name) for name in sorted(os.listdir(site)) if name.endswith(".dist-info")]
     own = (
         "License: Apache-2.0\n On Debian systems the text is in /usr/share/common-licenses/Apache-2.0; that of the\n"
@@ -149,11 +152,11 @@ def copyright_file(site: str) -> str:
     return "\n\n".join([ours, *libraries, own]) + "\n"
 
 
-def changelog(version: str, maintainer: str, epoch: int) -> str:
+def changelog(package: str, version: str, maintainer: str, epoch: int) -> str:
     """Debian's changelog: one entry, this build; what changed stands in the changelog of the engine."""
     date = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(epoch))
     return (
-        f"rkt ({version}) unstable; urgency=medium\n\n  * New package; what is new in rkt stands in changelog.gz.\n\n"
+        f"{package} ({version}) unstable; urgency=medium\n\n  * New package; what is new in rkt stands in changelog.gz.\n\n"
         f" -- {maintainer}  {date}\n"
     )
 
@@ -192,23 +195,45 @@ def stage(root: str, options: argparse.Namespace, version: str, epoch: int) -> N
     shutil.copyfile(os.path.join(ROOT, "tools", "demo.sh"), _made(os.path.join(doc, "examples", "demo.sh")))
     os.chmod(os.path.join(doc, "examples", "demo.sh"), 0o755)
     write(os.path.join(doc, "README.Debian"), template("README.Debian"))
-    write(os.path.join(doc, "copyright"), copyright_file(os.path.join(root, "usr", sbom.SITE)))
-    write(os.path.join(doc, "changelog.Debian"), changelog(version, options.maintainer, epoch))
+    documents(root, "rkt", options, version, epoch)
+
+
+def stage_keyless(root: str, options: argparse.Namespace, version: str, epoch: int) -> None:
+    """The libraries of the extra, where the engine finds them."""
+    site = os.path.join(root, "usr", sbom.SITE)
+    python = [sys.executable, "-I"]
+    run(*python, "tools/copy_libraries.py", "--requirements", "requirements/keyless.txt", "--target", site)
+    compiling = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    run(*python, *compiling, "-s", site, "-p", f"/usr/{sbom.SITE}", site)
+    documents(root, "rkt-keyless", options, version, epoch)
+
+
+def documents(root: str, package: str, options: argparse.Namespace, version: str, epoch: int) -> None:
+    """What each package has in its directory of documents, and the bill of materials of all that was staged."""
+    doc = os.path.join(root, "usr/share/doc", package)
+    suffix = package.removeprefix("rkt")
+    site = os.path.join(root, "usr", sbom.SITE)
+    write(os.path.join(doc, "copyright"), copyright_file(site, name=f"copyright{suffix}"))
+    write(os.path.join(doc, "changelog.Debian"), changelog(package, version, options.maintainer, epoch))
     shutil.copyfile(os.path.join(ROOT, "CHANGELOG.md"), os.path.join(doc, "changelog"))
     for name in ("changelog", "changelog.Debian"):
         compress(os.path.join(doc, name))
-    write(os.path.join(root, "usr/share/lintian/overrides/rkt"), template("lintian-overrides"))
-    write(
-        os.path.join(doc, "sbom.cdx.json"),
-        sbom.bill(
-            os.path.join(root, "usr"),
-            prefix="/usr",
-            version=version,
-            epoch=epoch,
-            reaper=options.reaper,
-            owners=owners_of_libraries(),
-        ),
+    overrides = (
+        template("lintian-overrides").replace("rkt:", f"{package}:").replace("doc/rkt/", f"doc/{package}/")
     )
+    if suffix:
+        overrides = re.sub(r"(#.*\n)+.*maintainer-script.*\n", "", overrides)
+    write(os.path.join(root, "usr/share/lintian/overrides", package), overrides)
+    bill = sbom.bill(
+        os.path.join(root, "usr"),
+        name=package,
+        prefix="/usr",
+        version=version,
+        epoch=epoch,
+        reaper=options.reaper,
+        owners=owners_of_libraries(suffix.removeprefix("-") or "runtime"),
+    )
+    write(os.path.join(doc, "sbom.cdx.json"), bill)
 
 
 def _made(path: str) -> str:
@@ -226,8 +251,9 @@ def normalise(root: str) -> None:
                 os.chmod(path, 0o755 if os.stat(path).st_mode & 0o100 else 0o644)
 
 
-def control(root: str, options: argparse.Namespace, version: str) -> None:
+def control(root: str, package: str, options: argparse.Namespace, version: str) -> None:
     """The control directory."""
+    suffix = package.removeprefix("rkt")
     directory = os.path.join(root, "DEBIAN")
     files = regular_files(root)
     sums = []
@@ -245,9 +271,9 @@ def control(root: str, options: argparse.Namespace, version: str) -> None:
         "next_python": f"{major}.{minor + 1}",
         "libc": c_library(os.path.join(root, "usr", sbom.SITE)),
     }
-    write(os.path.join(directory, "control"), template("control", **values))
+    write(os.path.join(directory, "control"), template(f"control{suffix}", **values))
     write(os.path.join(directory, "md5sums"), "".join(sums))
-    for name in SCRIPTS:
+    for name in () if suffix else SCRIPTS:
         write(os.path.join(directory, name), template(name))
         os.chmod(os.path.join(directory, name), 0o755)
 
@@ -280,13 +306,14 @@ def main() -> None:
     os.umask(0o022)
     epoch, version = source.source_date_epoch(), source.debian_version()
     shutil.rmtree(options.work, ignore_errors=True)
-    root = os.path.join(options.work, "root")
-    stage(root, options, version, epoch)
-    control(root, options, version)
     os.makedirs(options.output, exist_ok=True)
-    path = os.path.join(options.output, f"rkt_{version}_{output('dpkg', '--print-architecture')}.deb")
-    pack(root, path, epoch)
-    print(path)
+    for package, fill in (("rkt", stage), ("rkt-keyless", stage_keyless)):
+        root = os.path.join(options.work, package)
+        fill(root, options, version, epoch)
+        control(root, package, options, version)
+        name = f"{package}_{version}_{output('dpkg', '--print-architecture')}.deb"
+        pack(root, os.path.join(options.output, name), epoch)
+        print(os.path.join(options.output, name))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 
 ::
 
-    rkt-VERSION.tar.gz, rkt-VERSION-py3-none-any.whl, rkt_VERSION-1_ARCH.deb
-    rkt-VERSION.cdx.json             the bill of materials of the package
-    stage1-FLAVOR.aci{,.asc}         its stage1 images, each with a signature that rkt checks itself
+    rkt-VERSION.tar.gz, rkt-VERSION-py3-none-any.whl
+    rkt{,-keyless}_VERSION-1_ARCH.deb
+    rkt{,-keyless}-VERSION.cdx.json  the bills of materials of the packages
+    stage1-FLAVOR.aci{,.asc}         the stage1 images, each with a signature that rkt checks itself
     SHA256SUMS{,.asc}                checksums of all of these, and the signature of the list
 
 Signatures stay out of the package: it is the same bytes whoever builds it (docs/devel/releasing.md).
@@ -26,7 +27,6 @@ from tools import source
 from tools.source import ROOT
 
 SUMS = "SHA256SUMS"
-_DOC = "usr/share/doc/rkt"
 
 
 def run(*command: str) -> None:
@@ -41,8 +41,9 @@ def build(directory: str) -> None:
     work = os.path.join(ROOT, "build", "deb")
     run(sys.executable, "-I", "tools/build_dist.py", "--output", directory)
     run(sys.executable, "-I", "tools/build_deb.py", "--output", directory, "--work", work)
-    bill = os.path.join(work, "root", _DOC, "sbom.cdx.json")
-    shutil.copyfile(bill, os.path.join(directory, f"rkt-{source.engine_version()}.cdx.json"))
+    for package in ("rkt", "rkt-keyless"):
+        bill = os.path.join(work, package, "usr/share/doc", package, "sbom.cdx.json")
+        shutil.copyfile(bill, os.path.join(directory, f"{package}-{source.engine_version()}.cdx.json"))
     images = os.path.join(work, "stage1")
     for name in sorted(os.listdir(images)):
         if name.endswith(".aci"):

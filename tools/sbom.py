@@ -180,6 +180,8 @@ def _reaper(path: str) -> Component:
 def stage1_images(root: str, prefix: str, reaper: str) -> list[Component]:
     """A component for each stage1 image, with the program of others in it."""
     directory = os.path.join(root, STAGE1)
+    if not os.path.isdir(directory):
+        return []
     with open(os.path.join(directory, "stage1.json"), encoding="utf-8") as stream:
         listed = json.load(stream)["images"]
     found = []
@@ -221,11 +223,21 @@ def _reaper_in(path: str) -> str | None:
         return hashlib.sha256(member.read()).hexdigest()
 
 
-def bill(root: str, *, prefix: str, version: str, epoch: int, reaper: str, owners: dict[str, str]) -> bytes:
+def bill(
+    root: str,
+    *,
+    name: str = "rkt",
+    prefix: str,
+    version: str,
+    epoch: int,
+    reaper: str,
+    owners: dict[str, str],
+) -> bytes:
     """The document, as JSON.
 
     Args:
         root: directory that holds the installation's prefix now.
+        name: of what is described, as packages are called.
         prefix: the prefix as it will be, such as ``/usr``.
         version: version of what is described.
         epoch: the source's time, in seconds.
@@ -236,7 +248,7 @@ def bill(root: str, *, prefix: str, version: str, epoch: int, reaper: str, owner
     images = stage1_images(root, prefix, reaper)
     of_others = (SITE + "/", f"{STAGE1}/stage1-")
     own = [_file(root, path, prefix) for path in _files(root) if not path.startswith(of_others)]
-    main = f"pkg:generic/rkt@{version}"
+    main = f"pkg:generic/{name}@{version}"
     parts = sorted([*vendored, *images], key=lambda each: str(each["bom-ref"]))
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -248,7 +260,7 @@ def bill(root: str, *, prefix: str, version: str, epoch: int, reaper: str, owner
             "component": {
                 "type": "application",
                 "bom-ref": main,
-                "name": "rkt",
+                "name": name,
                 "version": version,
                 "licenses": _licenses("Apache-2.0"),
                 "purl": main,

@@ -39,9 +39,19 @@ do_install() {
     expect "^rkt Version: " rkt version
     expect 'run image' rkt help run
     expect 'compdef' rkt completion zsh
-    python3 - <<'END'
-import hashlib, json
-document = json.load(open("/usr/share/doc/rkt/sbom.cdx.json"))
+    installing install -y /mnt/rkt-keyless.deb
+    [ -z "$(dpkg --verify rkt-keyless)" ] || fail 'files differ from the package'
+    python3 -ISc 'import sys; sys.path.insert(0, "/usr/lib/rkt/site"); import sigstore.verify'
+    for package in rkt rkt-keyless; do bill "$package"; done
+}
+
+# bill PACKAGE: the bill of materials has the files that dpkg has, as they are
+bill() {
+    python3 - "$1" <<'END'
+import hashlib, json, os, sys
+package = sys.argv[1]
+bill = f"/usr/share/doc/{package}/sbom.cdx.json"
+document = json.load(open(bill))
 def files(component):
     if component["type"] == "file":
         yield component["name"], component["hashes"][0]["content"]
@@ -50,11 +60,10 @@ def files(component):
 listed = {name: digest for part in document["components"] for name, digest in files(part)}
 for name, digest in listed.items():
     assert hashlib.sha256(open(name, "rb").read()).hexdigest() == digest, name
-installed = [line.rstrip("\n") for line in open("/var/lib/dpkg/info/rkt.list")]
-import os
+installed = [line.rstrip("\n") for line in open(f"/var/lib/dpkg/info/{package}.list")]
 missing = [path for path in installed if os.path.isfile(path) and path not in listed]
-assert missing == ["/usr/share/doc/rkt/sbom.cdx.json"], missing
-print(f"test-deb: the bill of materials is right about {len(listed)} files")
+assert missing == [bill], missing
+print(f"test-deb: the bill of materials of {package} is right about {len(listed)} files")
 END
 }
 
@@ -142,11 +151,11 @@ do_remove() {
     expect running rkt list
     expect alive rkt enter long /bin/busybox echo alive
     # A pod outlives its engine.
-    dpkg --remove rkt >/dev/null 2>&1
+    dpkg --remove rkt-keyless rkt >/dev/null 2>&1
     [ -d /var/lib/rkt/pods/run ] || fail 'removal took data'
     [ -e /etc/rkt/trustedkeys ] || fail 'removal took configuration'
     jobs %1 >/dev/null || fail 'removal ended a pod'
-    dpkg --purge rkt >/mnt/purge.txt 2>&1
+    dpkg --purge rkt-keyless rkt >/mnt/purge.txt 2>&1
     grep -q 'left alone' /mnt/purge.txt || fail 'purging says nothing of the pod that runs'
     [ -d /var/lib/rkt/pods/run ] || fail 'purging took the data of a pod that runs'
     dpkg --install /mnt/rkt.deb >/dev/null

@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs a Debian package in a clean Debian root and uses it there, in namespaces of its own; then takes it away again.
-# usage: tests/deb/run.sh PACKAGE
+# Installs the Debian packages in a clean Debian root and uses them there, in namespaces of their own; then takes them away.
+# usage: tests/deb/run.sh PACKAGE      rkt_….deb, with rkt-keyless_….deb beside it
 #
 # The root is made by mmdebstrap from the package sources of this machine, for its suite (SUITE for another that they
 # have), and kept as an archive in CACHE (~/.cache/rkt-test-deb); so are the packages. As root.
 set -euo pipefail
 
 package=$(readlink -f "${1:?usage: run.sh PACKAGE}")
+keyless=$(dirname "$package")/rkt-keyless_${package##*/rkt_}
 here=$(dirname "$(readlink -f "$0")")
 cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rkt-test-deb}
 suite=${SUITE:-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)}
@@ -49,6 +50,7 @@ mkdir "$root"
 tar -C "$root" --exclude='./dev/*' -xf "$base"
 mkdir -p "$root/mnt/archives"
 cp "$package" "$root/mnt/rkt.deb"
+cp "$keyless" "$root/mnt/rkt-keyless.deb"
 cp "$here/inside.sh" "$root/mnt/inside.sh"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp /etc/hosts "$root/etc/hosts"
@@ -83,7 +85,7 @@ inside() {
 
 if command -v lintian >/dev/null; then
     say 'lintian'
-    lintian --fail-on error,warning "$package"
+    lintian --fail-on error,warning "$package" "$keyless"
 fi
 say "installing $(basename "$package") in a clean root"
 inside -- install

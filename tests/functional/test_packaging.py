@@ -63,7 +63,7 @@ class Package:
         os.chmod(f"{self.root}/usr/bin/rkt", 0o700)
         build_deb.write(f"{self.root}/usr/lib/rkt/site/module.so", b"\0GLIBC_2.4\0GLIBC_2.35\0")
         options = argparse.Namespace(maintainer=build_deb.MAINTAINER, reaper=shutil.which("catatonit"))
-        build_deb.control(self.root, options, "1.2-1")
+        build_deb.control(self.root, "rkt", options, "1.2-1")
         self.path = str(base / "rkt.deb")
         build_deb.pack(self.root, self.path, EPOCH)
 

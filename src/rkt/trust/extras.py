@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 #: Why no identity can be verified, and the command that changes it.
 NO_LIBRARY = (
     "this installation of rkt cannot verify identities: the Python library sigstore is missing; "
-    "install it with make install EXTRAS=keyless"
+    "install the Debian package rkt-keyless, or use make install EXTRAS=keyless"
 )
 
 

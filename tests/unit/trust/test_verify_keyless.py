@@ -633,8 +633,8 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     verify_keyless.prepare()
     reason = _verify(dump(_BUNDLE)).reason
     assert reason == (
-        "this installation of rkt cannot verify identities: the Python library sigstore is missing; install it with "
-        "make install EXTRAS=keyless"
+        "this installation of rkt cannot verify identities: the Python library sigstore is missing; install "
+        "the Debian package rkt-keyless, or use make install EXTRAS=keyless"
     )
 
 
