@@ -36,6 +36,8 @@ LICENSES = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "The Unlicense (Unlicense)": "Unlicense",
 }
+#: Licences of libraries whose metadata has no word for them, read in their texts.
+BY_TEXT = {"atheris": "Apache-2.0", "sigstore-models": "MIT"}
 #: Licence of the program that stage1 images bring along, where the package it came from is known.
 _REAPER_LICENSE = "GPL-3.0-or-later"
 
@@ -58,7 +60,8 @@ def license_expression(metadata: Any) -> str:
         for text in metadata.get_all("Classifier", ())
         if text.startswith("License ::")
     ]
-    return " OR ".join(sorted({LICENSES[name] for name in names if name in LICENSES}))
+    found = sorted({LICENSES[name] for name in names if name in LICENSES})
+    return " OR ".join(found) or BY_TEXT.get(metadata["Name"].lower().replace("_", "-"), "")
 
 
 def _licenses(expression: str) -> list[dict[str, Any]]:
