@@ -26,7 +26,7 @@ from tests.lib.nethost import NetHost
 from tests.lib.rkt import ROOT, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 #: Budgets (docs/performance.md).
 LIST_BUDGET = 3.0
@@ -46,14 +46,25 @@ def verdict(figure: float, budget: float) -> str:
 
 
 def available(
-    base: str, rootfs: str, kinds: Sequence[type[peers.Peer]], place: NetHost | None = None
+    base: str,
+    rootfs: str,
+    kinds: Mapping[type[peers.Peer], str],
+    place: NetHost | None = None,
+    *,
+    about: str = "",
 ) -> tuple[list[peers.Peer], list[Row]]:
-    """Peers that ran once, in their order, and a row for each that cannot; with their networks if they are given a place."""
+    """Peers that ran once, in their order, and a row for each that cannot; with their networks if they are given a place.
+
+    Args:
+        base: directory for all that they need.
+        rootfs: what they run.
+        kinds: them, each with the program that it needs, if any; rkt is not missed.
+        place: the host whose networks they use.
+        about: what the rows of those that cannot end with.
+    """
     usable: list[peers.Peer] = []
     rows = []
-    about = ", default network" if place else ""
-    for kind in kinds:
-        program = peers.PROGRAMS.get(kind)
+    for kind, program in kinds.items():
         reason = program and host.missing(program)
         if reason:
             rows.append(Row(f"{kind.name}{about}", f"skipped: {reason}"))
@@ -65,7 +76,7 @@ def available(
             peer.start_once()
         except peers.Unavailable as e:
             peer.close()
-            if kind is peers.RktPeer:
+            if issubclass(kind, peers.RktPeer):
                 raise
             rows.append(Row(f"{kind.name}{about}", f"skipped: {e}"))
             continue
@@ -74,9 +85,14 @@ def available(
     return usable, rows
 
 
-def measure_start(usable: list[peers.Peer], rounds: int, *, with_network: bool = False) -> list[Row]:
+def measure_start(
+    usable: list[peers.Peer],
+    rounds: int,
+    *,
+    with_network: bool = False,
+    what: str = "start of /bin/true",
+) -> list[Row]:
     """Latency of ``/bin/true``, alternating."""
-    what = "start with the default network" if with_network else "start of /bin/true"
     times: dict[str, list[float]] = {peer.name: [] for peer in usable}
     for number in range(rounds):
         # Turned around every other time, so that nobody always runs in another's wake.
@@ -109,11 +125,32 @@ def measure_networks(base: str, rootfs: str, rounds: int) -> list[Row]:
     with NetHost(os.path.join(base, "host")) as place:
         usable: list[peers.Peer] = []
         try:
-            usable, skipped = available(base, rootfs, [peers.RktPeer, peers.Podman, peers.Docker], place)
-            return measure_start(usable, rounds, with_network=True) + skipped
+            kinds = {peers.RktPeer: "", peers.Podman: "podman", peers.Docker: "docker"}
+            usable, skipped = available(base, rootfs, kinds, place, about=", default network")
+            what = "start with the default network"
+            return measure_start(usable, rounds, with_network=True, what=what) + skipped
         finally:
             for peer in usable:
                 peer.close()
+
+
+def measure_flavors(base: str, rootfs: str, rounds: int) -> list[Row]:
+    """Latency of ``/bin/true`` in the flavours beside the default one, each beside what it is to be compared with."""
+    rows = []
+    for flavor, (own, others) in peers.FLAVORS.items():
+        about = f", flavour {flavor}"
+        # Without what it is compared with, or stands on, there is nothing to say.
+        if reason := host.missing(*(program for program in others.values() if program)):
+            rows.append(Row(f"rkt{about}", f"skipped: {reason}"))
+            continue
+        usable: list[peers.Peer] = []
+        try:
+            usable, skipped = available(os.path.join(base, flavor), rootfs, {own: "", **others}, about=about)
+            rows += measure_start(usable, rounds, what=f"start of /bin/true{about}") + skipped
+        finally:
+            for peer in usable:
+                peer.close()
+    return rows
 
 
 def measure_memory(usable: list[peers.Peer]) -> list[Row]:
@@ -216,9 +253,10 @@ def main() -> int:
     try:
         rootfs = os.path.join(base, "rootfs")
         peers.make_rootfs(rootfs)
-        usable, rows = available(base, rootfs, [peers.RktPeer, *peers.PROGRAMS])
+        usable, rows = available(base, rootfs, {peers.RktPeer: "", **peers.PROGRAMS})
         versions = "; ".join(peer.version() for peer in usable)
         rows = measure_start(usable, options.rounds) + rows
+        rows += measure_flavors(os.path.join(base, "flavors"), rootfs, options.rounds)
         rows += measure_networks(os.path.join(base, "networks"), rootfs, options.rounds)
         rows += measure_memory(usable)
         own = usable[0]

@@ -254,6 +254,8 @@ class RktPeer(Peer):
 
     name = "rkt"
     no_network = ("--net=none",)
+    #: Words that choose a flavour.
+    stage1: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         self.engine = Rkt(os.path.join(self.base, "engine"), INSTALLED, prefix=self.prefix)
@@ -295,13 +297,33 @@ class RktPeer(Peer):
         return self._rkt("version").splitlines()[0]
 
     def command(self, *words: str) -> list[str]:
-        return self.engine.command("run", *self.network, self.key, f"--exec={words[0]}", "--", *words[1:])
+        flags = (*self.stage1, *self.network)
+        return self.engine.command("run", *flags, self.key, f"--exec={words[0]}", "--", *words[1:])
 
     def after(self) -> None:
         self._rkt("gc", "--grace-period=0")
 
     def close(self) -> None:
         self.engine.close()
+
+
+class RktNspawn(RktPeer):
+    """The flavour that runs systemd in the pod."""
+
+    stage1 = ("--stage1-name=coreos.com/rkt/stage1-nspawn",)
+
+
+class RktFly(RktPeer):
+    """The flavour that isolates nothing but the root."""
+
+    no_network = ("--net=host",)
+    stage1 = ("--stage1-name=coreos.com/rkt/stage1-fly",)
+
+
+class RktDefault(RktPeer):
+    """The default flavour, as something to compare another with."""
+
+    name = "rkt, default flavour"
 
 
 class Runc(Peer):
@@ -493,6 +515,72 @@ class Nspawn(Peer):
         ]
 
 
+class NspawnBoot(Peer):
+    """systemd-nspawn that boots the host's systemd, from its ``/usr``, with one unit and nothing else."""
+
+    name = "systemd-nspawn --boot"
+    start_budget = 1.3
+    _UNIT = """\
+[Unit]
+DefaultDependencies=no
+SuccessAction=exit
+FailureAction=exit
+[Service]
+Type=oneshot
+RootDirectory=/opt/app
+ExecStart={command}
+"""
+
+    def prepare(self) -> None:
+        self.root = os.path.join(self.base, "root")
+        self.units = os.path.join(self.root, "etc/systemd/system")
+        os.makedirs(self.units)
+        for name in ("usr", "dev", "proc", "sys", "run", "tmp", "var"):
+            os.mkdir(os.path.join(self.root, name))
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if os.path.islink(f"/{name}"):
+                os.symlink(os.readlink(f"/{name}"), os.path.join(self.root, name))
+        for name, text in (("os-release", "ID=bench"), ("machine-id", "0123456789abcdef" * 2)):
+            self._write(os.path.join(self.root, "etc", name), f"{text}\n")
+        shutil.copytree(self.rootfs, os.path.join(self.root, "opt/app"), symlinks=True)
+
+    @staticmethod
+    def _write(path: str, text: str) -> None:
+        with open(path, "w", encoding="ascii") as stream:
+            stream.write(text)
+
+    def version(self) -> str:
+        return call("systemd-nspawn", "--version").splitlines()[0].replace("systemd", "systemd-nspawn --boot")
+
+    def command(self, *words: str) -> list[str]:
+        self._write(os.path.join(self.units, "bench.service"), self._UNIT.format(command=" ".join(words)))
+        return [
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            f"--directory={self.root}",
+            "--bind-ro=/usr",
+            "--console=pipe",
+            "--boot",
+            "--",
+            "--unit=bench.service",
+        ]
+
+
+class Chroot(Peer):
+    """A mount namespace and chroot(2): what is left of a container for an agent of the host."""
+
+    name = "unshare, chroot"
+
+    def version(self) -> str:
+        return call("unshare", "--version").strip()
+
+    def command(self, *words: str) -> list[str]:
+        return ["unshare", "--mount", "--propagation=slave", "chroot", self.rootfs, *words]
+
+
 class Bubblewrap(Peer):
     """Namespaces and nothing else: the floor."""
 
@@ -517,3 +605,8 @@ class Bubblewrap(Peer):
 
 
 PROGRAMS = {Podman: "podman", Docker: "docker", Runc: "runc", Nspawn: "systemd-nspawn", Bubblewrap: "bwrap"}
+#: Flavours beside their own peers, by the flavour's name.
+FLAVORS: dict[str, tuple[type[RktPeer], dict[type[Peer], str]]] = {
+    "nspawn": (RktNspawn, {NspawnBoot: "systemd-nspawn"}),
+    "fly": (RktFly, {RktDefault: "", Chroot: "unshare"}),
+}

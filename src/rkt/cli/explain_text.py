@@ -45,7 +45,7 @@ def render(explained: dict[str, Any], width: int) -> str:
     lines += _answer(findings, width)
     for app in explained["apps"]:
         lines += ["", *_wrap(f"App {app['name']}", width)]
-        for label, text in _app_rows(app):
+        for label, text in _app_rows(app, explained["pod"]):
             lines += _row(label, text, width)
     lines += ["", "Pod"]
     for label, text in _pod_rows(explained["pod"]):
@@ -79,7 +79,7 @@ def _answer(findings: list[dict[str, Any]], width: int) -> list[str]:
     return lines
 
 
-def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
+def _app_rows(app: dict[str, Any], pod: dict[str, Any]) -> list[tuple[str, str]]:
     image, verified, user = app["image"], app["verified"], app["user"]
     name = f"{image['name']}:{image['version']}" if image["version"] else image["name"]
     vouched = "nobody vouches for it"
@@ -123,7 +123,8 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
         what = f"{path['host_path']} of this machine" if "host_path" in path else _KINDS[path["kind"]]
         how = "read-only" if path["read_only"] else "writable"
         rows.append(("", f"{path['path']}: {what}, {how} ({path['source']})"))
-    rows.append(("devices", "null, zero and the like (default)"))
+    all_devices = "devices" in pod["stage1"]["not_enforced"]
+    rows.append(("devices", "all of this machine" if all_devices else "null, zero and the like (default)"))
     rows += [
         (
             "",
@@ -133,9 +134,8 @@ def _app_rows(app: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     memory, processes = app["limits"]["memory_bytes"], app["limits"]["processes"]
     own = "memory as the pod" if memory["limit"] is None else f"{human_size(memory['limit'])} of memory"
-    rows.append(
-        ("limits", f"{own} ({memory['source']}), {processes['limit']} processes ({processes['source']})")
-    )
+    most = "any number of" if processes["limit"] is None else str(processes["limit"])
+    rows.append(("limits", f"{own} ({memory['source']}), {most} processes ({processes['source']})"))
     rows += [("asks in vain", wish) for wish in app["cut_wishes"]]
     return rows
 
@@ -182,6 +182,8 @@ def _pod_rows(pod: dict[str, Any]) -> list[tuple[str, str]]:
             f"{hidden} paths of /proc and /sys hidden" if hidden else "/proc and /sys as on the host",
         )
     )
+    if pod["stage1"]["not_enforced"]:
+        rows.append(("not enforced", ", ".join(pod["stage1"]["not_enforced"])))
     if pod["insecure_options"]:
         rows.append(("switched off", f"{', '.join(pod['insecure_options'])} (--insecure-options)"))
     return rows

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 POINTS: dict[str, tuple[int, int]] = {
     "unverified-image": (30, 30),
     "unverified-stage1": (100, 100),
+    "unconfined": (100, 100),
     "root-user": (10, 3),
     "default-capabilities": (4, 2),
     "more-capabilities": (8, 3),

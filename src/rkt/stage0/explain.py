@@ -19,8 +19,9 @@ from rkt.schema.appc import VOLUME_DEVICE, VOLUME_HOST, VOLUME_IMAGE
 from rkt.schema.mounts import pair_mounts
 from rkt.schema.probes import parse_probes
 from rkt.schema.record import Record
-from rkt.stage0 import contract, prepare, roots
+from rkt.stage0 import contract, enforcement, prepare, roots
 from rkt.stage0.shown import ShownRoot
+from rkt.stage0.stage1 import Program, read_program
 from rkt.stage1.common import paths
 from rkt.stage1.common import users as accounts
 from rkt.store.cas import Store
@@ -54,6 +55,22 @@ _FAMILIES = (
 _LIMIT_BYTES = 4 << 20
 #: Most names of capabilities or system calls that a sentence repeats.
 _MOST_NAMES = 4
+#: Findings that come of a stage1 that does not confine.
+_OF_STAGE1 = frozenset(
+    (
+        "paths-not-hidden",
+        "no-system-call-filter",
+        "gains-privileges",
+        "host-capabilities",
+        "more-capabilities",
+        "strong-capabilities",
+        "no-memory-limit",
+        "no-user-namespace",
+        "host-network",
+        "host-ipc",
+    )
+)
+_OTHER_STAGE1 = "another stage1, such as the default one: leave --stage1-… out"
 #: Findings that a pod manifest has no say in.
 _BY_FLAG_ONLY = frozenset(
     (
@@ -82,6 +99,8 @@ class Subject(Record):
         ipc: likewise.
         operator: source of what did not come from an image: ``flag`` or ``pod-manifest``.
         inherits_environment: whether the caller's variables go to the apps.
+        stage1: name of its stage1.
+        not_enforced: what that does not enforce, by its own word (``stage0/enforcement.py``).
     """
 
     manifest: PodManifest
@@ -94,6 +113,13 @@ class Subject(Record):
     private_users: bool
     operator: str
     inherits_environment: bool = False
+    stage1: str = ""
+    not_enforced: list[str] = []
+
+    @property
+    def confines(self) -> bool:
+        """Whether apps that ask for nothing are confined."""
+        return enforcement.CONFINEMENT not in self.not_enforced
 
 
 def of_request(
@@ -106,6 +132,7 @@ def of_request(
     """
     store = Store(settings.data_dir)
     plan = prepare.plan_pod(request, choice, settings, store, single_app=options.interactive, options=options)
+    program = Program(plan.stage1_manifest)
     verdicts: list[tuple[str, str, Verdict, bool]] = [("", "", plan.stage1.verdict, False)]
     for app in plan.apps:
         used = (app.image, *app.composed.dependencies)
@@ -127,6 +154,8 @@ def of_request(
             private_users=request.private_users,
             operator=FLAG if request.pod_manifest_path is None else MANIFEST,
             inherits_environment=bool(request.inherited_env),
+            stage1=program.name,
+            not_enforced=program.not_enforced,
         ),
         settings,
     )
@@ -174,6 +203,8 @@ def of_pod(pod: Pod, settings: Settings, options: RunOptions | None) -> dict[str
             ipc=ipc,
             private_users=pod.has(contract.PRIVATE_USERS_PREPARED),
             operator=MANIFEST,
+            stage1=read_program(pod).name,
+            not_enforced=status.not_enforced(pod),
         ),
         settings,
     )
@@ -213,6 +244,8 @@ class _Report:
 
     def add(self, kind: str, app: str, source: str, text: str, remedy: str) -> None:
         points = risk.POINTS[kind][self.subject.private_users]
+        if not self.subject.confines and kind in _OF_STAGE1 and "--caps-retain" not in remedy:
+            remedy = _OTHER_STAGE1
         if self.subject.operator == MANIFEST and kind not in _BY_FLAG_ONLY and "--" in remedy:
             remedy = f"in the pod manifest, what stands for this: {remedy}"
         if points:
@@ -223,8 +256,20 @@ class _Report:
 
 def explain(subject: Subject, settings: Settings) -> dict[str, Any]:
     """The object of ``--format=json``; ``docs/explain.md`` describes its members."""
+    if enforcement.NETWORK in subject.not_enforced:
+        subject = subject.replace(networks=["host"])
+    if enforcement.IPC in subject.not_enforced:
+        subject = subject.replace(ipc="parent")
     report = _Report(subject, settings)
     _judge_verdicts(report)
+    if not subject.confines:
+        report.add(
+            "unconfined",
+            "",
+            FLAG,
+            f"{subject.stage1} does not confine apps: what they are not kept from by a flag, they may do to this machine",
+            _OTHER_STAGE1,
+        )
     apps = [
         _explain_app(report, runtime, image, layers)
         for runtime, image, layers in zip(subject.manifest.apps, subject.images, subject.layers, strict=True)
@@ -322,7 +367,7 @@ def _explain_pod(report: _Report) -> dict[str, Any]:
             "its apps see the caller's environment, with whatever secrets are in it",
             "leave out --inherit-env, use --set-env for single variables",
         )
-    masked = "paths" not in subject.insecure
+    masked = "paths" not in subject.insecure and subject.confines
     if not masked:
         report.add(
             "paths-not-hidden",
@@ -356,11 +401,14 @@ def _explain_pod(report: _Report) -> dict[str, Any]:
         if limit is not None and limit.limit_amount is not None
         else os.sysconf("SC_PHYS_PAGES")
         * os.sysconf("SC_PAGE_SIZE")
-        * isolators.DEFAULT_MEMORY_PERCENT
+        * (100 if "memory" in subject.not_enforced else isolators.DEFAULT_MEMORY_PERCENT)
         // 100,
+        "stage1": {"name": subject.stage1, "not_enforced": list(subject.not_enforced)},
         "hidden_paths": _absolute((*paths.MASKED, *paths.thermal_directories())) if masked else [],
         "read_only_paths": [*_absolute(paths.READ_ONLY), "/sys"] if masked else [],
-        "base_devices": _absolute(name for name, _, _ in paths.DEVICES),
+        "base_devices": ["/dev"]
+        if "devices" in subject.not_enforced
+        else _absolute(name for name, _, _ in paths.DEVICES),
     }
 
 
@@ -381,15 +429,20 @@ def _explain_app(
     kept = capabilities.full_mask()
     off = "capabilities" in subject.insecure
     if not off:
-        kept = capabilities.mask(isolators.retained_capabilities(app.isolators))
+        usual = isolators.DEFAULT_CAPABILITIES if subject.confines else capabilities.NAMES
+        kept = capabilities.mask(isolators.retained_capabilities(app.isolators, usual))
     bounding = capabilities.names(kept & ~capabilities.missing(kept))
     wish = seccomp_isolators.parse(
         (i.name, i.value.names, i.value.errno)
         for i in app.isolators
         if i.name.startswith("os/linux/seccomp-")
     )
-    filtered = "seccomp" not in subject.insecure and not wish.everything
-    fixed = isolators.fixes_privileges(app.isolators, uid=uid or 0, filtered=filtered)
+    filtered = (
+        "seccomp" not in subject.insecure and not wish.everything and (subject.confines or bool(wish.kind))
+    )
+    fixed = isolators.fixes_privileges(
+        app.isolators, uid=uid or 0, filtered=filtered, default=subject.confines
+    )
     user_source = _source_of_user(app, image, subject)
     if is_root:
         who = "runs as root" if uid == 0 else "has event handlers, which run as root of the image"
@@ -655,13 +708,15 @@ def _limits(report: _Report, app: App, image: ImageManifest, name: str) -> dict[
     memory = isolators.last(app.isolators, isolators.MEMORY)
     pids = isolators.last(app.isolators, isolators.PIDS)
     cpu = isolators.last(app.isolators, isolators.CPU)
+    most = None if "pids" in subject.not_enforced else isolators.DEFAULT_MAX_PIDS
+    percent = 100 if "memory" in subject.not_enforced else isolators.DEFAULT_MEMORY_PERCENT
     memory_bytes = None if memory is None else memory.limit_amount
     if memory_bytes is None:
         report.add(
             "no-memory-limit",
             name,
             DEFAULT,
-            f"{name} may use memory up to the pod's {isolators.DEFAULT_MEMORY_PERCENT} % of this machine",
+            f"{name} may use memory up to the pod's {percent} % of this machine",
             "--memory=256M",
         )
     score = isolators.last(app.isolators, isolators.OOM_SCORE_ADJ)
@@ -676,5 +731,5 @@ def _limits(report: _Report, app: App, image: ImageManifest, name: str) -> dict[
     return {
         "memory_bytes": entry(memory_bytes, isolators.MEMORY),
         "cpu_thousandths": entry(None if cpu is None else cpu.limit_amount, isolators.CPU),
-        "processes": entry(isolators.DEFAULT_MAX_PIDS if pids is None else pids.limit_amount, isolators.PIDS),
+        "processes": entry(most if pids is None else pids.limit_amount, isolators.PIDS),
     }

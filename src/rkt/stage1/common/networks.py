@@ -13,6 +13,7 @@ from rkt.net.host import HostView
 from rkt.schema import jsontext
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts
+from rkt.stage1.common.host_mounts import host_mounts
 from rkt.stage1.common.say import say
 
 TYPE_CHECKING = False
@@ -225,12 +226,6 @@ def release_left(path: str, *, hold_fd: int) -> None:
     with view:
         teardown.release(path, hold_fd=hold_fd, report=say)
     view.close()
-
-
-def host_mounts() -> int:
-    """The descriptor of the host's mount namespace that stage0 passed on, -1 without one."""
-    text = os.environ.get(contract.ENV_HOST_MOUNTS, "")
-    return int(text) if text.isdecimal() else -1
 
 
 def other_directories() -> list[str]:

@@ -69,6 +69,9 @@ def main(argv: list[str]) -> int:
 
         arguments = arguments.replace(metadata_url=metadata.announce(arguments, None))
     execute = plans.build(app, root_fd, arguments)
+    if arguments.interactive:
+        # Of the operator's variables, the one that describes the terminal.
+        execute.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
     if "LISTEN_FDS" in os.environ:
         activation.give(pod, app, execute)
     plan = _steps(app, arguments, execute, volumes.of(app.name))

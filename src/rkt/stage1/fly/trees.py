@@ -20,7 +20,7 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import libc, mount
 from rkt.stage1.common import steps
-from rkt.stage1.common.networks import host_mounts
+from rkt.stage1.common.host_mounts import host_mounts
 from rkt.stage1.common.sources import open_source
 
 TYPE_CHECKING = False
