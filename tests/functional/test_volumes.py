@@ -67,7 +67,7 @@ class Bench:
 
     def run(self, image: str, script: str, *flags: str, app: tuple[str, ...] = (), check: int = 0) -> Result:
         """Run one app that is a shell script; ``flags`` before the image, ``app`` after it."""
-        words = [INSECURE, "--net=none", *flags, image, *app, "--exec=/bin/sh", "--", "-c", script]
+        words = [INSECURE, *flags, image, *app, "--exec=/bin/sh", "--", "-c", script]
         return self.rkt.run("run", *words, check=check)
 
     def manifest(self, document: dict[str, Any], *, how: str, check: int = 0) -> Result:
@@ -76,9 +76,9 @@ class Bench:
         with open(path, "w", encoding="utf-8") as stream:
             json.dump({"acKind": "PodManifest", "acVersion": "0.8.11", **document}, stream)
         if how == "run":
-            return self.rkt.run("run", INSECURE, "--net=none", f"--pod-manifest={path}", check=check)
+            return self.rkt.run("run", INSECURE, f"--pod-manifest={path}", check=check)
         uuid = self.rkt.run("prepare", INSECURE, f"--pod-manifest={path}", check=0).stdout.strip()
-        return self.rkt.run("run-prepared", INSECURE, "--net=none", uuid, check=check)
+        return self.rkt.run("run-prepared", INSECURE, uuid, check=check)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,18 @@ class Row:
     status: int = 0
     written: str = ""
     docker: bool = False
+    needs: tuple[str, ...] = ()
 
 
+PRIVATE = [
+    pytest.param((), id="host ids"),
+    pytest.param(("--private-users",), id="own ids", marks=pods("user namespaces")),
+]
 VOLUME = "--volume=data,kind=host,source=HOST"
 MOUNT = "--mount=volume=data,target=dir1"
 RW = (point("data", "/dir1"),)
 RO = (point("data", "/dir1", read_only=True),)
+IMPLICIT = ("implicit volumes",)
 READ = "cat /dir1/file"
 WRITE = "echo new > /dir1/file && cat /dir1/file"
 ROWS = [
@@ -168,12 +174,14 @@ ROWS = [
         RW,
         stdout="new\n",
         stderr='warning: no volume specified for mount point /dir1 of app inspect, implicitly creating an "empty" volume',
+        needs=IMPLICIT,
     ),
     Row(
         "V9 implicit empty volume at a missing place",
         "stat -c %a:%u /x/y",
         (point("a", "/x/y"),),
         stdout="755:0\n",
+        needs=IMPLICIT,
     ),
     Row(
         "V11 target missing in an existing directory",
@@ -207,6 +215,7 @@ ROWS = [
         (point("data", "/sys"),),
         stderr="No such file or directory",
         status=1,
+        needs=IMPLICIT,
     ),
     Row(
         "V22 the host's /sys",
@@ -222,6 +231,7 @@ ROWS = [
         (point("data", "/sys/class"),),
         ("--volume=data,kind=host,source=/dev/null",),
         stdout="crw-rw-rw- 1:3\n",
+        needs=("masks",),
     ),
     Row("R27 per app", READ, (), (VOLUME,), (MOUNT,), stdout="host\n"),
     Row("R27 for all apps", READ, (), (VOLUME, MOUNT), stdout="host\n"),
@@ -265,12 +275,13 @@ ROWS = [
         "ls -A /dir1 /dir2",
         (point("data", "/dir1"),),
         stdout="/dir1:\n\n/dir2:\nfile\n",
+        needs=IMPLICIT,
     ),
     Row("V31 /etc/mtab", "readlink /etc/mtab", stdout="../proc/self/mounts\n"),
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=pods(*row.needs)) for row in ROWS])
 def test_rows_of_volumes(bench: Bench, host: str, row: Row) -> None:
     """Each row of spec runtime §6.4 that is one mount and one command."""
     image = bench.image(*row.points, docker=row.docker)
@@ -308,6 +319,7 @@ def test_targets_are_resolved_inside_the_root(bench: Bench, host: str, name: str
     assert content(f"{host}/file") == "new\n"
 
 
+@pods("implicit volumes")
 @pytest.mark.parametrize("path", ["/dir1", "/dir2", "/dir1/link_rel_dir2", "/dir1/link_abs_dir2"])
 @pytest.mark.parametrize("by", ["flags", "manifest"])
 def test_implicit_volume_of_a_converted_image_has_its_content(bench: Bench, path: str, by: str) -> None:
@@ -327,6 +339,7 @@ def test_implicit_volume_of_a_converted_image_has_its_content(bench: Bench, path
     assert result.stdout == expected
 
 
+@pods("implicit volumes")
 def test_implicit_volume_has_mode_and_owner_and_belongs_to_the_pod(bench: Bench) -> None:
     """V19: mode and owner are the image's too; what an app writes there reaches neither the image nor another pod."""
     image = bench.image(point("data", "/owned"), point("more", "/dir1"), docker=True)
@@ -337,6 +350,7 @@ def test_implicit_volume_has_mode_and_owner_and_belongs_to_the_pod(bench: Bench)
         assert bench.run(image, script).stdout == "751:71:72\ndir1\n/\n"
 
 
+@pods("user namespaces")
 def test_implicit_volume_with_a_user_namespace(bench: Bench) -> None:
     """Owners in the copy are those of the image, as the pod sees them."""
     image = bench.image(point("data", "/owned"), point("more", "/dir1"), docker=True)
@@ -364,7 +378,9 @@ def nested(host: str) -> Iterator[str]:
     ("options", "script", "stdout", "stderr"),
     [
         pytest.param(",recursive=true", "cat /mnt/inner/file", "inner\n", "", id="V12"),
-        pytest.param("", "cat /mnt/inner/file", "inner\n", "", id="V12 by default"),
+        pytest.param(
+            "", "cat /mnt/inner/file", "inner\n", "", id="V12 by default", marks=pods("implicit volumes")
+        ),
         pytest.param(
             ",recursive=true,readOnly=true",
             "echo x > /mnt/inner/file || cat /mnt/inner/file",
@@ -424,7 +440,7 @@ def test_later_mounts_of_the_host_do_not_arrive(bench: Bench, host: str, options
         "echo ready; read word; ls -A /mnt/later; echo x > /mnt/later/y && echo written; rm -f /mnt/later/y"
     )
     words = [
-        INSECURE, "--net=none", "--interactive", f"--volume=data,kind=host,source={host}{options}",
+        INSECURE, "--interactive", f"--volume=data,kind=host,source={host}{options}",
         "--mount=volume=data,target=/mnt", bench.image(), "--exec=/bin/sh", "--", "-c", script,
     ]  # fmt: skip
     read_end, write_end = os.pipe()
@@ -522,7 +538,7 @@ def test_what_is_wrong_is_said_before_a_pod_is_made(
 ) -> None:
     """Spec cli §1.7: malformed volumes and mounts end the command, and no pod is left."""
     before = bench.rkt.pods()
-    result = bench.rkt.run("run", INSECURE, "--net=none", *flags, bench.image(), check=254)
+    result = bench.rkt.run("run", INSECURE, *flags, bench.image(), check=254)
     assert message in result.stderr
     assert bench.rkt.pods() == before
 
@@ -538,6 +554,7 @@ def test_values_of_a_mount_are_taken_as_they_are(bench: Bench, host: str) -> Non
     assert result.stdout == "/a%2Fb+c&d;e\nhost\n"
 
 
+@pods("several apps")
 def test_a_volume_that_cannot_be_mounted_ends_a_pod_whose_other_apps_run(
     bench: Bench, images: Images
 ) -> None:
@@ -545,7 +562,6 @@ def test_a_volume_that_cannot_be_mounted_ends_a_pod_whose_other_apps_run(
     image = fetch(bench.rkt, images.busybox("example.com/odd", file="odd-target", links={"p": "/proc"}))
     words = [
         INSECURE,
-        "--net=none",
         "--volume=data,kind=empty",
         image,
         "--name=a",
@@ -562,11 +578,12 @@ def test_a_volume_that_cannot_be_mounted_ends_a_pod_whose_other_apps_run(
 # Several apps ---------------------------------------------------------------------------------------------------------
 
 
+@pods("several apps")
 def test_two_images_share_the_volume_of_one_name(bench: Bench, host: str) -> None:
     """V10: two images with the same mount point name and one volume see each other's files."""
     image = bench.image(point("data", "/dir1"))
     other = bench.image(point("data", "/dir2"))
-    words = [INSECURE, "--net=none", f"--volume=data,kind=host,source={host}"]
+    words = [INSECURE, f"--volume=data,kind=host,source={host}"]
     words += [image, "--name=a", "--exec=/bin/sh", "--", "-c", "echo hello > /dir1/new", "---"]
     script = "while ! grep -q hello /dir2/new; do sleep 0.02; done 2>/dev/null; cat /dir2/new"
     words += [other, "--name=b", "--exec=/bin/sh", "--", "-c", script]
@@ -574,9 +591,10 @@ def test_two_images_share_the_volume_of_one_name(bench: Bench, host: str) -> Non
     assert content(f"{host}/new") == "hello\n"
 
 
+@pods("several apps")
 def test_apps_that_mount_below_one_volume_do_not_meet(bench: Bench) -> None:
     """Two apps that start at once make the same directories below a shared volume, and both start."""
-    words = [INSECURE, "--net=none", "--volume=all,kind=empty", "--volume=deep,kind=empty"]
+    words = [INSECURE, "--volume=all,kind=empty", "--volume=deep,kind=empty"]
     words += ["--mount=volume=all,target=/data", "--mount=volume=deep,target=/data/a/b/c/d/e/f"]
     for name in "abcd":
         words += [
@@ -664,6 +682,7 @@ def test_rows_of_pod_manifests(
     assert content(f"{host}/file") == (pod.written or "host\n")
 
 
+@pods("several apps")
 @pytest.mark.parametrize("how", ["run", "prepare"])
 def test_two_apps_of_one_image_share_a_host_volume(bench: Bench, host: str, how: str) -> None:
     """P15: one app writes, the other one reads it."""
@@ -695,11 +714,12 @@ LOOP_CONTROL = "/dev/loop-control"
 needs_loop = pytest.mark.skipif(not os.path.exists(LOOP_CONTROL), reason=f"the host has no {LOOP_CONTROL}")
 
 
+@pods("own devices")
 @needs_loop
 @pytest.mark.parametrize("options", ["", ",readOnly=true"])
 def test_a_device_may_be_a_volume(bench: Bench, options: str) -> None:
     """A7: a device that is mounted is in the app's device policy, read-only if the volume is; other apps do not get it."""
-    words = [INSECURE, "--net=none", f"--volume=loop,kind=host,source={LOOP_CONTROL}{options}", bench.image()]
+    words = [INSECURE, f"--volume=loop,kind=host,source={LOOP_CONTROL}{options}", bench.image()]
     script = f"cat {LOOP_CONTROL}; (: > {LOOP_CONTROL}); mknod /x c 10 237; cat /x; true"
     words += [
         "--name=a",
@@ -724,6 +744,7 @@ def test_a_device_may_be_a_volume(bench: Bench, options: str) -> None:
     assert result.stderr.count("mknod: /x: Operation not permitted") == 2
 
 
+@pods("own devices")
 @needs_loop
 @pytest.mark.parametrize(
     ("access", "open_read", "open_write", "make"),
@@ -744,10 +765,11 @@ true
     assert result.lines == [word for word, given in wanted.items() if given]
 
 
+@pods("own devices")
 @needs_loop
 def test_device_flag_for_all_apps_at_another_place(bench: Bench) -> None:
     """Before the first image it is for every app, and a target may be given."""
-    words = [INSECURE, "--net=none", f"--device={LOOP_CONTROL}:/dev/my/loop:rw"]
+    words = [INSECURE, f"--device={LOOP_CONTROL}:/dev/my/loop:rw"]
     for name in "ab":
         words += [bench.image(), f"--name={name}", "--exec=/bin/cat", "--", "/dev/my/loop", "---"]
     result = bench.rkt.run("run", *words, check=1)
@@ -777,7 +799,7 @@ def test_what_is_wrong_with_other_kinds_is_said_before_a_pod_is_made(
 ) -> None:
     """Malformed values of --device and of the kinds beyond rkt's."""
     before = bench.rkt.pods()
-    result = bench.rkt.run("run", INSECURE, "--net=none", flag, bench.image(), check=254)
+    result = bench.rkt.run("run", INSECURE, flag, bench.image(), check=254)
     assert message in result.stderr
     assert bench.rkt.pods() == before
 
@@ -801,7 +823,7 @@ def data_image(directory: str, name: str, **more: Any) -> str:
     return path
 
 
-@pytest.mark.parametrize("private", [(), ("--private-users",)], ids=["host ids", "own ids"])
+@pytest.mark.parametrize("private", PRIVATE)
 @pytest.mark.parametrize("by", ["hash", "name", "file", "manifest"])
 def test_files_of_an_image_as_a_volume(bench: Bench, by: str, private: tuple[str, ...]) -> None:
     """kind=image shows the files of an image and of what it depends on, read-only, however it is called."""
@@ -837,21 +859,21 @@ def test_an_image_that_is_a_volume_is_judged_and_kept(rkt: Rkt, images: Images) 
     volume = (f"--volume=img,kind=image,source={path}", "--mount=volume=img,target=/img")
     rkt.run("trust", "--prefix=example.com/signed-app", "--skip-fingerprint-review", images.key_file, check=0)
     words = (app, "--exec=/bin/cat", "--", "/img/data")
-    result = rkt.run("run", "--net=none", *volume, *words, check=254)
+    result = rkt.run("run", *volume, *words, check=254)
     assert "verification failed" in result.stderr
     assert rkt.pods() == {}
     rkt.run(
         "trust", "--prefix=example.com/signed-data", "--skip-fingerprint-review", images.key_file, check=0
     )
-    assert rkt.run("run", "--net=none", *volume, *words, check=0).stdout == "signed-data\n"
+    assert rkt.run("run", *volume, *words, check=0).stdout == "signed-data\n"
     prepared = [rkt.run("prepare", *volume, *words, check=0).stdout.strip() for _ in range(2)]
     rkt.run("gc", "--grace-period=0", check=0)
     rkt.run("image", "gc", "--grace-period=0s", check=0)
-    assert rkt.run("run-prepared", "--net=none", prepared[0], check=0).stdout == "signed-data\n"
+    assert rkt.run("run-prepared", prepared[0], check=0).stdout == "signed-data\n"
     directory = f"{rkt.local}/trustedkeys/prefix.d/example.com/signed-data"
     (key,) = os.listdir(directory)
     os.unlink(f"{directory}/{key}")
-    result = rkt.run("run-prepared", "--net=none", prepared[1], check=254)
+    result = rkt.run("run-prepared", prepared[1], check=254)
     assert "is no longer trusted" in result.stderr
 
 
@@ -868,9 +890,7 @@ def test_what_is_wrong_with_an_image_is_said_before_a_pod_is_made(
 ) -> None:
     """An image that cannot be had ends the command."""
     before = bench.rkt.pods()
-    result = bench.rkt.run(
-        "run", INSECURE, "--net=none", "--pull-policy=never", flag, bench.image(), check=254
-    )
+    result = bench.rkt.run("run", INSECURE, "--pull-policy=never", flag, bench.image(), check=254)
     assert message in result.stderr
     assert bench.rkt.pods() == before
 
@@ -878,7 +898,7 @@ def test_what_is_wrong_with_an_image_is_said_before_a_pod_is_made(
 # In memory ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("private", [(), ("--private-users",)], ids=["host ids", "own ids"])
+@pytest.mark.parametrize("private", PRIVATE)
 def test_tmpfs(bench: Bench, private: tuple[str, ...]) -> None:
     """kind=tmpfs is a file system in memory with the size, mode and owner asked for, and holds no more than that."""
     script = """
@@ -898,6 +918,7 @@ stat -c %a /n
     assert result.lines == ["tmpfs", "750:7:8", "full", "1777"]
 
 
+@pods("several apps")
 def test_tmpfs_is_shared_and_may_be_read_only(bench: Bench) -> None:
     """Apps that mount the same tmpfs see each other's files; pod manifests know the kind too."""
 
@@ -930,16 +951,17 @@ def test_data_directory_with_colons_and_commas(rkt_binary: str, flavor: str, ima
     """V29: names that overlayfs would take apart are no trouble."""
     engine = Rkt(tempfile.mkdtemp(prefix="rkt-test:a,b\\c "), rkt_binary, flavor=flavor)
     try:
-        words = (INSECURE, "--net=none", images.busybox(), "--exec=/bin/echo", "--", "works")
+        words = (INSECURE, images.busybox(), "--exec=/bin/echo", "--", "works")
         assert engine.run("run", *words, check=0).stdout == "works\n"
     finally:
         engine.close()
 
 
+@pods("several apps")
 def test_an_app_has_a_mount_namespace_of_its_own(rkt: Rkt, images: Images) -> None:
     """V30: it differs from that of the pod's pid 1."""
     script = "readlink /proc/self/ns/mnt; sleep 60"
-    process = rkt.popen("run", INSECURE, "--net=none", images.busybox(), "--exec=/bin/sh", "--", "-c", script)
+    process = rkt.popen("run", INSECURE, images.busybox(), "--exec=/bin/sh", "--", "-c", script)
     uuid = rkt.wait_for_pod()
     wait_for(lambda: "\n" in process.stdout_text, "app")
     assert os.readlink(f"/proc/{rkt.pid(uuid)}/ns/mnt") != process.stdout_text.strip()

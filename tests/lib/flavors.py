@@ -46,6 +46,7 @@ PROMISES = {
     "confinement": _POD,  # capabilities, filter, no_new_privs
     "masks": _POD,  # /proc and /sys
     "own devices": _POD,
+    "implicit volumes": _POD,  # empty ones for mount points; and volumes are recursive without a word
     "user namespaces": _POD,
     "event handlers": _POD,
     "interactive": _POD,

@@ -60,12 +60,19 @@ def volume_tree(volume: Volume, volumes: Sequence[Volume], say: Callable[[str], 
     """
     if volume.mount.source is None:
         # The pod's own; the host is not to see what is mounted there.
-        return AttachVolume.of(volume.attach())
-    holds = any(other.place.startswith(volume.place + b"/") for other in volumes)
-    return _attach_source(volume, say, holds=holds)
+        step = volume.attach()
+        assert isinstance(step, steps.AttachTree)
+        tree = step.tree_fd
+    else:
+        holds = any(other.place.startswith(volume.place + b"/") for other in volumes)
+        tree = _clone(volume, say, holds=holds)
+    above = volume.place.partition(b"/")[0]
+    in_kernel = above in KERNEL and above not in [other.place for other in volumes]
+    return AttachVolume(tree, volume, in_kernel=in_kernel)
 
 
-def _attach_source(volume: Volume, say: Callable[[str], None], *, holds: bool) -> steps.Step:
+def _clone(volume: Volume, say: Callable[[str], None], *, holds: bool) -> int:
+    """The source as a detached mount, looked at again where we are."""
     wanted = volume.mount
     source = wanted.source or ""
     fd = open_source(source)
@@ -75,12 +82,11 @@ def _attach_source(volume: Volume, say: Callable[[str], None], *, holds: bool) -
             raise Stage1Error(
                 f"volume {str(wanted.name)!r}: {source} was replaced a moment ago", hint="run it again"
             )
-        is_directory = status.st_mode & _KIND == _DIRECTORY
         propagation = libc.MS_PRIVATE if wanted.read_only else libc.MS_SLAVE if holds else 0
-        if is_directory and not propagation:
+        if status.st_mode & _KIND == _DIRECTORY and not propagation:
             _share(fd, wanted.recursive, say)
         try:
-            tree = mount.clone(
+            return mount.clone(
                 fd,
                 attributes=libc.MOUNT_ATTR_RDONLY if wanted.read_only else 0,
                 recursive=wanted.recursive,
@@ -95,7 +101,6 @@ def _attach_source(volume: Volume, say: Callable[[str], None], *, holds: bool) -
             raise
     finally:
         os.close(fd)
-    return AttachVolume(tree, wanted.path.encode(), is_directory=is_directory, name=wanted.name)
 
 
 def _share(fd: int, recursive: bool, say: Callable[[str], None]) -> None:
@@ -188,18 +193,19 @@ class AttachHost(steps.Step):
 class AttachVolume(steps.AttachTree):
     """A volume; never on what the host would see as mounted over, nor where a file of the host's would have to be made."""
 
-    __slots__ = ()
+    __slots__ = ("in_kernel",)
 
-    @classmethod
-    def of(cls, step: steps.Step) -> AttachVolume:
-        """The same volume, attached with care."""
-        assert isinstance(step, steps.AttachTree)
-        return cls(step.tree_fd, step.path, is_directory=step.is_directory, name=step.name)
+    def __init__(self, tree_fd: int, volume: Volume, *, in_kernel: bool) -> None:
+        is_directory = volume.status.st_mode & _KIND == _DIRECTORY
+        wanted = volume.mount
+        super().__init__(tree_fd, wanted.path.encode(), is_directory=is_directory, name=wanted.name)
+        #: Whether its place is in one of the host's kernel file systems.
+        self.in_kernel = in_kernel
 
     def apply(self, root_fd: int) -> None:
         """See ``Step``."""
         target = os.fsdecode(self.path)
-        if self.path.lstrip(b"/").partition(b"/")[0] in KERNEL:
+        if self.in_kernel:
             try:
                 os.close(libc.openat2(root_fd, self.path, os.O_PATH, libc.RESOLVE_IN_ROOT))
             except FileNotFoundError as e:
@@ -209,6 +215,13 @@ class AttachVolume(steps.AttachTree):
                 ) from e
         target_fd = steps.open_target(root_fd, self.path, want_directory=self.is_directory)
         try:
+            if (os.fstat(target_fd).st_mode & _KIND == _DIRECTORY) != self.is_directory:
+                kinds = ("a directory", "a file")
+                theirs, ours = kinds if not self.is_directory else kinds[::-1]
+                raise Stage1Error(
+                    f"volume {self.name!r}: {target} is {theirs}, the source is {ours}",
+                    hint="choose another target",
+                )
             found = mount_of(target_fd)
             if found is not None and is_shared(found):
                 raise Stage1Error(
