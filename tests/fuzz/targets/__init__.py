@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.fuzz.targets import archives, documents, network, nspawn, pods, references, trust
+from tests.fuzz.targets import archives, documents, flags, network, nspawn, pods, references, streams, trust
 
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (documents, references, archives, trust, network, pods, nspawn)
+    for module in (documents, references, archives, streams, trust, network, pods, nspawn, flags)
     for target in module.TARGETS
 }

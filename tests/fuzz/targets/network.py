@@ -179,6 +179,7 @@ def read_headers(data: bytes) -> None:
     assert resume.parse_validators(validators.seal()) == validators, "written and read again"
     assert re.fullmatch(r"[ -~]*", validators.if_range), "a header is broken"
     assert 0 <= transport.parse_max_age(headers.get("Cache-Control", "")) < 10**12, "an age"
+    assert transport.parse_retry_after(headers.get("Retry-After", ""), 1_790_000_000.0) >= 0, "in the past"
     resume.parse_validators(data)
 
 
@@ -245,7 +246,7 @@ TARGETS = (
         name="http-headers",
         read=read_headers,
         pieces=(b"ETag: ", b'"abc"', b"W/", b"Last-Modified: ", b"Date: ", b"Mon, 23 Nov 2026 01:00:00 GMT", b"Sun, 22 Nov 2026 01:00:00 +99999999999999999999",
-                b"Cache-Control: ", b"max-age=", b"no-store", b"\n", b",", b"99999999999", b"-0000", b" 99999 "),
+                b"Cache-Control: ", b"Retry-After: ", b"max-age=", b"no-store", b"\n", b",", b"99999999999", b"-0000", b" 99999 "),
     ),
     Target(name="metadata-request", read=read_metadata_request, refuses=(Refused,), pieces=_HTTP_PIECES),
 )  # fmt: skip
