@@ -155,8 +155,11 @@ def root_steps(
                 yield Give(b"dev/mqueue", users.ids)
     yield from engine_files(own, arguments)
     yield KeepAsIs(b"run")
+    # Some procfs, so that a volume that would lie there is refused; the pod's own comes later.
+    yield steps.MountFilesystem(b"proc", b"proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
     for volume in volumes:
         yield volume.attach(users)
+    yield TakeAway(b"proc")
 
 
 class KeepAsIs(steps.Step):
@@ -183,3 +186,20 @@ class KeepAsIs(steps.Step):
             mount.attach(mount.clone(fd, attributes=mount.UNTRUSTED), fd)
         finally:
             os.close(fd)
+
+
+class TakeAway(steps.Step):
+    """Unmount what an earlier step has mounted."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return f"unmount /{os.fsdecode(self.path)}"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        libc.umount2(self.path, libc.UMOUNT_NOFOLLOW | libc.MNT_DETACH)

@@ -147,6 +147,8 @@ def _supervise(
     shared = PodNamespaces(flags, b"", with_pids=False)
     try:
         try:
+            if arguments.private_users and flags & libc.CLONE_NEWNET:
+                _admit_low_ports()
             if networks is not None:
                 arguments = own_files.attach_networks(networks, pod, arguments, shared.net_fd)
             if os.path.exists(contract.MDS_REGISTERED):
@@ -256,6 +258,22 @@ def _start_machine(
         )
     finally:
         joiner.close()
+
+
+def _admit_low_ports() -> None:
+    """Let every process of the pod have every port.
+
+    The network namespace is the host's root's, and nspawn makes the pod's user namespace after it: CAP_NET_BIND_SERVICE of
+    the pod does not count there. Nobody but the pod is in this network.
+    """
+    try:
+        fd = os.open("/proc/sys/net/ipv4/ip_unprivileged_port_start", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
 
 
 def _is_unified(groups: cgroup.Group) -> bool:
