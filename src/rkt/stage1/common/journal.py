@@ -63,6 +63,9 @@ class Journal:
             more,
             self._fields,
         )
+        return self._deliver(message)
+
+    def _deliver(self, message: bytes) -> bool:
         try:
             self._socket.sendto(message, contract.JOURNAL_SOCKET)
         except OSError:

@@ -66,8 +66,14 @@ def open_log(app: PodApp, driver: str) -> LogFile:
 
 
 def _open_journal(app: PodApp) -> Journal:
-    from rkt.linux import files
     from rkt.stage1.common.journal import Journal
+
+    return Journal(journal_fields(app))
+
+
+def journal_fields(app: PodApp) -> dict[str, str]:
+    """What each line of an app says of it in a journal."""
+    from rkt.linux import files
 
     uuid = os.path.basename(os.getcwd())
     try:
@@ -75,17 +81,15 @@ def _open_journal(app: PodApp) -> Journal:
     except OSError:
         name = ""
     version = app.image.labels.get("version", "")
-    return Journal(
-        {
-            "SYSLOG_IDENTIFIER": app.name,
-            "CONTAINER_ID": uuid,
-            "CONTAINER_NAME": f"{name or uuid}/{app.name}",
-            "RKT_POD_UUID": uuid,
-            "RKT_POD_NAME": name,
-            "RKT_APP": app.name,
-            "RKT_IMAGE": f"{app.image.name}:{version}" if version else str(app.image.name),
-        }
-    )
+    return {
+        "SYSLOG_IDENTIFIER": app.name,
+        "CONTAINER_ID": uuid,
+        "CONTAINER_NAME": f"{name or uuid}/{app.name}",
+        "RKT_POD_UUID": uuid,
+        "RKT_POD_NAME": name,
+        "RKT_APP": app.name,
+        "RKT_IMAGE": f"{app.image.name}:{version}" if version else str(app.image.name),
+    }
 
 
 class _Rate:

@@ -22,10 +22,11 @@ from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control
-from rkt.stage1.common.log import find_driver, open_log
+from rkt.stage1.common.log import find_driver, journal_fields, open_log
 from rkt.stage1.common.signals import stop_signal
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.nspawn import dbus, units
+from rkt.stage1.nspawn.pod_journal import PodJournal
 from rkt.stage1.nspawn.root import APPS, STREAMS
 from rkt.stage2.exec import EXIT_EXEC_FAILED
 
@@ -191,6 +192,7 @@ class Supervisor:
         self._report = report
         self._thaw = thaw
         self._arguments: RunArguments | None = None
+        self._root_uid = 0
         self._machine: Machine | None = None
         self._bus: Manager | None = None
         self._apps: dict[str, App] = {}
@@ -235,6 +237,7 @@ class Supervisor:
         """
         self._machine = machine
         self._arguments = arguments
+        self._root_uid = root_uid
         if not machine.wait_ready(self._wake_r):
             self._is_stopping = True
             return False
@@ -255,8 +258,21 @@ class Supervisor:
         apps = [App(launch, group) for launch, group in launches]
         for app in apps:
             self._apps[app.unit] = app
+            self._keep_journal(app)
         for app in apps:
             self._begin(app)
+
+    def _keep_journal(self, app: App) -> None:
+        """Let the pod's journal have what an app says."""
+        journal = PodJournal(
+            {**journal_fields(app.launch.app), "OBJECT_SYSTEMD_UNIT": app.unit},
+            app.log.journal,
+            leader=self._machine_of().leader,
+            uid=self._root_uid,
+            process=lambda: app.pid,
+        )
+        app.log.journal = journal
+        self.tickers.append(journal)
 
     def _begin(self, app: App) -> None:
         """Have an app's unit started."""
@@ -578,6 +594,7 @@ class Supervisor:
         for fd in app.outlets:
             os.close(fd)
         app.outlets.clear()
+        self.tickers = [ticker for ticker in self.tickers if ticker is not app.log.journal]
         app.log.finish()
 
     def _look_for_memory(self, app: App) -> None:
