@@ -177,30 +177,35 @@ class Machine:
                 return False
 
     def _listen(self) -> bool:
-        """Take one message; whether the pod is ready."""
+        """Take what it has said; whether the pod is ready."""
+        is_ready = False
+        while True:
+            try:
+                data, ancillary, _, _ = self._notify.recvmsg(
+                    _MESSAGE_BYTES, _socket.CMSG_SPACE(_UCRED.size) * 4
+                )
+            except BlockingIOError:
+                return is_ready and self.leader_pidfd >= 0
+            senders = [
+                _UCRED.unpack(value[: _UCRED.size])[0]
+                for level, kind, value in ancillary
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS
+            ]
+            if senders == [self.pid]:
+                for line in data.split(b"\n"):
+                    is_ready = is_ready or line == _READY
+                    self._learn(line)
+
+    def _learn(self, line: bytes) -> None:
+        number = line[len(_LEADER) :]
+        if not line.startswith(_LEADER) or not number.isdigit() or self.leader >= 0:
+            return
         try:
-            data, ancillary, _, _ = self._notify.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(_UCRED.size) * 4)
-        except BlockingIOError:
-            return False
-        senders = [
-            _UCRED.unpack(value[: _UCRED.size])[0]
-            for level, kind, value in ancillary
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS
-        ]
-        if senders != [self.pid]:
-            return False
-        lines = data.split(b"\n")
-        for line in lines:
-            if line.startswith(_LEADER) and line[len(_LEADER) :].isdigit() and self.leader < 0:
-                self.leader = int(line[len(_LEADER) :])
-                try:
-                    self.leader_pidfd = os.pidfd_open(self.leader)
-                except ProcessLookupError:
-                    # Dead already; nspawn will say so.
-                    self.leader = -1
-                else:
-                    self._post_guard()
-        return _READY in lines and self.leader_pidfd >= 0
+            self.leader_pidfd = os.pidfd_open(int(number))
+        except ProcessLookupError:
+            return  # dead already; nspawn will say so
+        self.leader = int(number)
+        self._post_guard()
 
     def _post_guard(self) -> None:
         """Fork who kills the pod's pid 1 when the supervisor is killed: systemd-nspawn dies then, and leaves it behind."""

@@ -84,6 +84,7 @@ class App:
         is_running: whether its unit is not over.
         has_begun: whether systemd has said that something of it runs.
         was_active: whether systemd has said so of its unit.
+        was_executed: whether its program has been executed.
         known: what systemd has said of its unit so far.
         was_told: whether it was asked to end.
         status: its exit status.
@@ -110,6 +111,7 @@ class App:
         "streams",
         "unit",
         "was_active",
+        "was_executed",
         "was_told",
     )
 
@@ -138,8 +140,13 @@ class App:
         self._invocation = self.known.get("InvocationID", ())
         self.pid = 0
         self.is_running = True
-        self.has_begun = self.was_active = False
+        self.has_begun = self.was_active = self.was_executed = False
         self.known = {}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether its program was executed, or its handler runs, or it is over."""
+        return self.was_executed or not self.is_running or (self.has_begun and not self.pid)
 
     @property
     def has_result(self) -> bool:
@@ -261,6 +268,9 @@ class Supervisor:
             self._keep_journal(app)
         for app in apps:
             self._begin(app)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not all(app.is_under_way for app in apps) and time.monotonic() < deadline:
+            self._turn(self._timeout_ms() or int(_ANSWER_SECONDS * 1000))
 
     def _keep_journal(self, app: App) -> None:
         """Let the pod's journal have what an app says."""
@@ -446,8 +456,6 @@ class Supervisor:
         if not is_program:
             return
         app.pid = pid
-        if pid > 0:
-            _record_pid(app)
         self._connect(app)
 
     def _connect(self, app: App) -> None:
@@ -471,7 +479,8 @@ class Supervisor:
             self._machine_of().kill()
 
     def _executed(self, app: App) -> None:
-        """An app's program runs: it must be as confined as its unit says."""
+        """An app's program runs: it must be as confined as its unit says, and may be entered from here on."""
+        app.was_executed = True
         if app.pid <= 0 or self._arguments is None:
             return
         try:
@@ -483,6 +492,8 @@ class Supervisor:
             self._first_failure = self._first_failure or EXIT_FAILURE
             self._is_stopping = True
             self._machine_of().kill()
+        else:
+            _record_pid(app)
 
     def _ended(self, app: App) -> None:
         """An app's unit is over, and so are its processes."""
@@ -594,7 +605,7 @@ class Supervisor:
         for fd in app.outlets:
             os.close(fd)
         app.outlets.clear()
-        self.tickers = [ticker for ticker in self.tickers if ticker is not app.log.journal]
+        self.tickers = [ticker for ticker in self.tickers if id(ticker) != id(app.log.journal)]
         app.log.finish()
 
     def _look_for_memory(self, app: App) -> None:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods of the ``nspawn`` flavour: what only they have (spec runtime §3.1 to §3.6); what all have is tested with ``flavors``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib.flavors import PROGRAMS
+from tests.lib.host import missing
+from tests.lib.images import fetch
+from tests.lib.rkt import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lib.images import Images
+    from tests.lib.rkt import Rkt, Running
+
+pytestmark = pytest.mark.root
+
+FLAGS = ("--insecure-options=image", "--stage1-name=coreos.com/rkt/stage1-nspawn", "--net=none")
+#: What systemd-nspawn keeps of a machine on the host.
+LEFT = "/run/systemd/nspawn/propagate"
+
+
+@pytest.fixture(autouse=True)
+def nspawn() -> None:
+    """The host has what the flavour needs."""
+    if reason := missing(*PROGRAMS["nspawn"], "nsenter"):
+        pytest.skip(reason)
+
+
+class Pod:
+    """A running pod of two apps: one of a user of its own with limits, and one that says something."""
+
+    def __init__(self, rkt: Rkt, images: Images) -> None:
+        self.rkt = rkt
+        image = fetch(rkt, images.busybox())
+        self.process: Running = rkt.popen(
+            "run", *FLAGS,
+            image, "--name=a", "--user=1234", "--group=1235", "--memory=64Mi", "--caps-retain=CAP_NET_BIND_SERVICE",
+            "--exec=/bin/sleep", "--", "600", "---",
+            image, "--name=b", "--exec=/bin/sh", "--", "-c", "echo said; echo of b >&2; exec sleep 600",
+        )  # fmt: skip
+        self.uuid = wait_for(lambda: next(iter(rkt.pods("run")), None), "pod")
+        path = rkt.pod_path(self.uuid)
+        for app in "ab":
+            wait_for(lambda a=app: os.path.exists(f"{path}/appsinfo/{a}/pid"), f"app {app}")  # type: ignore[misc]
+        with open(f"{path}/pid", encoding="ascii") as stream:
+            self.leader = int(stream.read())
+
+    def inside(self, *words: str) -> str:
+        """What a command beside the pod's systemd says."""
+        namespaces = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup")
+        command = ["nsenter", f"--target={self.leader}", *namespaces, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+    def shown(self, unit: str, *names: str) -> dict[str, str]:
+        """Properties of a unit."""
+        lines = self.inside("systemctl", "show", unit, f"--property={','.join(names)}").splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def pod(module_rkt: Rkt, images: Images) -> Iterator[Pod]:
+    """Shared by the tests of this file that only look."""
+    each = Pod(module_rkt, images)
+    try:
+        yield each
+    finally:
+        module_rkt.run("stop", each.uuid, check=0)
+        assert each.process.wait(20) == 0
+        assert not os.path.exists(f"{LEFT}/rkt-{each.uuid}")
+
+
+def test_each_app_is_a_service(pod: Pod) -> None:
+    """The pod's systemd has a service for each app, with the app's user, capabilities and confinement."""
+    shown = pod.shown(
+        "a.service",
+        "ActiveState",
+        "User",
+        "Group",
+        "CapabilityBoundingSet",
+        "NoNewPrivileges",
+        "RootDirectory",
+    )
+    assert shown == {
+        "ActiveState": "active",
+        "User": "1234",
+        "Group": "1235",
+        "CapabilityBoundingSet": "cap_net_bind_service",
+        "NoNewPrivileges": "yes",
+        "RootDirectory": "/opt/stage2/a/rootfs",
+    }
+    assert pod.shown("b.service", "ActiveState") == {"ActiveState": "active"}
+    assert "Application=a Image=example.com/busybox" in pod.inside("systemctl", "status", "a.service")
+
+
+def test_an_apps_process_is_what_its_unit_says(pod: Pod) -> None:
+    """The kernel's word on an app's process: ids, bounding set, no_new_privs, filter, memory limit."""
+    with open(f"{pod.rkt.pod_path(pod.uuid)}/appsinfo/a/pid", encoding="ascii") as stream:
+        pid = int(stream.read().split()[0])
+    with open(f"/proc/{pid}/status", encoding="ascii") as stream:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+    assert status["Uid"].split() == ["1234"] * 4
+    assert int(status["CapBnd"], 16) == 1 << 10
+    assert int(status["CapEff"], 16) == 0
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    limits = {"memory.max", "memory.limit_in_bytes"}
+    found = subprocess.run(
+        ["find", "/sys/fs/cgroup", "-path", f"*rkt-{pod.uuid}*/a*", "-name", "memory.*"],
+        check=True, capture_output=True, text=True, timeout=20,
+    ).stdout.split()  # fmt: skip
+    values = set()
+    for path in found:
+        if os.path.basename(path) in limits:
+            with open(path, encoding="ascii") as stream:
+                values.add(stream.read().strip())
+    assert values == {str(64 << 20)}
+
+
+def test_the_pods_root_has_nothing_of_the_host_but_usr(pod: Pod) -> None:
+    """The pod has the host's /usr, read-only, none of its units, and a machine-id that is its UUID."""
+    assert pod.inside("cat", "/etc/machine-id") == pod.uuid.replace("-", "") + "\n"
+    assert pod.inside("sh", "-c", "touch /usr/x 2>&1 || true").endswith("Read-only file system\n")
+    units = pod.inside("systemctl", "list-unit-files", "--type=service", "--no-legend").split()[::3]
+    assert {"a.service", "b.service", "systemd-journald.service"} <= set(units)
+    assert "systemd-logind.service" not in units
+    names = pod.inside("cat", "/etc/passwd")
+    assert "gen1234:x:1234:" in names
+    assert not os.path.exists(f"/proc/{pod.leader}/root/home")
+
+
+def test_the_pods_journal_has_what_apps_say(pod: Pod) -> None:
+    """``journalctl -u APP`` in the pod shows the app's lines, and that they are of its unit."""
+
+    def lines() -> list[str]:
+        return pod.inside("journalctl", "--unit=b", "--output=cat", "--no-pager").splitlines()
+
+    wait_for(lambda: {"said", "of b"} <= set(lines()), "lines in the journal")
+    shown = pod.inside("journalctl", "_SYSTEMD_UNIT=b.service", "--output=cat", "--no-pager")
+    assert "said" in shown
+
+
+def test_low_ports_with_user_namespaces(rkt: Rkt, images: Images) -> None:
+    """An app of a pod with users of its own has port 80, although the network namespace is not its users'."""
+    image = fetch(rkt, images.busybox())
+    script = "nc -l -p 80 & sleep 0.1; netstat -ltn | grep -c :80"
+    words = ("--private-users", image, "--exec=/bin/sh", "--", "-c", script)
+    assert rkt.run("run", *FLAGS, *words, check=0).stdout == "1\n"
+
+
+def test_a_program_that_is_not_there_is_named(rkt: Rkt, images: Images) -> None:
+    """An app that cannot be executed has status 203, and says why as with any other flavour."""
+    image = fetch(rkt, images.busybox())
+    result = rkt.run("run", *FLAGS, image, "--exec=/nope", check=203)
+    assert 'Error: Unable to open "/nope": No such file or directory\n' in result.stderr
