@@ -37,6 +37,8 @@ IMPLIED_LOOK = (0o755, 0, 0)
 _MAX_BYTES = 64 << 20
 #: Of a size; what writes it is the confined process that read the archive.
 _MAX_DIGITS = 19
+#: More of a path is not repeated in a message.
+_SHOWN_BYTES = 256
 _HEAD = b"rkt layer 1\n"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -88,7 +90,7 @@ def parse_marks(data: bytes, what: str) -> Marks:
     for record in records:
         path = tuple(record[1:].split(b"/")) if len(record) > 1 else ()
         if record[:1] not in found or not {b"", b".", b".."}.isdisjoint(path):
-            raise DamagedRecord(f"{what} is damaged: it has a path {show(record[1:])!r}")
+            raise DamagedRecord(f"{what} is damaged: it has a path {show(record[1:][:_SHOWN_BYTES])!r}")
         found[record[:1]].add(path)
     return Marks(
         size_bytes=int(size),

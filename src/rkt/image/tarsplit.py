@@ -51,6 +51,8 @@ _FLUSH_BYTES = 1 << 16
 #: "R" records are never longer; the writer cuts at ``_FLUSH_BYTES`` plus one extension header.
 _MAX_RAW_BYTES = 4 << 20
 _CHUNK = 1 << 20
+#: More of a path is not repeated in a message.
+_SHOWN_BYTES = 256
 
 
 class SplitWriter:
@@ -178,7 +180,7 @@ def records(fd: int, *, what: str = "the tar-split file") -> Iterator[SplitRecor
             path = stream.take(length)
             # The checksum of the zlib stream comes last: a path is not to be trusted before it is looked at.
             if b"\0" in path or not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
-                raise DamagedRecord(f"{what} has a record with path {show(path)!r}")
+                raise DamagedRecord(f"{what} has a record with path {show(path[:_SHOWN_BYTES])!r}")
             yield FILE, path, size, digest
         elif kind == END:
             size, digest = stream.end.unpack(stream.take(stream.end.size))
