@@ -119,6 +119,11 @@ do_use() {
         grep -q "^$name:" <<<"$said" || fail "the app does not see its $name namespace"
         ! grep -qF "$outside" <<<"$said" || fail "the pod has the $name namespace of its caller"
     done
+    # The other flavours, as far as a root without systemd as its first process can have them.
+    said=$(rkt run --net=host --stage1-name=coreos.com/rkt/stage1-fly "$image" 2>&1) || fail "fly: $said"
+    grep -q '^pid:' <<<"$said" || fail "fly: the app was not run: $said"
+    said=$(rkt run --net=none --stage1-name=coreos.com/rkt/stage1-nspawn "$image" 2>&1) || fail "nspawn: $said"
+    grep -q '^pid:' <<<"$said" || fail "nspawn: the app was not run: $said"
     # With a network of the default kind, by Debian's plugins.
     said=$(rkt run "$(signed net 'busybox ip -4 addr show eth0')" 2>&1) || fail "the default network does not work: $said"
     grep -q 'inet 172\.16\.28\.' <<<"$said" || fail "no address: $said"
