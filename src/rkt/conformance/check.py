@@ -91,11 +91,11 @@ def check(
 
 def _check_host(bench: Bench, report: Report) -> None:
     collected = bench.run("gc", "--grace-period=0", "--expire-prepared=0")
+    said = "" if collected.wait(0) == 0 else f"; rkt gc: {collected.stderr.strip() or collected.wait(0)}"
     bench.forget_commands()
     deadline = time.monotonic() + _SETTLE_SECONDS
     while (left := bench.leftovers()) and time.monotonic() < deadline:
         time.sleep(0.05)
     if pods := bench.pods():
         left += [f"pod {uuid}" for uuid in pods]
-    said = "" if collected.wait(0) == 0 else f"; rkt gc: {collected.stderr.strip()}"
     report.hold("host.clean", not left, "; ".join(left) + said)
