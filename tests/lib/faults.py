@@ -29,6 +29,7 @@ CALLS = (
     *("clone", "clone3", "vfork", "execve"),
 )
 KILL = "signal=KILL"
+_MOST_NUMBERS = 60
 #: Errors that a disk, a full table or a full memory gives, by the calls that can have them.
 ERRORS = {
     "ENOSPC": ("mkdir", "mkdirat", "rename", "link", "linkat", "symlinkat", "write", "pwrite64", "ftruncate"),
@@ -112,10 +113,14 @@ def kills(calls: dict[str, int], *, everywhere: bool = False) -> Iterator[Fault]
 
 
 def errors(calls: dict[str, int]) -> Iterator[Fault]:
-    """Each call that was counted fails in each way that it can, in whichever process makes it."""
+    """Each call that was counted fails in each way that it can, in whichever process makes it.
+
+    Of a call that is made very often, as files are opened, every so manieth.
+    """
     for error, names in ERRORS.items():
         for call in names:
-            for number in range(1, calls.get(call, 0) + 1):
+            count = calls.get(call, 0)
+            for number in range(1, count + 1, 1 + count // _MOST_NUMBERS):
                 yield Fault(call, number, f"error={error}", everywhere=True)
 
 
