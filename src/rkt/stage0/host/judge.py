@@ -548,7 +548,7 @@ def _host(facts: Facts) -> Iterator[Finding]:
             good="machinectl lists pods of nspawn",
             bad="machinectl will not list pods",
             hints={0: "apt install dbus systemd-container, on a host that systemd runs"},
-            lacks="machined: machinectl will not list pods",
+            lacks="machined (machinectl will not list pods)",
             affects=("nspawn",),
         ),
         facts,
