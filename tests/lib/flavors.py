@@ -50,7 +50,7 @@ PROMISES = {
     "user namespaces": _POD,
     "event handlers": _POD,
     "interactive": _POD,
-    "socket activation": _POD,
+    "socket activation": frozenset({"ns"}),
     "sysctls": _POD,
 }
 #: What a flavour's image declares to stage0, which refuses pods that need it elsewhere -> by which annotation.
