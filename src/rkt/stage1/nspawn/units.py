@@ -72,6 +72,8 @@ _HANDLERS = ((_PRE_START, "ExecStartPre"), (_POST_STOP, "ExecStopPost"))
 #: User 0, but the same filter, root, namespaces and bounding set as the app has (systemd.service(5)).
 _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
+#: How many filters a process has; of kernels from 5.9 on.
+_FILTERS = b"Seccomp_filters"
 
 
 class AppUnit(Record):
@@ -221,7 +223,8 @@ def _confinement(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> list
     # A /proc of the app's own, because only in the pod is there the right one; the rest is mounted already, and is left.
     out = [line("MountAPIVFS", "yes")]
     if not arguments.disable_paths:
-        hidden = [path for path in paths.MASKED if path.startswith(b"proc/")]
+        # Each costs a mount: what this kernel has not needs none.
+        hidden = [path for path in paths.MASKED if path.startswith(b"proc/") and os.path.exists(b"/" + path)]
         out += [line("InaccessiblePaths", b"-+/" + path) for path in hidden]
         out += [line("ReadOnlyPaths", b"-+/" + path) for path in paths.READ_ONLY]
         out.append(line("DevicePolicy", "strict"))
@@ -436,20 +439,30 @@ def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -
         Stage1Error: it is not.
         OSError: it is gone.
     """
-    fields = {}
-    for text in files.read_bounded(f"/proc/{pid}/status", 64 << 10).splitlines():
-        key, _, value = text.partition(b":")
-        fields[key] = value.strip()
+    fields = _status(pid)
     lacking = []
     if int(fields[b"CapBnd"], 16) & ~execute.capabilities:
         lacking.append("capabilities")
     if execute.no_new_privileges and fields[b"NoNewPrivs"] != b"1":
         lacking.append("no_new_privs")
     is_filtered = not arguments.disable_seccomp and not _is_unfiltered(app.app.isolators)
-    if is_filtered and int(fields[b"Seccomp"]) != _SECCOMP_MODE_FILTER:
+    # The pod's own filter it has in any case, as its parent has, the pod's systemd.
+    parent = _status(int(fields[b"PPid"])).get(_FILTERS, b"0") if is_filtered else b"0"
+    if is_filtered and (
+        int(fields[b"Seccomp"]) != _SECCOMP_MODE_FILTER or int(fields.get(_FILTERS, b"1")) <= int(parent)
+    ):
         lacking.append("the system call filter")
     if lacking:
         raise Stage1Error(
             f"app {quoted(app.name)} runs without {' and '.join(lacking)}: this host's systemd does not do what its unit says",
             hint="rkt run --stage1-name=coreos.com/rkt/stage1-ns",
         )
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    """What ``/proc/PID/status`` says."""
+    fields = {}
+    for text in files.read_bounded(f"/proc/{pid}/status", 64 << 10).splitlines():
+        key, _, value = text.partition(b":")
+        fields[key] = value.strip()
+    return fields
