@@ -226,6 +226,20 @@ def test_what_systemd_did_not_do_is_found_out() -> None:
     units.confirm(more, app, loose, ARGUMENTS.replace(disable_seccomp=True))
 
 
+def test_one_app_without_a_filter_does_not_free_the_others() -> None:
+    """Where the pod's own filter is left out for one app, the units of the others say what comes nearest; a changing pod keeps it."""
+    free = pod_app("free", [{"name": "os/linux/seccomp-retain-set", "value": {"set": ["@appc.io/all"]}}])
+    manifest = appc.parse_pod_manifest(b'{"acKind": "PodManifest", "acVersion": "0.8.11", "apps": []}')
+    pod = LoadedPod(manifest=manifest, apps=[pod_app(), free])
+    for arguments, expected in ((ARGUMENTS, True), (ARGUMENTS.replace(mutable=True), False)):
+        text = units.app_units(unit(), pod, arguments)["web.service"]
+        assert isinstance(text, bytes)
+        assert (b"SystemCallArchitectures=native\n" in text) == expected
+        own = units.app_units(unit(free), pod, arguments)["free.service"]
+        assert isinstance(own, bytes)
+        assert b"SystemCall" not in own
+
+
 def test_no_unit_starts_an_app() -> None:
     """Apps are the supervisor's to start: nothing of the pod wants or requires one; every end stops them first."""
     for name, content in units.pod_units().items():

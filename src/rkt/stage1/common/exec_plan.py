@@ -144,20 +144,30 @@ def default_filter() -> bytes:
 
 
 def pod_filter(pod: LoadedPod, arguments: RunArguments) -> bytes:
-    """What is refused to all of a pod whose apps systemd confines (``linux.seccomp.compile_pod_filter``).
-
-    Empty where an app is to have no filter: then units say it for the others as far as they can.
+    """What is refused to all of a pod whose apps systemd confines (``linux.seccomp.compile_pod_filter``); empty for nothing.
 
     Raises:
         Stage1Error: there is none for this machine.
     """
-    unfiltered = (
-        isolators.SECCOMP_ALL in each.value.names
-        for app in pod.apps
+    return _read_filter("pod") if has_pod_filter(pod, arguments) else b""
+
+
+def has_pod_filter(pod: LoadedPod, arguments: RunArguments) -> bool:
+    """Whether the pod has that filter: not where an app is to have none; then units say it for the others as far as they can.
+
+    Nobody knows beforehand what apps will be added to a pod, so one that changes has it, and all of its apps.
+    """
+    if arguments.disable_seccomp:
+        return False
+    return arguments.mutable or not any(is_unfiltered(app) for app in pod.apps)
+
+
+def is_unfiltered(app: PodApp) -> bool:
+    """Whether the app is to have no filter of its own."""
+    return any(
+        each.name == isolators.SECCOMP_RETAIN and isolators.SECCOMP_ALL in each.value.names
         for each in app.app.isolators
-        if each.name == isolators.SECCOMP_RETAIN
     )
-    return b"" if arguments.disable_seccomp or any(unfiltered) else _read_filter("pod")
 
 
 def _read_filter(name: str) -> bytes:

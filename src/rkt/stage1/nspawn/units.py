@@ -26,7 +26,7 @@ from rkt.schema import appc, isolators
 from rkt.schema.limits import RLIMIT_NAMES
 from rkt.schema.record import Record
 from rkt.stage0 import contract
-from rkt.stage1.common import paths, signals
+from rkt.stage1.common import exec_plan, paths, signals
 from rkt.stage1.nspawn import filters, unit_text
 
 TYPE_CHECKING = False
@@ -232,15 +232,9 @@ def _confinement(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> list
             out.append(line("DeviceAllow", f"{_device(kind, major, minor)} {access}"))
     if not arguments.disable_seccomp:
         wanted = unit.app.app.isolators
-        pod_filtered = not any(_is_unfiltered(each.app.isolators) for each in pod.apps)
+        pod_filtered = exec_plan.has_pod_filter(pod, arguments)
         out += [line(name, value) for name, value in filters.directives(wanted, pod_filtered=pod_filtered)]
     return out
-
-
-def _is_unfiltered(wanted: Sequence[isolators.Isolator]) -> bool:
-    return any(
-        each.name == isolators.SECCOMP_RETAIN and isolators.SECCOMP_ALL in each.value.names for each in wanted
-    )
 
 
 #: Groups of devices by major number, as /proc/devices calls them: a rule for all of one cannot be said by numbers.
@@ -445,7 +439,7 @@ def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -
         lacking.append("capabilities")
     if execute.no_new_privileges and fields[b"NoNewPrivs"] != b"1":
         lacking.append("no_new_privs")
-    is_filtered = not arguments.disable_seccomp and not _is_unfiltered(app.app.isolators)
+    is_filtered = not arguments.disable_seccomp and not exec_plan.is_unfiltered(app)
     # The pod's own filter it has in any case, as its parent has, the pod's systemd.
     parent = _status(int(fields[b"PPid"])).get(_FILTERS, b"0") if is_filtered else b"0"
     if is_filtered and (
