@@ -159,3 +159,28 @@ def test_a_program_that_is_not_there_is_named(rkt: Rkt, images: Images) -> None:
     image = fetch(rkt, images.busybox())
     result = rkt.run("run", *FLAGS, image, "--exec=/nope", check=203)
     assert 'Error: Unable to open "/nope": No such file or directory\n' in result.stderr
+
+
+def test_nspawn_dies_with_a_supervisor_that_is_killed_while_it_boots(rkt: Rkt, images: Images) -> None:
+    """With user ids of the pod's own, too, whose making takes back what was said of the end."""
+    image = fetch(rkt, images.busybox())
+    process = rkt.popen("run", *FLAGS, "--private-users", image, "--exec=/bin/sleep", "--", "600")
+
+    def nspawn() -> int:
+        words = ["pgrep", "--parent", str(process.pid), "--exact", "systemd-nspawn"]
+        found = subprocess.run(words, check=False, capture_output=True, text=True, timeout=20).stdout.split()
+        return int(found[0]) if found else 0
+
+    pid = wait_for(nspawn, "systemd-nspawn")
+    process.kill()
+    process.wait(20)
+
+    def is_over() -> bool:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                return stream.read().rpartition(b") ")[2].startswith(b"Z")
+        except FileNotFoundError:
+            return True
+
+    wait_for(is_over, "end of systemd-nspawn")
+    rkt.run("gc", "--grace-period=0s", check=0)

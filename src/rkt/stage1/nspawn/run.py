@@ -173,11 +173,11 @@ def _supervise(
             ids = ids_of(arguments)
             if supervisor.boot(machine, arguments, 0 if ids is None else ids.first):
                 supervisor.start(list(zip(launches, own_groups, strict=True)))
+                announce(machine.leader)
+                notify_ready()
         except BaseException:
             supervisor.abandon(machine)
             raise
-        announce(machine.leader)
-        notify_ready()
         return supervisor.run()
     finally:
         shared.close()
