@@ -74,7 +74,7 @@ def fly(rkt_binary: str, images: Images) -> Iterator[Fly]:
 
 
 def test_the_process_becomes_the_app(fly: Fly) -> None:
-    """The app has the pid that was started, the host's namespaces but for mounts, every capability, and its own environment."""
+    """The app has the pid that was started, the host's namespaces but for mounts (runtime T25), every capability, its own environment."""
     process, uuid = fly.start(
         "trap 'exit 7' TERM; for kind in net pid mnt; do readlink /proc/self/ns/$kind; done; env; ls -A /tmp;"
         " grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; echo up; while :; do sleep 0.1; done"
@@ -105,6 +105,15 @@ def test_stop_enter_and_start(fly: Fly) -> None:
     wait_for(lambda: "up\n" in again.texts()[0], "the app's word")
     fly.rkt.run("stop", "--force", uuid, check=0)
     assert again.wait(10) == -signal.SIGKILL
+
+
+def test_what_the_app_leaves_behind_is_the_pod(fly: Fly) -> None:
+    """A child that outlives the app keeps the pod running, and stop ends it (quirk 7)."""
+    process, uuid = fly.start("sleep 0.3; sleep 61 & exit 3")
+    assert process.wait(10) == 3
+    assert "state=running\n" in fly.rkt.run("status", uuid, check=0).stdout
+    fly.rkt.run("stop", uuid, check=0)
+    assert "state=exited\n" in fly.rkt.run("status", uuid, check=0).stdout
 
 
 @pytest.mark.parametrize(

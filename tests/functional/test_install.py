@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from tests.lib import cyclonedx, host
 from tests.lib.rkt import ROOT, Rkt
 from tools import build_deb, sbom
+from tools.build_stage1 import FLAVORS
 from tools.copy_libraries import required
 
 if TYPE_CHECKING:
@@ -95,13 +96,13 @@ def installed(rkt_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_everything_has_its_place(installed: Installed) -> None:
-    """Launcher, package, libraries, stage1 image, man pages, completions and units are where the system looks for them."""
+    """Launcher, package, libraries, stage1 images, man pages, completions and units are where the system looks for them."""
     files = _files(installed.prefix)
     for path in (
         "bin/rkt",
         "lib/rkt/package/rkt/cli/main.py",
         "lib/rkt/site/urllib3/__init__.py",
-        "lib/rkt/stage1-images/stage1-ns.aci",
+        *(f"lib/rkt/stage1-images/stage1-{flavor}.aci" for flavor in FLAVORS),
         "lib/rkt/stage1-images/stage1.json",
         "lib/rkt/setup-data-dir.sh",
         "lib/systemd/system/rkt-gc.service",
@@ -198,13 +199,16 @@ def test_modules_come_from_one_file_if_it_fits(
 
 
 def test_installed_rkt_runs_a_pod(installed: Installed, images: Images) -> None:
-    """The installed engine fetches and runs an image with its own libraries and its own stage1."""
+    """The installed engine fetches and runs an image with its own libraries and its own stage1, and finds the others by name."""
     engine = Rkt(f"{installed.base}/engine", f"{installed.prefix}/bin/rkt")
     try:
         image = images.script("example.com/installed", "echo installed and running")
         engine.run("--insecure-options=image", "fetch", image, check=0)
         result = engine.run("--insecure-options=image", "run", "--net=none", "example.com/installed", check=0)
         assert "installed and running" in result.stdout
+        fly = ("--stage1-name=coreos.com/rkt/stage1-fly", "example.com/installed")
+        result = engine.run("--insecure-options=image", "run", *fly, check=0)
+        assert result.stdout == "installed and running\n"
     finally:
         engine.close()
 
@@ -245,7 +249,7 @@ def test_bill_of_materials(installed: Installed) -> None:
     assert "openssl" in parts
     assert parts["catatonit"]["version"]
     images = {part["name"]: part for part in document["components"] if part["type"] == "container"}
-    assert "coreos.com/rkt/stage1-ns" in images
+    assert {f"coreos.com/rkt/stage1-{flavor}" for flavor in FLAVORS} <= set(images)
     assert all(part["hashes"][0]["alg"] == "SHA-512" for part in images.values())
 
 

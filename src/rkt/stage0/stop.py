@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 300.0
 #: How long a pod may take from its start until it can be asked to stop.
 _READY_SECONDS = 10.0
+#: How long a pid of the last run may be there when a pod is started again.
+_LEFT_SECONDS = 0.5
 
 
 def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
@@ -39,8 +41,9 @@ def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
     if not pod.is_running:
         raise PodError(f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}")
     if not status.is_ready(pod):
-        # It was started a moment ago, and nobody listens yet.
-        status.wait_until(pod, lambda now: status.is_ready(now) or not now.is_running, _READY_SECONDS)
+        # It was started a moment ago, and nobody listens yet; or its first process is gone and others go on (quirk 7).
+        seconds = _READY_SECONDS if status.supervisor_pid(pod) is None else _LEFT_SECONDS
+        status.wait_until(pod, lambda now: status.is_ready(now) or not now.is_running, seconds)
         if not pod.is_running:
             return True
     program = read_program(pod)
