@@ -19,10 +19,15 @@ build() {
     (cd "$1" && .venv/bin/python -I tools/build_dist.py --output "$2" && .venv/bin/python -I tools/build_deb.py --output "$2") >/dev/null
 }
 
-# clone PATH: the last commit, with the tag of a release, so that all versions are a release's
+commit=$(git -c safe.directory='*' rev-parse HEAD)
+
+# clone PATH: that commit, with the tag of a release, so that all versions are a release's
 clone() {
-    git -c safe.directory='*' clone -q --no-hardlinks "$checkout" "$1"
-    git -C "$1" tag "v$version"
+    git -c safe.directory='*' clone -q --no-hardlinks --no-checkout "$checkout" "$1"
+    git -C "$1" checkout -q --detach "$commit"
+    git -C "$1" tag --force "v$version" >/dev/null
+    # A link is not what .gitignore means.
+    echo /.venv >>"$1/.git/info/exclude"
 }
 
 say 'first'
