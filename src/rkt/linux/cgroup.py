@@ -959,13 +959,18 @@ def _make(hierarchy: Hierarchy, parent: str, directory: str) -> None:
         os.mkdir(directory, 0o755)
     except FileExistsError:
         return  # left by a run that was killed; the same pod, as names are unique
-    if "memory" in hierarchy.controllers:
-        # Before 5.11 a group does not count what is in its children unless told so.
-        _write_if_there(f"{directory}/memory.use_hierarchy", b"1")
-    if "cpuset" in hierarchy.controllers:
-        # Empty at birth, and no process may join before both are set.
-        for item in ("cpuset.cpus", "cpuset.mems"):
-            _write(f"{directory}/{item}", _read(f"{parent}/{item}").strip().encode())
+    try:
+        if "memory" in hierarchy.controllers:
+            # Before 5.11 a group does not count what is in its children unless told so.
+            _write_if_there(f"{directory}/memory.use_hierarchy", b"1")
+        if "cpuset" in hierarchy.controllers:
+            # Empty at birth, and no process may join before both are set.
+            for item in ("cpuset.cpus", "cpuset.mems"):
+                _write(f"{directory}/{item}", _read(f"{parent}/{item}").strip().encode())
+    except BaseException:
+        # Nobody will know of it.
+        os.rmdir(directory)
+        raise
 
 
 def _gather(directory: str, members: Callable[[], set[int]]) -> None:

@@ -282,3 +282,11 @@ def test_children(kernel: FakeKernel) -> None:
     other = group.child("other", ("memory", "cpu"))
     assert len(other.warnings) == 1
     assert not other.has("cpu")
+
+
+def test_a_group_that_cannot_be_set_up(tmp_path: Path) -> None:
+    """A group whose first setting fails is not left behind: no record would have it, and no gc would find it."""
+    mounts = f"31 24 0:26 / {tmp_path} rw - cgroup cgroup rw,cpuset\n".encode()
+    group = cgroup.Cgroups.detect(mounts, b"1:cpuset:/\n").create_pod(NAME, ("cpuset",))
+    assert any(NAME in warning for warning in group.warnings)
+    assert os.listdir(tmp_path) == []
