@@ -34,24 +34,27 @@ ALL = "all"
 #: Programs that a flavour needs of the host.
 PROGRAMS = {"nspawn": ("systemd-nspawn",)}
 
-_POD = frozenset({"ns", "nspawn"})
-#: What tests are about -> the flavours that have it. What is not here every flavour has: programs, arguments, environment,
-#: working directory, users, roots, volumes, exit statuses, verified images.
-PROMISES = {
-    "several apps": _POD,
-    "supervision": _POD,  # statuses of apps, logs, stop time: fly's process is the app
-    "namespaces": _POD,  # of processes, IPC, host name
-    "networks": _POD,
-    "cgroups": _POD,  # limits, statistics, pausing
-    "confinement": _POD,  # capabilities, filter, no_new_privs
-    "masks": _POD,  # /proc and /sys
-    "own devices": _POD,
-    "implicit volumes": _POD,  # empty ones for mount points; and volumes are recursive without a word
-    "user namespaces": _POD,
-    "event handlers": _POD,
-    "interactive": _POD,
-    "socket activation": frozenset({"ns"}),
-    "sysctls": _POD,
+#: What tests are about -> what an image says by this word that it does not enforce. What is in neither table every flavour has:
+#: programs, arguments, environment, working directory, users, roots, volumes, exit statuses, verified images.
+ENFORCED = {
+    "several apps": "several-apps",
+    "supervision": "logs",  # statuses of apps, logs, stop time: elsewhere the process is the app
+    "namespaces": "processes",  # of processes, IPC, host name
+    "networks": "network",
+    "cgroups": "memory",  # limits, statistics, pausing
+    "confinement": "confinement",  # capabilities, filter, no_new_privs, masks
+    "own devices": "devices",
+    "user namespaces": "users",
+    "event handlers": "event-handlers",
+    "sysctls": "sysctls",
+}
+#: What else is not everywhere -> where it is.
+OTHERS = {
+    "interactive": ("ns", "nspawn"),
+    "masks": ("ns", "nspawn"),  # /proc and /sys
+    "socket activation": ("ns",),
+    # Empty ones for mount points; and volumes are recursive without a word.
+    "implicit volumes": ("ns", "nspawn"),
 }
 #: What a flavour's image declares to stage0, which refuses pods that need it elsewhere -> by which annotation.
 DECLARED = {
@@ -67,7 +70,7 @@ DECLARED = {
 
 def pods(*promises: str) -> pytest.MarkDecorator:
     """Mark tests of pods that need these of a flavour."""
-    unknown = set(promises) - {*PROMISES, *DECLARED}
+    unknown = set(promises) - {*ENFORCED, *OTHERS, *DECLARED}
     if unknown:
         raise ValueError(f"no such promise: {', '.join(sorted(unknown))}")
     return pytest.mark.pods(*promises)
@@ -142,9 +145,12 @@ def flavor_of(item: pytest.Item) -> str:
 
 def has_promised(flavor: str, promise: str) -> bool:
     """Whether a flavour has what a test is about."""
-    if promise in PROMISES:
-        return flavor in PROMISES[promise]
-    return any(each["name"] == DECLARED[promise] for each in read_manifest(flavor)[0]["annotations"])
+    if promise in OTHERS:
+        return flavor in OTHERS[promise]
+    annotations = {each["name"]: each["value"] for each in read_manifest(flavor)[0]["annotations"]}
+    if promise in DECLARED:
+        return DECLARED[promise] in annotations
+    return ENFORCED[promise] not in annotations.get(contract.ANNOTATION_NOT_ENFORCED, "").split(",")
 
 
 def reason_against(item: pytest.Item, flavor: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import RktError, Stage1Error
+from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.linux import libc
 from rkt.stage1.common import control, live
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.nspawn import root, units
-from rkt.stage1.nspawn.supervisor import App, Supervisor
+from rkt.stage1.nspawn.supervisor import SET_UP, App, Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +97,16 @@ class LiveSupervisor(Supervisor):
 
     def _begun(self, app: App, number: int, *, is_program: bool) -> None:
         super()._begun(app, number, is_program=is_program)
+        if app.is_under_way:
+            self._has_started(app)
+
+    def _executed(self, app: App) -> None:
+        super()._executed(app)
         self._has_started(app)
 
     def _has_started(self, app: App) -> None:
         live.mark(self._status_directory, app.name, live.STARTED)
-        self._tell(self._starting.pop(app.name, []))
+        self._tell(self._starting.pop(app.name, []), {"ok": True})
 
     def _stop_app(self, client: _socket.socket, name: str) -> dict[str, Any] | None:
         """Ask an app to end; the answer is given when it has ended."""
@@ -122,8 +127,16 @@ class LiveSupervisor(Supervisor):
             app.cgroup.kill(again=True)
         if not self._is_stopping:
             take_back(app.name)
-        self._has_started(app)
-        self._tell(self._ending.pop(app.name, []))
+        clients = self._starting.pop(app.name, [])
+        if clients and status == EXIT_FAILURE and not app.has_been_executed:
+            self._forget(app)
+            live.unmark(self._status_directory, app.name, live.ENDED)
+            reason = SET_UP.get(int(app.known.get("ExecMainStatus", 0)), "rkt app sandbox has said why")
+            self._tell(clients, {"ok": False, "error": f"app {app.name!r} could not be started: {reason}"})
+            return
+        live.mark(self._status_directory, app.name, live.STARTED)
+        self._tell(clients, {"ok": True})
+        self._tell(self._ending.pop(app.name, []), {"ok": True})
 
     def _remove(self, _client: _socket.socket, name: str) -> dict[str, Any]:
         app = self._find(name)
@@ -145,12 +158,12 @@ class LiveSupervisor(Supervisor):
         del self._apps[app.unit]
         remove_files(app.name)
 
-    def _tell(self, clients: list[_socket.socket]) -> None:
+    def _tell(self, clients: list[_socket.socket], answer: dict[str, Any]) -> None:
         for client in clients:
             if client.fileno() < 0:
                 continue  # it did not wait
             try:
-                control.send(client, {"ok": True})
+                control.send(client, answer)
             except OSError as e:
                 self._report(f"control socket: {e}")
 

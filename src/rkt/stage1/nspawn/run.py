@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, libc, mount
+from rkt.linux import cgroup, libc, mount, namespaces
 from rkt.schema import appc
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
@@ -206,9 +206,17 @@ def _launch_alone(
         remove_files(app.name)
 
         def make() -> None:
+            pod_path = os.getcwdb()
+            supervisors = namespaces.open_namespace("self", "mnt")
+            # A mount takes its attributes along when it gets to the pod, but not those that it is given afterwards.
+            mount.enter_own_namespace()
             users = open_users(arguments)
             write_accounts([*others, launch])
-            prepare_app(pod, launch, arguments, volumes, os.getcwdb(), users)
+            prepare_app(pod, launch, arguments, volumes, pod_path, users)
+            place = pod_path + f"/{root.POD_ROOT}/{root.APPS}/{app.name}/rootfs".encode()
+            tree_fd = mount.clone(os.fsdecode(place))
+            libc.setns(supervisors, libc.CLONE_NEWNS)
+            mount.attach(tree_fd, os.fsdecode(place))
 
         shared.enter()
         try:

@@ -12,6 +12,7 @@ import os
 
 from rkt.errors import Stage1Error
 from rkt.stage1.common.app_streams import AppStreams
+from rkt.stage1.common.arguments import ids_of
 from rkt.stage1.common.streams import Outlet, Prefixer
 from rkt.stage1.nspawn import root
 from rkt.stage1.nspawn.places import Places, fifo_path
@@ -33,6 +34,8 @@ class UnitStreams(AppStreams):
         """See ``AppStreams``."""
         super().__init__(pod, app, shared)
         self._places = Places(app, arguments)
+        ids = ids_of(arguments)
+        self._root_uid = 0 if ids is None else ids.first
         self._is_fed = arguments.interactive and self._places.has_fifo
         #: Both ends of the FIFO, until the app has opened it.
         self._held = -1
@@ -62,9 +65,9 @@ class UnitStreams(AppStreams):
         from rkt.stage1.common import terminal
 
         try:
-            # systemd gives it to the app's user.
+            # systemd gives it to the app's user, if it belongs to an id that the pod has.
             self._master, self._slave = terminal.open_pty(
-                -1, f"{root.POD_ROOT}/{root.APPS}/{self._name}/rootfs"
+                self._root_uid, f"{root.POD_ROOT}/{root.APPS}/{self._name}/rootfs"
             )
         except OSError as e:
             raise Stage1Error(f"app {self._name!r} cannot have a terminal: {e.strerror}") from e

@@ -73,6 +73,20 @@ _OVER = frozenset(("inactive", "failed"))
 _CLD_EXITED = 1
 
 
+#: Statuses of what systemd does before it executes a program, but for the execution itself (systemd.exec(5)).
+SET_UP = {
+    200: "its working directory cannot be entered",
+    206: "its root cannot be entered",
+    208: "its standard input cannot be opened",
+    209: "its standard output cannot be opened",
+    216: "its group cannot be taken",
+    217: "its user cannot be taken",
+    218: "its capabilities cannot be had",
+    226: "its mounts cannot be made",
+    228: "its system call filter cannot be had",
+}
+
+
 class App:
     """An app of a running pod.
 
@@ -158,7 +172,14 @@ class App:
     @property
     def runs_program(self) -> bool:
         """Whether its program runs, not a handler."""
-        return self.is_running and self.pid != 0
+        return self.is_running and self.was_executed
+
+    @property
+    def has_been_executed(self) -> bool:
+        """The same, now that its unit is over: of what is soon over systemd may never say that it is active."""
+        entered = int(self.known.get("ActiveEnterTimestampMonotonic", 0))
+        began = int(self.known.get("ExecMainStartTimestampMonotonic", 0))
+        return self.was_executed or (entered > 0 and entered >= began)
 
     @property
     def goes_on(self) -> bool:
@@ -325,7 +346,7 @@ class Supervisor:
             machine.kill()
             self._thaw()
             machine.wait()
-        for app in self._apps.values():
+        for app in list(self._apps.values()):
             if app.is_running:
                 self._over(app, 128 + _signal.SIGKILL)
             if app.streams is not None:
@@ -402,7 +423,7 @@ class Supervisor:
         for app in self._apps.values():
             if app.streams is not None:
                 app.streams.watch(app, readers, outlets)
-            if not app.has_begun:
+            if not app.has_begun or (app.pid and app.due_streams is not None):
                 continue
             for fd, (_, _, outlet) in app.outlets.items():
                 if not outlet.is_full:
@@ -432,8 +453,6 @@ class Supervisor:
         if state not in _OVER:
             app.was_active = app.was_active or state is not None
             if state == "active":
-                if app.streams is not None:
-                    app.streams.let_go()
                 self._executed(app)
         elif app.was_active or app.has_result:
             self._ended(app)
@@ -456,7 +475,6 @@ class Supervisor:
         if not is_program:
             return
         app.pid = pid
-        self._connect(app)
 
     def _connect(self, app: App) -> None:
         """Lead the streams of an app that has its first process where they belong."""
@@ -481,6 +499,9 @@ class Supervisor:
     def _executed(self, app: App) -> None:
         """An app's program runs: it must be as confined as its unit says, and may be entered from here on."""
         app.was_executed = True
+        self._connect(app)
+        if app.streams is not None:
+            app.streams.let_go()
         if app.pid <= 0 or self._arguments is None:
             return
         try:
@@ -557,6 +578,9 @@ class Supervisor:
             # Its program never ran: a handler before it failed, or systemd could not set it up.
             return self._setup_status(app)
         if code == _CLD_EXITED:
+            if number in SET_UP and not app.has_been_executed:
+                self._report(f"app {app.name!r} could not be started: {SET_UP[number]}")
+                return EXIT_FAILURE
             return number
         told = self._is_stopping or app.was_told
         return 0 if told and number == stop_signal(app.launch.app) else 128 + number
@@ -661,7 +685,7 @@ class Supervisor:
             # What systemd said last comes before its end.
             self._listen()
         self._machine_of().wait()
-        for app in self._apps.values():
+        for app in list(self._apps.values()):
             if app.is_running:
                 self._over(app, 128 + _signal.SIGKILL)
         self._is_stopping = True
