@@ -168,9 +168,9 @@ class LiveSupervisor(Supervisor):
                 self._report(f"control socket: {e}")
 
 
-def take_back(name: str) -> None:
+def take_back(name: str, base: str = root.POD_ROOT) -> None:
     """Unmount the root of an app that is over, here and so in the pod."""
-    place = f"{root.POD_ROOT}/{root.APPS}/{name}"
+    place = f"{base}/{root.APPS}/{name}"
     try:
         libc.umount2(f"{place}/rootfs".encode(), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
     except OSError:

@@ -125,10 +125,11 @@ def prepare_app(
     volumes: Volumes,
     pod_path: bytes,
     users: UserNamespace | None,
+    base: str = root.POD_ROOT,
 ) -> None:
-    """One app's root, units and FIFOs."""
+    """One app's root, below ``base``, units and FIFOs."""
     app, execute = launch.app, launch.execute
-    root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users)
+    root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users, base)
     os.chdir(pod_path)
     places = Places(app, arguments)
     unit = units.AppUnit(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 POD_ROOT = f"{contract.STAGE1_ROOTFS}/rkt/pod-root"
 #: What the supervisor and the pod share: a tmpfs that the pod sees read-only at ``/rkt``.
 SHARED = f"{contract.STAGE1_ROOTFS}/rkt/shared"
+#: Where the roots of apps that come later are made.
+SCAFFOLD = f"{contract.STAGE1_ROOTFS}/rkt/scaffold"
 UNITS = f"{SHARED}/units"
 STREAMS = f"{SHARED}/streams"
 #: The apps' roots as the pod sees them.
@@ -105,13 +107,14 @@ def make_app_root(
     pod_path: bytes,
     volumes: Sequence[Volume],
     users: UserNamespace | None,
+    base: str = POD_ROOT,
 ) -> int:
-    """One app's root in the pod's; the working directory becomes that.
+    """One app's root in the pod's, or below another ``base``; the working directory becomes that.
 
     Returns:
         a descriptor of it.
     """
-    place = pod_path + f"/{POD_ROOT}/{APPS}/{app.name}/rootfs".encode()
+    place = pod_path + f"/{base}/{APPS}/{app.name}/rootfs".encode()
     os.makedirs(place, 0o755)
     source = pod_path + b"/" + app.rootfs_path.encode()
     mount.bind(source, place, attributes=mount.UNTRUSTED)

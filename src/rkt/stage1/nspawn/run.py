@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, libc, mount, namespaces
+from rkt.linux import cgroup, libc, mount
 from rkt.schema import appc
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
@@ -192,7 +192,7 @@ def _launch_alone(
     shared: PodNamespaces,
 ) -> tuple[Launch, cgroup.Group | None]:
     """Make one app ready while the pod runs, beside ``others``: its root, its unit, its FIFOs."""
-    from rkt.stage1.nspawn.live import in_child, remove_files
+    from rkt.stage1.nspawn.live import in_child, remove_files, take_back
     from rkt.stage1.nspawn.prepare import open_users, prepare_app, write_accounts
 
     launch = plan_app(app, arguments)
@@ -207,16 +207,14 @@ def _launch_alone(
 
         def make() -> None:
             pod_path = os.getcwdb()
-            supervisors = namespaces.open_namespace("self", "mnt")
-            # A mount takes its attributes along when it gets to the pod, but not those that it is given afterwards.
-            mount.enter_own_namespace()
             users = open_users(arguments)
             write_accounts([*others, launch])
-            prepare_app(pod, launch, arguments, volumes, pod_path, users)
-            place = pod_path + f"/{root.POD_ROOT}/{root.APPS}/{app.name}/rootfs".encode()
-            tree_fd = mount.clone(os.fsdecode(place))
-            libc.setns(supervisors, libc.CLONE_NEWNS)
-            mount.attach(tree_fd, os.fsdecode(place))
+            # A mount takes its attributes along when it gets to the pod, but not those that it is given afterwards: so the
+            # root is made beside, where nobody sees it.
+            prepare_app(pod, launch, arguments, volumes, pod_path, users, base=root.SCAFFOLD)
+            place = f"{root.POD_ROOT}/{root.APPS}/{app.name}/rootfs"
+            os.makedirs(place, 0o755)
+            mount.attach(mount.clone(f"{root.SCAFFOLD}/{root.APPS}/{app.name}/rootfs"), place)
 
         shared.enter()
         try:
@@ -229,6 +227,7 @@ def _launch_alone(
         raise
     finally:
         volumes.close()
+        take_back(app.name, base=root.SCAFFOLD)
     return launch, group
 
 
