@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("several apps")]
 
 #: Row -> (flags and words after the image, argv[0] that the program must see).
 PROGRAMS = {

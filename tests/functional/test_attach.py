@@ -306,6 +306,7 @@ def test_two_clients_and_a_resize(engine: Engine, way: str) -> None:
     assert one.status() == 0
 
 
+@pytest.mark.representative
 def test_a_terminal_of_the_same_size_makes_the_app_draw_anew(engine: Engine) -> None:
     """Attaching is told to the app even when the size stays the same, so that programs with a screen draw it."""
     pod = engine.run("trap 'echo drawn' WINCH; while :; do read word; done", *TTY)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 
 def exited(rkt: Rkt, images: Images, *flags: str, script: str = "true") -> str:

@@ -75,6 +75,7 @@ def test_three_apps(rkt: Rkt, images: Images) -> None:
     pod.end()
 
 
+@pytest.mark.representative
 def test_two_apps_of_one_image(rkt: Rkt, images: Images) -> None:
     """One of two apps of an image is stopped, started and removed; the other and its files are untouched (runtime E4, cli X4)."""
     pod = Sandbox(rkt, images)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 INSECURE = "--insecure-options=image"
 COUNT = rounds(100, at_least=20)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("several apps")]
 
 WAYS = ("run", "prepare")
 ODD = "line\n'single' \"double\" $HOME `id` %n\\t"

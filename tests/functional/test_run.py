@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.flavors import pods
+from tests.lib.flavors import has_promised, pods
 from tests.lib.images import fetch
 from tests.lib.rkt import wait_for
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods(), pytest.mark.representative]
 
 INSECURE = "--insecure-options=image"
 
@@ -40,11 +40,14 @@ def image(rkt: Rkt, images: Images) -> str:
 def test_the_apps_status_is_the_commands(rkt: Rkt, image: str, status: int) -> None:
     """Run ends with the app's exit status, and status shows it (runtime R1, cli P21)."""
     sh(rkt, image, f"exit {status}", check=status)
+    if not has_promised(rkt.flavor, "supervision"):
+        return
     (uuid,) = rkt.pods("run")
     assert f"app-busybox={status}\n" in rkt.run("status", uuid, check=0).stdout
     assert rkt.run("wait", uuid, check=status).stdout == f"{status}\n"
 
 
+@pods("several apps")
 def test_the_first_failure_ends_the_pod(rkt: Rkt, image: str) -> None:
     """Of three apps ending 0, 5 and 6 the pod has 5, and the one that was still running was stopped (runtime R2, cli P22)."""
     words: list[str] = []
@@ -66,6 +69,7 @@ def test_arguments_reach_the_app_verbatim(rkt: Rkt, images: Images) -> None:
     assert result.stdout == "".join(f"<{word}>\n" for word in words)
 
 
+@pods("supervision")
 def test_output_goes_through_and_into_the_log(rkt: Rkt, image: str) -> None:
     """What the app writes appears on both streams of run, and again by rkt logs."""
     result = sh(rkt, image, "echo out; echo err >&2; printf last")
@@ -101,6 +105,7 @@ def test_environment(rkt: Rkt, images: Images) -> None:
     assert rkt.base not in " ".join(bare.values())
 
 
+@pods("supervision")
 def test_sigterm_gives_the_app_its_stop_time(rkt: Rkt, image: str) -> None:
     """TERM to the rkt process reaches the app, which may clean up; the pod is then exited with its status."""
     script = (
@@ -148,6 +153,7 @@ def _succeeds(rkt: Rkt, words: tuple[str, ...]) -> bool:
     return rkt.run(*words).status == 0
 
 
+@pods("confinement")
 @pytest.mark.parametrize("verb", [("enter",), ("app", "exec")], ids=" ".join)
 def test_enter(rkt: Rkt, image: str, verb: tuple[str, ...]) -> None:
     """Enter runs a command in the app's root with its status; of several apps one must be named (runtime §5.1)."""
@@ -225,6 +231,7 @@ def test_export_keeps_what_the_app_wrote(rkt: Rkt, image: str) -> None:
             rkt.run("rm", uuid, check=0)
 
 
+@pods("several apps")
 def test_two_apps_with_a_volume(rkt: Rkt, image: str) -> None:
     """Apps of one pod share an empty volume, and JSON shows where it is mounted."""
     words = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("supervision")]
 
 #: Counts its runs in a file of its own and one in each volume.
 COUNT = "for f in /count /kept/count /gone/count; do echo run >> $f; done; wc -l < /count; wc -l < /kept/count; wc -l < /gone/count"

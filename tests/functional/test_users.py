@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods()]
+pytestmark = [pytest.mark.root, pods("several apps"), pytest.mark.representative]
 
 #: Row -> (user and group of the image, flags, expected).
 ROWS = {
