@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Result
 
-pytestmark = [pytest.mark.root, pods("several apps")]
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 READ_ONLY = "Read-only file system"
