@@ -291,7 +291,9 @@ class Supervisor:
             self._begin(app)
         deadline = time.monotonic() + _ANSWER_SECONDS
         while not all(app.is_under_way for app in apps) and time.monotonic() < deadline:
-            self._turn(self._timeout_ms() or int(_ANSWER_SECONDS * 1000))
+            timeout_ms = self._timeout_ms()
+            # 0 is an answer: what systemd has told meanwhile is waiting.
+            self._turn(int(_ANSWER_SECONDS * 1000) if timeout_ms is None else timeout_ms)
 
     def _keep_journal(self, app: App) -> None:
         """Let the pod's journal have what an app says."""
