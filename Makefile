@@ -98,7 +98,7 @@ completion: setup ## completion scripts, into build/completion
 .PHONY: bench
 bench: setup-test man completion ## start latency, memory and fetching beside the peers installed; BENCH=--write updates docs/performance.md
 	@tools/install.sh install "$(CURDIR)/build/installed" / /var/lib/rkt /etc >/dev/null
-	@$(VENV)/python -m tests.bench.bench $(BENCH)
+	@PYTHONPATH=src:. $(VENV)/python -m tests.bench.bench $(BENCH)
 
 .PHONY: install
 install: setup man completion ## install below PREFIX (and DESTDIR), EXTRAS=keyless with identities; as root also groups and the data directory
