@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.activator import activator
 from tests.lib.flavors import PROGRAMS
 from tests.lib.host import missing
 from tests.lib.images import fetch
+from tests.lib.inspect import inspect_image, manifest_app, stored, write_pod_manifest
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -184,3 +187,41 @@ def test_nspawn_dies_with_a_supervisor_that_is_killed_while_it_boots(rkt: Rkt, i
 
     wait_for(is_over, "end of systemd-nspawn")
     rkt.run("gc", "--grace-period=0s", check=0)
+
+
+def test_a_client_starts_no_app(rkt: Rkt, images: Images) -> None:
+    """An app that is over stays so, whoever waits on the socket that it had: systemd has seen the client, and starts nothing."""
+    image = stored(rkt, inspect_image(images))
+    with socket.create_server(("127.0.0.1", 0)) as http, socket.create_connection(http.getsockname()):
+        port = {
+            "name": "http",
+            "protocol": "tcp",
+            "port": http.getsockname()[1],
+            "socketActivated": True,
+        }
+        manifest = write_pod_manifest(
+            f"{rkt.base}/pod",
+            [
+                manifest_app(image, "web", "echo begun", ports=[port]),
+                manifest_app(image, "other", "exec sleep 600"),
+            ],
+        )
+        with subprocess.Popen(
+            [*activator([http], "web"), *rkt.command("run", *FLAGS, f"--pod-manifest={manifest}")],
+            env=rkt.environment(),
+            pass_fds=[http.fileno()],
+            stdout=subprocess.DEVNULL,
+        ) as process:
+            uuid = rkt.wait_for_pod()
+            wait_for(lambda: "begun" in rkt.log(uuid, "web"), "output")
+
+            def states() -> list[str]:
+                units = ("sockets-3.socket", "web.service")
+                command = ("systemctl", "show", "--property=SubState", "--value", *units)
+                return rkt.run("enter", "--pod", uuid, *command, check=0).stdout.split()
+
+            try:
+                wait_for(lambda: states() == ["running", "dead"], "systemd to see the client")
+            finally:
+                rkt.run("stop", uuid, check=0)
+            assert process.wait(20) == 0

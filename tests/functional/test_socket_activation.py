@@ -7,11 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.activator import activator
 from tests.lib.flavors import pods
 from tests.lib.inspect import by_app, inspect_image, manifest_app, stored, write_pod_manifest
 from tests.lib.pace import SLOWNESS
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pods("socket activation")]
 
-#: Does what a service manager does between fork and exec: sockets at 3 and so on, and the variables that tell of them.
-ACTIVATOR = """
-import os, sys
-fds = [os.dup(int(word)) for word in sys.argv[1].split(",")]
-fds = [os.dup2(os.dup2(fd, 100 + i), 3 + i) for i, fd in enumerate(fds)]
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=sys.argv[2])
-os.execv(sys.argv[3], sys.argv[3:])
-"""
 SAY = (
     'echo "fds=$LISTEN_FDS names=$LISTEN_FDNAMES"; [ "$LISTEN_PID" = $$ ] && echo "pid is mine";'
     " for fd in 3 4 5 6 7; do readlink /proc/$$/fd/$fd; done; true;"
@@ -43,11 +35,6 @@ SERVE = (
     "connection, _ = socket.socket(fileno=3).accept();"
     "connection.sendall(os.environ['LISTEN_FDNAMES'].encode())"
 )
-
-
-def activator(sockets: Sequence[socket.socket], names: str) -> list[str]:
-    """Words before a command that gets sockets."""
-    return [sys.executable, "-c", ACTIVATOR, ",".join(str(each.fileno()) for each in sockets), names]
 
 
 def activate(
@@ -75,6 +62,7 @@ def port(name: str, number: int, protocol: str = "tcp") -> dict[str, object]:
     return {"name": name, "protocol": protocol, "port": number, "socketActivated": True}
 
 
+@pytest.mark.representative
 def test_each_app_gets_the_sockets_that_it_declares(rkt: Rkt, images: Images) -> None:
     """By protocol and number on the host, in order, at 3 and on, with the process's own number; the first time and when started again; nothing else is open there, and others get none."""
     image = stored(rkt, inspect_image(images))
@@ -168,6 +156,7 @@ def test_sockets_that_nobody_declares_are_refused(rkt: Rkt, images: Images) -> N
         assert not rkt.pods()
 
 
+@pytest.mark.representative
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="no systemd-socket-activate")
 def test_a_server_is_started_by_its_first_client(rkt: Rkt, images: Images) -> None:
     """systemd-socket-activate starts a prepared pod without a network, and its app answers the client on the host's socket."""

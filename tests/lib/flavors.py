@@ -52,7 +52,7 @@ ENFORCED = {
 OTHERS = {
     "interactive": ("ns", "nspawn"),
     "masks": ("ns", "nspawn"),  # /proc and /sys
-    "socket activation": ("ns",),
+    "socket activation": ("ns", "nspawn"),
     # Empty ones for mount points; and volumes are recursive without a word.
     "implicit volumes": ("ns", "nspawn"),
 }

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rkt.stage2.exec import ExecPlan
 
 
-def _passed() -> list[listening.Listening]:
+def passed() -> list[listening.Listening]:
+    """All that there are, in order."""
     try:
         return listening.passed(dict(os.environ), os.getpid())
     except ValueError as e:
@@ -34,7 +35,7 @@ def served(pod: LoadedPod) -> frozenset[str]:
     """
     apps = [(app.name, app.app) for app in pod.apps]
     return frozenset(
-        wish.port for wish in activation.assign(_passed(), activation.expected(apps, pod.manifest.ports))
+        wish.port for wish in activation.assign(passed(), activation.expected(apps, pod.manifest.ports))
     )
 
 
@@ -47,15 +48,20 @@ def check(pod: LoadedPod) -> None:
     served(pod)
 
 
-def give(pod: LoadedPod, app: PodApp, plan: ExecPlan) -> None:
-    """Let the app's process have its sockets, in the order in which they were passed."""
+def own(pod: LoadedPod, app: PodApp) -> list[listening.Listening]:
+    """Those of one app, in the order in which they were passed."""
     wishes = activation.expected([(app.name, app.app)], pod.manifest.ports)
-    own = [
+    return [
         each
-        for each in _passed()
+        for each in passed()
         if any(activation.fits(each, wish) and activation.has_address(each, wish) for wish in wishes)
     ]
-    if own:
-        plan.sockets.extend(each.fd for each in own)
-        plan.environment[b"LISTEN_FDS"] = b"%d" % len(own)
-        plan.environment[b"LISTEN_FDNAMES"] = ":".join(each.name for each in own).encode()
+
+
+def give(pod: LoadedPod, app: PodApp, plan: ExecPlan) -> None:
+    """Let the app's process have its sockets, in the order in which they were passed."""
+    sockets = own(pod, app)
+    if sockets:
+        plan.sockets.extend(each.fd for each in sockets)
+        plan.environment[b"LISTEN_FDS"] = b"%d" % len(sockets)
+        plan.environment[b"LISTEN_FDNAMES"] = ":".join(each.name for each in sockets).encode()

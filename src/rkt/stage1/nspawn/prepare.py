@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from rkt.errors import Stage1Error, quoted
 from rkt.linux import files, libc
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.schema.record import Record
@@ -23,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rkt.linux.listening import Listening
     from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
@@ -46,7 +48,7 @@ class Launch(Record):
     handlers: dict[str, ExecPlan]
 
 
-def plan_app(app: PodApp, arguments: RunArguments) -> Launch:
+def plan_app(pod: LoadedPod, app: PodApp, arguments: RunArguments) -> Launch:
     """Look what an app's processes are to become.
 
     Raises:
@@ -62,6 +64,18 @@ def plan_app(app: PodApp, arguments: RunArguments) -> Launch:
         }
     finally:
         os.close(root_fd)
+    if "LISTEN_FDS" in os.environ:
+        from rkt.stage1.common import activation
+
+        activation.give(pod, app, execute)
+        if execute.sockets:
+            # systemd counts them, and for the app's program only.
+            del execute.environment[b"LISTEN_FDS"]
+        if arguments.mutable and len(execute.sockets) > 1:
+            raise Stage1Error(
+                f"app {quoted(app.name)} declares {len(execute.sockets)} of the sockets that were passed: "
+                "with the flavour nspawn an app that comes later can have one"
+            )
     return Launch(app=app, execute=execute, handlers=handlers)
 
 
@@ -72,6 +86,7 @@ def prepare(
     volumes: Volumes,
     program: str,
     notify_socket: str,
+    held: list[list[Listening]],
 ) -> tuple[list[str], dict[str, str]]:
     """Make everything; the caller is a child in the pod's network and IPC namespaces and in its cgroup.
 
@@ -82,6 +97,7 @@ def prepare(
         volumes: of these apps.
         program: systemd-nspawn.
         notify_socket: what it is to notify.
+        held: sockets of the host's service manager (``sockets.hold``).
     Returns:
         the command's words and environment.
     Raises:
@@ -92,6 +108,10 @@ def prepare(
     root.make_root(arguments)
     write_accounts(launches)
     write_units(units.pod_units())
+    if held:
+        from rkt.stage1.nspawn import sockets
+
+        write_units(sockets.unit_files(held))
     kept = 0
     for launch in launches:
         prepare_app(pod, launch, arguments, volumes, pod_path, users)
@@ -103,7 +123,10 @@ def prepare(
     if seccomp:
         # Of everything in the pod; nspawn's own filter, which would refuse more than apps may be given, is left out.
         libc.seccomp_load(seccomp)
-    return words, command.build_environment(arguments, notify_socket)
+    environment = command.build_environment(arguments, notify_socket)
+    if held:
+        environment |= sockets.give(held)
+    return words, environment
 
 
 def open_users(arguments: RunArguments) -> UserNamespace | None:

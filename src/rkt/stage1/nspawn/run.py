@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from rkt.linux.listening import Listening
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.networks import Networks
     from rkt.stage1.common.pod import LoadedPod, PodApp
@@ -57,10 +58,13 @@ def main(argv: list[str]) -> int:
     pod = load_pod()
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
-    if "LISTEN_FDS" in os.environ and not arguments.mutable:
-        raise Stage1Error("the flavour nspawn takes no sockets of a service manager")
     program = command.find_nspawn()
     networks = _networks(arguments, lock_fd)
+    held: list[list[Listening]] = []
+    if "LISTEN_FDS" in os.environ:
+        from rkt.stage1.nspawn import sockets
+
+        held = sockets.hold(pod, is_mutable=arguments.mutable)
     if limits.has_sysctls(pod):
         from rkt.stage1.common import sysctls
 
@@ -80,7 +84,7 @@ def main(argv: list[str]) -> int:
         for warning in groups.warnings:
             say(warning)
     try:
-        return _supervise(pod, arguments, groups, volumes, server, networks, program)
+        return _supervise(pod, arguments, groups, volumes, server, networks, program, held)
     finally:
         if networks is not None:
             networks.release()
@@ -101,6 +105,7 @@ def _supervise(
     server: _socket.socket,
     networks: Networks | None,
     program: str,
+    held: list[list[Listening]],
 ) -> int:
     flags = 0
     if "host" not in arguments.networks:
@@ -159,9 +164,9 @@ def _supervise(
                 sysctls.write(pod, arguments)
             # Apps that a sandbox has from an earlier run are started when somebody says so.
             first = pod.replace(apps=[]) if arguments.mutable else pod
-            launches = [plan_app(app, arguments) for app in first.apps]
+            launches = [plan_app(pod, app, arguments) for app in first.apps]
             own_groups = _app_groups(first, groups, volumes, arguments)
-            machine = _start_machine(pod, launches, arguments, groups, volumes, program)
+            machine = _start_machine(pod, launches, arguments, groups, volumes, program, held)
         finally:
             shared.leave()
         try:
@@ -195,7 +200,7 @@ def _launch_alone(
     from rkt.stage1.nspawn.live import in_child, remove_files, take_back
     from rkt.stage1.nspawn.prepare import open_users, prepare_app, write_accounts
 
-    launch = plan_app(app, arguments)
+    launch = plan_app(pod, app, arguments)
     volumes = Volumes(pod.replace(apps=[app]), ids_of(arguments), say)
     group = None
     try:
@@ -252,6 +257,7 @@ def _start_machine(
     groups: cgroup.Group,
     volumes: Volumes,
     program: str,
+    held: list[list[Listening]],
 ) -> Machine:
     """Fork systemd-nspawn in the namespaces that the caller is in, and in a cgroup of its own."""
     controllers = [name for name in _CONTROLLERS if groups.has(name)] if _is_unified(groups) else []
@@ -259,7 +265,7 @@ def _start_machine(
     try:
         return Machine(
             command.machine_name(arguments.uuid),
-            lambda address: prepare(pod, launches, arguments, volumes, program, address),
+            lambda address: prepare(pod, launches, arguments, volumes, program, address, held),
             joiner,
             debug=arguments.debug,
         )

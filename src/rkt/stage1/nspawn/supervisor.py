@@ -309,6 +309,10 @@ class Supervisor:
 
     def _begin(self, app: App) -> None:
         """Have an app's unit started."""
+        if app.launch.execute.sockets:
+            from rkt.stage1.nspawn import sockets
+
+            sockets.confirm(self._machine_of().leader, app.name, app.launch.execute.sockets)
         app.due_streams = self._make_streams(app.launch.app)
         if app.due_streams is not None:
             app.due_streams.open()

@@ -161,6 +161,8 @@ def _service(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> bytes:
     out += _identity(unit)
     out += _confinement(unit, pod, arguments)
     out += _limits(unit.execute)
+    if unit.execute.sockets:
+        out += _sockets(unit.execute.sockets)
     score = _oom_score(app, arguments)
     if score is not None:
         out.append(line("OOMScoreAdjust", str(score)))
@@ -182,6 +184,16 @@ def _programs(unit: AppUnit) -> list[bytes]:
             handler = unit.handlers[event]
             out.append(line(directive, _command(unit.handler_programs[event], handler, prefix=_AS_ROOT)))
     return out
+
+
+def _sockets(fds: Sequence[int]) -> list[bytes]:
+    """Where an app's sockets come from. systemd says whether they block; it is to be as it was."""
+    from rkt.stage1.nspawn.sockets import unit_name as socket_unit
+
+    return [
+        unit_text.line("Sockets", socket_unit(fds[0])),
+        unit_text.line("NonBlocking", "no" if os.get_blocking(fds[0]) else "yes"),
+    ]
 
 
 def _command(program: bytes, execute: ExecPlan, *, prefix: str = "") -> bytes:
