@@ -277,7 +277,7 @@ class Group:
             pid: of a process of the app: in version 2 the group is the one that it is in, wherever below this one.
         """
         group = Group(name, [], [])
-        actual = _membership(pid).get("", "") if pid else ""
+        actual = membership(pid).get("", "") if pid else ""
         for hierarchy, path, directory in self._paths:
             if hierarchy.version == 2 and actual.startswith(path + "/") and ".." not in actual.split("/"):
                 group._paths.append((hierarchy, actual, directory + actual[len(path) :]))
@@ -546,7 +546,7 @@ class Group:
         Raises:
             OSError: ``EAGAIN`` when they are born faster than they can be moved, or what the kernel says.
         """
-        actual = _membership(pid)
+        actual = membership(pid)
         place = None
         for hierarchy, _, _ in (*self._paths, *self._inherited):
             path = actual.get(hierarchy.key, "/")
@@ -879,7 +879,7 @@ class Cgroups:
         return group
 
 
-def _membership(pid: int) -> dict[str, str]:
+def membership(pid: int) -> dict[str, str]:
     """A process's group in each hierarchy, as ``/proc/PID/cgroup`` names both; ``{}`` when it is gone."""
     try:
         text = _read_all(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape")

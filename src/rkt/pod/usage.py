@@ -123,8 +123,18 @@ def examine(pod: Pod, *, with_apps: bool) -> list[Usage]:
     for app in glance.apps if with_apps else ():
         own = [process for process in members if process.app == app.name]
         if own:
-            found.append(_usage(pod, glance.name, app.name, group.open_child(app.name), own, whole))
+            found.append(_usage(pod, glance.name, app.name, _group_of(pod, group, app.name), own, whole))
     return found
+
+
+def _group_of(pod: Pod, group: Group, app: str) -> Group:
+    """An app's cgroups; in version 2 some flavours leave name and place to somebody else, and the app's first process tells."""
+    own = group.open_child(app)
+    if group.unified_directory is not None and own.unified_directory is None:
+        words = (pod.read_text(f"appsinfo/{app}/pid") or "").split()
+        if words and words[0].isdecimal() and group.has_member(int(words[0])):
+            return group.open_child(app, int(words[0]))
+    return own
 
 
 def _usage(pod: Pod, name: str, app: str, group: Group, members: list[Process], whole: Usage | None) -> Usage:

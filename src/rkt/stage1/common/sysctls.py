@@ -12,7 +12,7 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import libc
 from rkt.schema import isolators
-from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET, check_sysctl
+from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET, NAMESPACE_UTS, check_sysctl
 from rkt.stage1.common.private_users import parse_ids
 
 TYPE_CHECKING = False
@@ -41,8 +41,12 @@ def check(pod: LoadedPod, arguments: RunArguments) -> None:
             raise Stage1Error(f"sysctl {name} would be the host's with {flag}", hint=f"leave out {flag}")
 
 
-def write(pod: LoadedPod, arguments: RunArguments) -> None:
-    """Set them; the calling process is in the pod's namespaces.
+#: The namespaces that have any.
+ALL = (NAMESPACE_IPC, NAMESPACE_NET, NAMESPACE_UTS)
+
+
+def write(pod: LoadedPod, arguments: RunArguments, kinds: tuple[str, ...] = ALL) -> None:
+    """Set those of some namespaces, the pod's, in which the calling process is: it would be another's elsewhere.
 
     Raises:
         Stage1Error: the kernel has no such sysctl for a pod, or refuses the value.
@@ -50,6 +54,8 @@ def write(pod: LoadedPod, arguments: RunArguments) -> None:
     root_fd = os.open(_ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name, value in _sysctls(pod).items():
+            if check_sysctl(name, value) not in kinds:
+                continue
             try:
                 try:
                     _write(root_fd, name, value)
@@ -68,6 +74,31 @@ def write(pod: LoadedPod, arguments: RunArguments) -> None:
                 raise Stage1Error(f"cannot set sysctl {name} to {value!r}: {reason}") from e
     finally:
         os.close(root_fd)
+
+
+def write_uts(pod: LoadedPod, arguments: RunArguments, leader_pidfd: int) -> None:
+    """Set those of a UTS namespace that somebody else has made for the pod.
+
+    Args:
+        pod: as for ``write``.
+        arguments: likewise.
+        leader_pidfd: of a process that is in it.
+    Raises:
+        Stage1Error: as for ``write``.
+    """
+    if not any(check_sysctl(name, value) == NAMESPACE_UTS for name, value in _sysctls(pod).items()):
+        return
+    own_fd = os.open("/proc/self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc.setns(leader_pidfd, libc.CLONE_NEWUTS)
+        try:
+            if os.path.samestat(os.fstat(own_fd), os.stat("/proc/self/ns/uts")):
+                raise Stage1Error("the pod has no UTS namespace of its own")
+            write(pod, arguments, (NAMESPACE_UTS,))
+        finally:
+            libc.setns(own_fd, libc.CLONE_NEWUTS)
+    finally:
+        os.close(own_fd)
 
 
 def _write(root_fd: int, name: str, value: str) -> None:

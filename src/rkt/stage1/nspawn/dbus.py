@@ -42,6 +42,7 @@ _ASKED = {
         "ExecMainCode",
         "ExecMainStatus",
         "ExecStartPre",
+        "ExecStopPost",
         "NRestarts",
         "ControlGroup",
     ),

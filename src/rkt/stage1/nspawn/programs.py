@@ -59,6 +59,8 @@ def explain(root_fd: int, path: bytes) -> str:
         if not stat.S_ISREG(mode) or not mode & _MAY_EXECUTE:
             return f'Error: Unable to execute "{os.fsdecode(missing)}": {os.strerror(errno.EACCES)}'
         interpreter = _interpreter(root_fd, missing)
+        if interpreter is None:
+            return f'Error: Unable to execute "{os.fsdecode(missing)}": {os.strerror(errno.ENOEXEC)}'
         if not interpreter.startswith(b"/"):
             return ""
         missing = interpreter
@@ -81,8 +83,11 @@ def _mode(root_fd: int, path: bytes) -> int:
         os.close(fd)
 
 
-def _interpreter(root_fd: int, path: bytes) -> bytes:
-    """The interpreter that a ``#!`` line or an ELF PT_INTERP segment asks for; empty when there is none to be found."""
+def _interpreter(root_fd: int, path: bytes) -> bytes | None:
+    """The interpreter that a ``#!`` line or an ELF PT_INTERP segment asks for; empty when there is none to be found.
+
+    ``None`` of a file that is neither.
+    """
     try:
         fd = libc.openat2(
             root_fd,
@@ -97,7 +102,9 @@ def _interpreter(root_fd: int, path: bytes) -> bytes:
         if head.startswith(b"#!"):
             words = head[2:].split(b"\n", 1)[0].split()
             return words[0] if words else b""
-        if head[:5] != b"\x7fELF\x02" or head[5:6] != b"\x01":
+        if not head.startswith(b"\x7fELF"):
+            return None
+        if head[4:6] != b"\x02\x01":
             return b""
         table = int.from_bytes(head[32:40], "little")
         size = int.from_bytes(head[54:56], "little")

@@ -14,6 +14,7 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import cgroup, libc, mount
 from rkt.schema import appc
+from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
 from rkt.stage1.common.announce import announce, notify_ready
@@ -161,7 +162,7 @@ def _supervise(
             if limits.has_sysctls(pod):
                 from rkt.stage1.common import sysctls
 
-                sysctls.write(pod, arguments)
+                sysctls.write(pod, arguments, (NAMESPACE_NET, NAMESPACE_IPC))
             # Apps that a sandbox has from an earlier run are started when somebody says so.
             first = pod.replace(apps=[]) if arguments.mutable else pod
             launches = [plan_app(pod, app, arguments) for app in first.apps]
@@ -177,6 +178,8 @@ def _supervise(
             os.makedirs(contract.LOGS, mode=0o750, exist_ok=True)
             ids = ids_of(arguments)
             if supervisor.boot(machine, arguments, 0 if ids is None else ids.first):
+                if limits.has_sysctls(pod):
+                    sysctls.write_uts(pod, arguments, machine.leader_pidfd)
                 supervisor.start(list(zip(launches, own_groups, strict=True)))
                 announce(machine.leader)
                 notify_ready()

@@ -15,10 +15,13 @@ from __future__ import annotations
 import _signal
 import os
 import select
+import stat
 import time
 
 from rkt.errors import EXIT_FAILURE, RktError
 from rkt.linux import files, libc, pidfd
+from rkt.schema import isolators
+from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import control
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from rkt.stage1.nspawn.machine import Machine
     from rkt.stage1.nspawn.prepare import Launch
     from rkt.stage1.nspawn.streams import UnitStreams
+    from rkt.stage2.exec import ExecPlan
 
     LaunchMaker = Callable[[LoadedPod, PodApp, list[Launch]], tuple[Launch, Group | None]]
 
@@ -71,6 +75,11 @@ _STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUI
 _OVER = frozenset(("inactive", "failed"))
 #: ``si_code`` of a process that ended by itself, <asm-generic/siginfo.h>.
 _CLD_EXITED = 1
+#: How long a handler may take to open its output and what it left to be gone, in seconds.
+_HANDLER_SECONDS = 5.0
+_POLL_SECONDS = 0.001
+#: States of a unit in which its post-stop handler runs, or is ended.
+_POST_STOP_STATES = frozenset(("stop-post", "final-watchdog", "final-sigterm", "final-sigkill"))
 
 
 #: Statuses of what systemd does before it executes a program, but for the execution itself (systemd.exec(5)).
@@ -93,6 +102,8 @@ class App:
     Attributes:
         launch: what was planned of it.
         unit: name of its unit.
+        handler: number of its last handler in the pod, 0 before there is one.
+        barrier: the stream whose FIFO the next process of the unit is to open anew, since the one before has another; else empty.
         cgroup: where it is to be in version 1, ``None`` where systemd sets its limits.
         pid: of its program on the host, 0 before there is one, -1 when it was gone before it was seen.
         is_running: whether its unit is not over.
@@ -110,8 +121,10 @@ class App:
 
     __slots__ = (
         "_invocation",
+        "barrier",
         "cgroup",
         "due_streams",
+        "handler",
         "has_begun",
         "is_running",
         "known",
@@ -152,7 +165,8 @@ class App:
     def renew(self) -> None:
         """It is about to start."""
         self._invocation = self.known.get("InvocationID", ())
-        self.pid = 0
+        self.pid = self.handler = 0
+        self.barrier = ""
         self.is_running = True
         self.has_begun = self.was_active = self.was_executed = False
         self.known = {}
@@ -316,18 +330,22 @@ class Supervisor:
         app.due_streams = self._make_streams(app.launch.app)
         if app.due_streams is not None:
             app.due_streams.open()
-        if app.cgroup is None and not app.outlets:
+        if app.cgroup is None and EVENT_PRE_START not in app.launch.handlers:
             self._open_outlets(app)
         self.bus.start(app.unit)
 
-    def _open_outlets(self, app: App) -> None:
-        """Open the FIFOs of an app's output; before that systemd waits, and does not execute anything.
+    def _open_outlets(self, app: App, streams: tuple[str, ...] = ("stdout", "stderr")) -> None:
+        """Open those FIFOs of an app's output that are not open; before that systemd waits, and does not execute anything.
 
         Both ends, so that they do not end before the app's unit does; they are read when the app's number is known.
         """
+        there = {stream.decode() for stream, _, _ in app.outlets.values()}
         for stream, outlet in zip(("stdout", "stderr"), self._outlets, strict=True):
-            path = f"{STREAMS}/{app.name}-{stream}"
-            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if stream in there or stream not in streams:
+                continue
+            fd = os.open(
+                f"{STREAMS}/{app.name}-{stream}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
             app.outlets[fd] = (stream.encode(), Prefixer(b""), outlet)
 
     def run(self) -> int:
@@ -354,7 +372,7 @@ class Supervisor:
             machine.wait()
         for app in list(self._apps.values()):
             if app.is_running:
-                self._over(app, 128 + _signal.SIGKILL)
+                self._over(app, self._status_of_killed(app))
             if app.streams is not None:
                 app.streams.finish(app)
             self._close(app)
@@ -467,20 +485,119 @@ class Supervisor:
         """A process of an app has been forked."""
         app.has_begun = True
         if app.pid > 0 or (app.pid < 0 and not is_program):
+            if not is_program and number != app.handler:
+                self._post_stop_begun(app, number)
             return
         machine = self._machine_of()
         pid = machine.host_pid(number)
         if app.cgroup is not None and pid > 0:
             self._take(app, app.cgroup, pid)
-        if not app.outlets:
+        if not is_program and not app.handler and EVENT_PRE_START in app.launch.handlers:
+            app.handler = number
+            self._let_in(app, pid)
+        elif number != app.handler:
+            if is_program and app.handler:
+                self._end_leftovers(app, pid)
+            self._pass_barrier(app)
+            # A handler that comes after it must get into its cgroups, too, before anything of it runs.
+            has_later = app.cgroup is not None and EVENT_POST_STOP in app.launch.handlers
+            if is_program and has_later and app.due_streams is None:
+                self._let_in(app, pid)
             self._open_outlets(app)
-        if self._several:
-            mark = f"{app.name}[{pid if pid > 0 else number}]: ".encode()
-            for fd, (stream, _, outlet) in app.outlets.items():
-                app.outlets[fd] = (stream, Prefixer(mark), outlet)
+        self._mark(app, pid if pid > 0 else number)
         if not is_program:
             return
         app.pid = pid
+
+    def _post_stop_begun(self, app: App, number: int) -> None:
+        """The post-stop handler of an app whose program is over has been forked."""
+        app.handler = number
+        pid = self._machine_of().host_pid(number)
+        if app.cgroup is not None and pid > 0:
+            self._take(app, app.cgroup, pid)
+        if app.barrier:
+            self._pass_barrier(app)
+            self._open_outlets(app)
+            self._mark(app, app.pid if app.pid > 0 else number)
+
+    def _mark(self, app: App, number: int) -> None:
+        """Say whose the lines are, where there are several."""
+        if self._several:
+            mark = f"{app.name}[{number}]: ".encode()
+            for fd, (stream, _, outlet) in app.outlets.items():
+                app.outlets[fd] = (stream, Prefixer(mark), outlet)
+
+    def _let_in(self, app: App, pid: int) -> None:
+        """Open the output of a process, and have the next one of its unit wait for an opening of its own.
+
+        The process is let into its first FIFO and waits for the next one. Meanwhile another FIFO takes the place of the first.
+        """
+        streams = self._fifos(app)
+        if streams and pid > 0 and not app.outlets:
+            self._open_outlets(app, streams[:1])
+            (fd,) = app.outlets
+            if self._has_opened(pid, 1 if streams[0] == "stdout" else 2, fd):
+                _renew_fifo(app.name, streams[0])
+                app.barrier = streams[0]
+        self._open_outlets(app)
+
+    def _fifos(self, app: App) -> tuple[str, ...]:
+        """Which of an app's outputs are FIFOs."""
+        from rkt.stage1.nspawn.places import Places
+
+        if self._arguments is None:
+            return ()
+        places = Places(app.launch.app, self._arguments)
+        both = (("stdout", places.stdout), ("stderr", places.stderr))
+        return tuple(stream for stream, value in both if value.startswith("file:"))
+
+    @staticmethod
+    def _has_opened(pid: int, number: int, fd: int) -> bool:
+        """Wait until a process that is being set up has a FIFO as one of its standard streams; false if that never comes."""
+        wanted = os.fstat(fd)
+        deadline = time.monotonic() + _HANDLER_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                there = os.stat(f"/proc/{pid}/fd/{number}")
+            except OSError:
+                if not pidfd.is_alive(pid, pidfd.start_time(pid)):
+                    return False
+            else:
+                if (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _end_leftovers(self, app: App, pid: int) -> None:
+        """Kill what a pre-start handler left running: nothing of it goes on beside the program.
+
+        Where the program waits for its output all of its unit's other processes are meant, else those that are older.
+        """
+        from rkt.stage1.nspawn.unit_group import kill_others
+
+        try:
+            if pid <= 0 or kill_others(
+                pid, app.unit, all_of_them=bool(app.barrier), seconds=_HANDLER_SECONDS
+            ):
+                return
+            reason = "it does not end"
+        except OSError as e:
+            reason = e.strerror or str(e)
+        self._report(f"app {app.name!r}: what its pre-start handler left running cannot be ended: {reason}")
+        self._first_failure = self._first_failure or EXIT_FAILURE
+        self._is_stopping = True
+        self._machine_of().kill()
+
+    def _pass_barrier(self, app: App) -> None:
+        """Let go of the FIFOs that the process before had; the next one waits for the first of its own."""
+        if not app.barrier:
+            return
+        for stream in self._fifos(app):
+            if stream != app.barrier:
+                _renew_fifo(app.name, stream)
+        app.barrier = ""
+        for fd in list(app.outlets):
+            self._empty(app, fd)
 
     def _connect(self, app: App) -> None:
         """Lead the streams of an app that has its first process where they belong."""
@@ -525,11 +642,10 @@ class Supervisor:
     def _ended(self, app: App) -> None:
         """An app's unit is over, and so are its processes."""
         status = self._status(app)
-        if status == EXIT_EXEC_FAILED and (reason := self._explain(app)) and app.outlets:
-            stream, prefixer, outlet = next(each for each in app.outlets.values() if each[0] == b"stderr")
-            text = reason.encode(errors="surrogateescape") + b"\n"
-            app.log.write(stream, text)
-            outlet.add(prefixer.mark(text))
+        if status == EXIT_EXEC_FAILED and app.known.get("ExecMainCode") and not app.has_been_executed:
+            self._explain(app, app.launch.execute)
+        if EVENT_POST_STOP in app.launch.handlers:
+            self._look_at_post_stop(app)
         pause = app.restarts.plan(status) if app.restarts is not None and self._may_restart(app) else 0.0
         if pause:
             self._report(f"app {app.name!r} exited with status {status}, starting it again in {pause:.1f} s")
@@ -558,8 +674,17 @@ class Supervisor:
             self._report(f"app {app.name!r}: {e}")
             self._over(app, EXIT_FAILURE)
 
-    def _explain(self, app: App) -> str:
-        """Why an app's program could not be executed."""
+    def _explain(self, app: App, execute: ExecPlan) -> None:
+        """Say why the program of an app, or of its handler, could not be executed, as the app's own output."""
+        reason = self._reason(app, execute)
+        outlets = [each for each in app.outlets.values() if each[0] == b"stderr"]
+        if reason and outlets:
+            stream, prefixer, outlet = outlets[0]
+            text = reason.encode(errors="surrogateescape") + b"\n"
+            app.log.write(stream, text)
+            outlet.add(prefixer.mark(text))
+
+    def _reason(self, app: App, execute: ExecPlan) -> str:
         from rkt.stage1.nspawn import programs
 
         root_fd = os.open(
@@ -569,7 +694,7 @@ class Supervisor:
             path = f"{APPS}/{app.name}/rootfs".encode()
             app_fd = libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT)
             try:
-                return programs.find_program(app_fd, app.launch.execute)[1]
+                return programs.find_program(app_fd, execute)[1]
             finally:
                 os.close(app_fd)
         except OSError:
@@ -595,17 +720,41 @@ class Supervisor:
         result = app.known.get("Result", "success")
         if self._is_stopping or result == "success":
             return 0
-        commands: Any = self.bus.properties(app.unit).get("ExecStartPre")
-        for command in commands or ():
-            code, number = int(command[-2]), int(command[-1])
-            if code and (number or code != _CLD_EXITED):
-                status = number if code == _CLD_EXITED else 128 + number
-                self._report(
-                    f"app {app.name!r}: the pre-start handler ended with status {status}, so the app is not started"
-                )
-                return status
+        if status := self._handler_status(app, EVENT_PRE_START, "ExecStartPre"):
+            self._report(
+                f"app {app.name!r}: the pre-start handler ended with status {status}, so the app is not started"
+            )
+            return status
         self._report(f"app {app.name!r} could not be started: {result}")
         return EXIT_FAILURE
+
+    def _handler_status(self, app: App, event: str, directive: str) -> int:
+        """How an app's handler ended; why it could not be executed is said."""
+        commands: Any = self.bus.properties(app.unit).get(directive)
+        for command in commands or ():
+            code, number = int(command[-2]), int(command[-1])
+            if code and number:
+                if code == _CLD_EXITED and number == EXIT_EXEC_FAILED:
+                    self._explain(app, app.launch.handlers[event])
+                return number if code == _CLD_EXITED else 128 + number
+        return 0
+
+    def _look_at_post_stop(self, app: App) -> None:
+        try:
+            status = self._handler_status(app, EVENT_POST_STOP, "ExecStopPost")
+        except (OSError, RktError):
+            return  # the pod is gone with it
+        if status:
+            self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
+
+    def _status_of_killed(self, app: App) -> int:
+        """Exit status of an app that ended with its pod, maybe only after its program, or before there was one."""
+        killed = 128 + int(_signal.SIGKILL)
+        in_handler = app.known.get("SubState") in _POST_STOP_STATES and EVENT_POST_STOP in app.launch.handlers
+        if not in_handler or not (app.known.get("ExecMainCode") or self._is_stopping):
+            return killed
+        self._report(f"app {app.name!r}: the post-stop handler ended with status {killed}")
+        return self._status(app)
 
     def _over(self, app: App, status: int) -> None:
         """Take note of how an app ended, and of its last words."""
@@ -623,12 +772,15 @@ class Supervisor:
         """Take what is left in the FIFOs, where nobody writes any more, and close them: the next start waits for who opens them."""
         self._connect(app)
         for fd in list(app.outlets):
-            try:
-                while fd in app.outlets:
-                    self._carry(app, fd)
-            except BlockingIOError:
-                os.close(fd)
-                del app.outlets[fd]
+            self._empty(app, fd)
+
+    def _empty(self, app: App, fd: int) -> None:
+        try:
+            while fd in app.outlets:
+                self._carry(app, fd)
+        except BlockingIOError:
+            os.close(fd)
+            del app.outlets[fd]
 
     def _close(self, app: App) -> None:
         """Let go of an app that is over."""
@@ -649,12 +801,14 @@ class Supervisor:
             new = kills - self._memory_kills.get(counter, 0)
             self._memory_kills[counter] = kills
             limit = app.cgroup.memory_limit()
+        elif (wanted := isolators.last(app.launch.app.app.isolators, isolators.MEMORY)) is not None:
+            limit = wanted.limit_amount or 0
         if not new:
             return
         path = f"appsinfo/{app.name}/{contract.OOM_KILLS}"
         files.replace_file(path, b"%d\n" % new, 0o640, sync=False)
         what = "was killed" if app.status == 128 + _signal.SIGKILL else f"lost {new} of its processes"
-        bound = f"limit {bytes_text(limit)}" if limit else "limit of the app or of the pod"
+        bound = f"limit {bytes_text(limit)}" if limit else "limit of the pod"
         self._report(f"app {app.name!r} {what}: out of memory ({bound})")
 
     def _carry_some(self, app: App, fd: int) -> None:
@@ -693,7 +847,7 @@ class Supervisor:
         self._machine_of().wait()
         for app in list(self._apps.values()):
             if app.is_running:
-                self._over(app, 128 + _signal.SIGKILL)
+                self._over(app, self._status_of_killed(app))
         self._is_stopping = True
 
     # Stopping ------------------------------------------------------------------------------------------------------
@@ -775,6 +929,15 @@ class Supervisor:
         if app.streams is None:
             return {"ok": True, "pid": app.pid, "targets": []}
         return app.streams.answer(client, message, app)
+
+
+def _renew_fifo(app: str, stream: str) -> None:
+    """Put another FIFO in the place of one: who has the old one open keeps it."""
+    path = f"{STREAMS}/{app}-{stream}"
+    there = os.lstat(path)
+    os.mkfifo(f"{path}.new", stat.S_IMODE(there.st_mode))
+    os.chown(f"{path}.new", there.st_uid, there.st_gid)
+    os.rename(f"{path}.new", path)
 
 
 def _record_pid(app: App) -> None:

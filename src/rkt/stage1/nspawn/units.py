@@ -69,7 +69,8 @@ _ADDED = (
 _NOBODY = 65534
 _PRE_START, _POST_STOP = appc.EVENT_PRE_START, appc.EVENT_POST_STOP
 _HANDLERS = ((_PRE_START, "ExecStartPre"), (_POST_STOP, "ExecStopPost"))
-#: User 0, but the same filter, root, namespaces and bounding set as the app has (systemd.service(5)).
+#: User 0, but the same filter, root, namespaces and bounding set as the app has (systemd.service(5)); and no
+#: supplementary groups, not even 0.
 _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
 #: How many filters a process has; of kernels from 5.9 on.
@@ -182,7 +183,9 @@ def _programs(unit: AppUnit) -> list[bytes]:
     for event, directive in _HANDLERS:
         if event in unit.handlers:
             handler = unit.handlers[event]
-            out.append(line(directive, _command(unit.handler_programs[event], handler, prefix=_AS_ROOT)))
+            ids = (execute.uid, execute.gid, execute.groups)
+            prefix = "" if ids == (handler.uid, handler.gid, handler.groups) else _AS_ROOT
+            out.append(line(directive, _command(unit.handler_programs[event], handler, prefix=prefix)))
     return out
 
 
