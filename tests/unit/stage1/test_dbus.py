@@ -143,7 +143,7 @@ def test_properties_are_read_all_at_once(pair: Pair) -> None:
     """What is there is told with plain values, what is refused is left out."""
 
     def answer() -> None:
-        for serial in range(1, 14):
+        for serial in range(1, 15):
             if serial == 1:
                 data = reply(serial, "v", ("s", "loaded"))
             elif serial == 4:
