@@ -130,11 +130,13 @@ def examine(pod: Pod, *, with_apps: bool) -> list[Usage]:
 def _group_of(pod: Pod, group: Group, app: str) -> Group:
     """An app's cgroups; in version 2 some flavours leave name and place to somebody else, and the app's first process tells."""
     own = group.open_child(app)
-    if group.unified_directory is not None and own.unified_directory is None:
-        words = (pod.read_text(f"appsinfo/{app}/pid") or "").split()
-        if words and words[0].isdecimal() and group.has_member(int(words[0])):
-            return group.open_child(app, int(words[0]))
-    return own
+    words = (pod.read_text(f"appsinfo/{app}/pid") or "").split()
+    if group.unified_directory is None or not words or not words[0].isdecimal():
+        return own
+    actual = group.open_child(app, int(words[0]))
+    # An app may have gone on into a cgroup of its own making.
+    is_named = f"{actual.unified_directory}/".startswith(f"{own.unified_directory}/")
+    return own if is_named else actual
 
 
 def _usage(pod: Pod, name: str, app: str, group: Group, members: list[Process], whole: Usage | None) -> Usage:
