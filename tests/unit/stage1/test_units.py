@@ -104,8 +104,9 @@ def test_variables_of_systemd_are_taken_away() -> None:
 
 
 def test_handlers_are_users_of_their_own() -> None:
-    """Event handlers run as root of the image, with the root, filter and bounding set of the app."""
+    """Event handlers run as root of the image, with the root, filter and bounding set of the app, and its groups where it is root too."""
     made = unit(
+        execute=plan(uid=1000, gid=100, groups=[100]),
         handlers={appc.EVENT_PRE_START: plan(argv=[b"/bin/prepare"]), appc.EVENT_POST_STOP: plan(argv=[b"tidy", b"%n"])},
         handler_programs={appc.EVENT_PRE_START: b"/bin/prepare", appc.EVENT_POST_STOP: b"/bin/tidy"},
     )  # fmt: skip
@@ -113,6 +114,8 @@ def test_handlers_are_users_of_their_own() -> None:
     assert found["ExecStartPre"] == ['"!:@/bin/prepare" "/bin/prepare"']
     assert found["ExecStopPost"] == ['"!:@/bin/tidy" "tidy" "%%n"']
     assert found["ExecStart"] == ['":@/bin/sleep" "sleep" "600"']
+    same = directives(made.replace(execute=plan()))
+    assert same["ExecStartPre"] == ['":@/bin/prepare" "/bin/prepare"']
 
 
 def test_masks_and_devices_are_there_unless_they_are_not_wanted() -> None:
