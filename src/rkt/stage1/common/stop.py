@@ -14,7 +14,7 @@ from rkt.stage1.common import control
 
 #: How long the pod may take beyond its stop time, in seconds.
 _GRACE_SECONDS = 20.0
-#: How long a killed supervisor and its plugins may take to be gone.
+#: How long a killed supervisor, its plugins and who guards its pod may take to be gone.
 _RELEASE_SECONDS = 5.0
 _RELEASE_PAUSE_SECONDS = 0.002
 _RECORD_BYTES = 64 << 10
@@ -58,26 +58,30 @@ def _kill(supervisor: int, uuid: str) -> None:
     _signal.pidfd_send_signal(supervisor, _signal.SIGKILL)
     if os.path.exists(contract.PAUSED):
         _thaw(uuid)
-    if os.path.lexists(contract.NETNS):
-        _release_networks()
+    _await_end()
 
 
-def _release_networks() -> None:
-    """What the supervisor would have done at its end, once it and its plugins are gone; otherwise gc does it."""
+def _await_end() -> None:
+    """Return when nobody holds the pod any more, or after a while: whoever collects it next finds it over.
+
+    Its networks are given back then, as the supervisor would have done at its end; what is not, gc takes.
+    """
     import fcntl
     import time
 
+    has_networks = os.path.lexists(contract.NETNS)
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = time.monotonic() + _RELEASE_SECONDS
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared where there is nothing to do: for others the pod is over, and not somebody's again.
+            fcntl.flock(fd, (fcntl.LOCK_EX if has_networks else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return
             time.sleep(_RELEASE_PAUSE_SECONDS)
-    if os.path.lexists(contract.NETNS):
+    if has_networks and os.path.lexists(contract.NETNS):
         from rkt.stage1.common.networks import release_left
 
         release_left(os.getcwd(), hold_fd=fd)
