@@ -35,6 +35,8 @@ def test_demo_says_hello_and_leaves_nothing(rkt_binary: str) -> None:
     assert "fetch" in refused
     assert not os.path.exists(directory)
     left = [
-        line for line in host.wait_until_gone(before, directory) if directory in line or "process" in line
+        line
+        for line in host.wait_until_gone(before, directory)
+        if directory in line or line.startswith("process ")
     ]
     assert not left
