@@ -53,8 +53,8 @@ class Pod:
         path = rkt.pod_path(self.uuid)
         for app in "ab":
             wait_for(lambda a=app: os.path.exists(f"{path}/appsinfo/{a}/pid"), f"app {app}")  # type: ignore[misc]
-        with open(f"{path}/pid", encoding="ascii") as stream:
-            self.leader = int(stream.read())
+        rkt.wait_for_pod()
+        self.leader = rkt.pid(self.uuid)
 
     def inside(self, *words: str) -> str:
         """What a command beside the pod's systemd says."""
