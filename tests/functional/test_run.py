@@ -212,7 +212,7 @@ def test_trust_is_checked_at_every_start(rkt: Rkt, images: Images) -> None:
 
 def test_a_key_for_a_neighbour_does_not_count(rkt: Rkt, images: Images) -> None:
     """A key trusted for example.com/ap does not vouch for example.com/app (SG2)."""
-    path = images.busybox("example.com/app")
+    path = images.busybox("example.com/app", file="neighbour")
     images.sign(path)
     rkt.run("trust", "--prefix=example.com/ap", "--skip-fingerprint-review", images.key_file, check=0)
     assert "verification failed" in rkt.run("run", path, "--exec=/bin/true", check=254).stderr
