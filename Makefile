@@ -69,7 +69,7 @@ test-vm: setup-test ## tests on another host: TESTBED=/path/to/testbed.sh or TES
 .PHONY: soak
 soak: MINUTES = 10
 soak: setup-test ## the long parts, hours: crash matrix, power cuts, thousands of pods, MINUTES=10 of mixed work; SEED=N
-	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) RKT_TEST_FAULTS_SEED=$(or $(SEED),0) \
+	@RKT_TEST_SOAK_SECONDS=$$(($(MINUTES) * 60)) RKT_TEST_SOAK_SEED=$(or $(SEED),0) $(if $(SEED),RKT_TEST_FAULTS_SEED=$(SEED)) \
 	    RKT_TEST_FAULTS=-1 RKT_TEST_MORE=10 RKT_TEST_POWER_CUTS=300 RKT_TEST_NETWORK_KILLS=118 RKT_TEST_SCALE=10000,1000,200 \
 	    $(VENV)/python -m pytest -s $(if $(filter file,$(origin TESTS)),$(SOAK_TESTS),$(TESTS))
 

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: Variables that say what fuzzing, and faults and power cuts, choose.
+SEEDS = ("RKT_FUZZ_SEED", "RKT_TEST_FAULTS_SEED")
+
+
 def pytest_configure() -> None:
     """Engines start with the default disposition of signals, also where the tests run under nohup or in the background.
 
     One seed is chosen for all that is random, before there are other processes of pytest.
     """
-    os.environ.setdefault("RKT_FUZZ_SEED", str(random.SystemRandom().randrange(1, 1 << 31)))
+    for name in SEEDS:
+        os.environ.setdefault(name, str(random.SystemRandom().randrange(1, 1 << 31)))
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +40,7 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> str:
     """With which seed what is random can be repeated."""
-    return f"seed: RKT_FUZZ_SEED={os.environ['RKT_FUZZ_SEED']}"
+    return f"seeds: {' '.join(f'{name}={os.environ[name]}' for name in SEEDS)}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.root
 
 #: Faults of each row; -1 for all that there are.
 FAULTS = int(os.environ.get("RKT_TEST_FAULTS", "1"))
-SEED = int(os.environ.get("RKT_TEST_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = int(os.environ["RKT_TEST_FAULTS_SEED"])
 #: The interpreter shows a traceback when it cannot open its own files, or a module.
 IMPORTING = "<frozen importlib"
 #: A traceback through our modules.

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 #: ``make soak`` takes more.
 CUTS = int(os.environ.get("RKT_TEST_POWER_CUTS", "4"))
-SEED = int(os.environ.get("RKT_TEST_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = int(os.environ["RKT_TEST_FAULTS_SEED"])
 
 
 @pytest.mark.timeout(300 + 10 * CUTS)
