@@ -256,6 +256,31 @@ def test_memory_of_the_pod_is_the_end_of_it(rkt: Rkt, image: str) -> None:
     assert "app 'app' was killed: out of memory (limit of the pod)" in result.stderr
 
 
+@pods("streams")
+def test_what_an_app_without_output_forks_at_once_is_limited(rkt: Rkt, image: str) -> None:
+    """Limits hold for every process of an app whose output nobody waits for, however early it was born (RN24)."""
+    script = "(sleep 100 &); sleep 100 & exec sleep 100"
+    words = (
+        "--name=app",
+        "--pids-limit=30",
+        "--stdout=null",
+        "--stderr=null",
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        script,
+    )
+    with running(rkt, image, *words) as kernel:
+        place = kernel.directory("app", "pids")[1]
+        assert kernel.max_pids("app") == 30
+
+        def members() -> int:
+            with open(f"{place}/cgroup.procs", encoding="ascii") as file:
+                return len(file.read().split())
+
+        wait_for(lambda: members() == 3, "all processes in the app's cgroup")
+
+
 def test_another_kill_is_not_blamed_on_memory(rkt: Rkt, image: str) -> None:
     """An app that was killed otherwise is not said to be out of memory."""
     result = sh(rkt, image, "kill -9 $$", "--memory=25Mi", check=137)
