@@ -128,7 +128,7 @@ def test_what_every_app_has(module_rkt: Rkt, images: Images) -> None:
         app={
             "environment": [
                 {"name": name, "value": "image"}
-                for name in ("HOME", "USER", "SHELL", "AC_APP_NAME", "container", "odd.name-1")
+                for name in ("HOME", "USER", "SHELL", "AC_APP_NAME", "container")
             ]
         },
     )
@@ -153,8 +153,16 @@ def test_what_every_app_has(module_rkt: Rkt, images: Images) -> None:
         "container": "rkt",
     }
     assert apps["bare"] == standard
-    changed = {"HOME": "image", "SHELL": "image", "USER": "flag", "AC_APP_NAME": "own", "odd.name-1": "image"}
+    changed = {"HOME": "image", "SHELL": "image", "USER": "flag", "AC_APP_NAME": "own"}
     assert apps["own"] == {**standard, **changed}
+
+
+@pods("any word")
+def test_a_variable_with_an_odd_name(module_rkt: Rkt, images: Images) -> None:
+    """An app gets also those variables that no shell could set."""
+    odd = {"name": "odd.name-1", "value": "image"}
+    image = images.busybox("example.com/odd", ("/bin/env",), file="odd", app={"environment": [odd]})
+    assert "odd.name-1=image" in module_rkt.run("run", INSECURE, image, check=0).lines
 
 
 def test_precedence_from_one_end_to_the_other(module_rkt: Rkt, images: Images) -> None:

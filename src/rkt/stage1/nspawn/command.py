@@ -150,6 +150,7 @@ def build_environment(arguments: RunArguments, notify_socket: str) -> dict[str, 
         "SYSTEMD_LOG_TARGET": "console",
         "SYSTEMD_LOG_LEVEL": "info" if arguments.debug else "err",
     }
-    if arguments.disable_paths:
+    # nspawn refuses the two together; an app's own file systems are not nspawn's.
+    if arguments.disable_paths and not arguments.private_users:
         environment["SYSTEMD_NSPAWN_API_VFS_WRITABLE"] = "yes"
     return environment

@@ -64,6 +64,10 @@ def plan_app(pod: LoadedPod, app: PodApp, arguments: RunArguments) -> Launch:
         }
     finally:
         os.close(root_fd)
+    if Places(app, arguments).tty:
+        # As the other flavours have it; systemd would say vt220.
+        default = os.environb.get(b"TERM", b"vt100") if arguments.interactive else b"xterm"
+        execute.environment.setdefault(b"TERM", default)
     if "LISTEN_FDS" in os.environ:
         from rkt.stage1.common import activation
 

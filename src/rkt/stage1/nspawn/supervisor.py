@@ -82,9 +82,10 @@ _POLL_SECONDS = 0.001
 _POST_STOP_STATES = frozenset(("stop-post", "final-watchdog", "final-sigterm", "final-sigkill"))
 
 
+_NO_DIRECTORY = 200
 #: Statuses of what systemd does before it executes a program, but for the execution itself (systemd.exec(5)).
 SET_UP = {
-    200: "its working directory cannot be entered",
+    _NO_DIRECTORY: "its working directory cannot be entered",
     206: "its root cannot be entered",
     208: "its standard input cannot be opened",
     209: "its standard output cannot be opened",
@@ -710,7 +711,11 @@ class Supervisor:
             return self._setup_status(app)
         if code == _CLD_EXITED:
             if number in SET_UP and not app.has_been_executed:
-                self._report(f"app {app.name!r} could not be started: {SET_UP[number]}")
+                if number == _NO_DIRECTORY:
+                    where = os.fsdecode(app.launch.execute.working_directory)
+                    self._report(f"app {app.name!r}: working directory {where}: it cannot be entered")
+                else:
+                    self._report(f"app {app.name!r} could not be started: {SET_UP[number]}")
                 return EXIT_FAILURE
             return number
         told = self._is_stopping or app.was_told
