@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Of a command line, in bytes; more is cut.
 _COMMAND_BYTES = 4096
 _FILE_BYTES = 8192
+#: Who everybody is that a user namespace does not have.
+_NOBODY = 65534
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -31,7 +33,7 @@ class Process(Record):
     """One process.
 
     Attributes:
-        app: whose cgroup it is in; empty for the pod's own first process.
+        app: whose cgroup it is in; empty for the pod's own, its first process and what runs that.
         pid, pod_pid: its number on the host, and in the pod.
         uid, pod_uid: effective user on the host, and in the pod's user namespace.
         state: the kernel's letter, such as ``S`` or ``R``.
@@ -149,7 +151,7 @@ def _read(
         pid=pid,
         pod_pid=int(status[b"NSpid"].split()[-1]),
         uid=uid,
-        pod_uid=uid - first_uid,
+        pod_uid=uid - first_uid if uid >= first_uid else _NOBODY,
         state=fields[0].decode("ascii", "replace"),
         threads=int(fields[17]),
         cpu_seconds=cpu_seconds,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rkt.pod.lifecycle import Pod
 
 #: Names of stage1 images that bring the built-in networks and no others.
-_OWN_STAGE1 = ("coreos.com/rkt/stage1-ns",)
+_OWN_STAGE1 = ("coreos.com/rkt/stage1-ns", "coreos.com/rkt/stage1-nspawn")
 
 
 def check_networks(requests: list[Request], settings: Settings, *, is_own_stage1: bool) -> None:
