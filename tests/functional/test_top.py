@@ -53,8 +53,8 @@ def test_every_process_is_shown_with_its_app(module_rkt: Rkt, pod: str) -> None:
     """Each process of the pod is there once with app, numbers on the host and in the pod, user, time and memory as /proc has them."""
     found = top(module_rkt, pod)
     assert [p["app"] for p in found] == sorted((p["app"] for p in found), key=["", "one", "two"].index)
-    first = found[0]
-    assert (first["app"], first["pid"], first["pod_pid"]) == ("", module_rkt.pid(pod), 1)
+    assert (module_rkt.pid(pod), 1) in [(p["pid"], p["pod_pid"]) for p in found if not p["app"]]
+    assert all(p["pod_uid"] >= 0 for p in found)
     (two,) = [p for p in found if p["app"] == "two"]
     assert (two["command"], two["pod_uid"], two["threads"]) == ("/bin/sleep 100", 1000, 1)
     assert os.stat(f"/proc/{two['pid']}").st_uid == two["uid"]

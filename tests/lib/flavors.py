@@ -53,6 +53,9 @@ OTHERS = {
     "interactive": ("ns", "nspawn"),
     "masks": ("ns", "nspawn"),  # /proc and /sys
     "socket activation": ("ns", "nspawn"),
+    "locked masks": ("ns",),  # for an app in a user namespace that may mount, too
+    "powerless pid 1": ("ns",),  # and whose namespaces are its user namespace's; elsewhere it is systemd
+    "any word": ("ns",),  # for the name of a variable, quotes in the path of a program
     # Empty ones for mount points; and volumes are recursive without a word.
     "implicit volumes": ("ns", "nspawn"),
 }

@@ -106,10 +106,12 @@ both = pytest.mark.parametrize(
 
 
 @both
-def test_capabilities_are_the_eleven_and_none_is_passed_on(seen: Seen) -> None:
+def test_capabilities_are_the_eleven_and_none_is_passed_on(seen: Seen, flavor: str) -> None:
     """At most 11 capabilities in the bounding set, the permitted and effective no more, none inheritable or ambient."""
     bounding = seen.mask("CapBnd")
-    assert capabilities.names(bounding) == sorted(DEFAULT_CAPABILITIES, key=capabilities.NAMES.index)
+    # systemd-nspawn takes one away with a user namespace; there every port is free.
+    lacking = {"CAP_NET_BIND_SERVICE"} if flavor == "nspawn" else set()
+    assert {*capabilities.names(bounding), *lacking} == set(DEFAULT_CAPABILITIES)
     assert bounding.bit_count() <= 11
     assert seen.mask("CapPrm") == bounding
     assert seen.mask("CapEff") == bounding
@@ -224,7 +226,27 @@ def test_what_a_root_in_the_pod_must_not_do(rkt: Rkt, images: Images, attempt: s
 
 
 def test_the_pods_first_process_is_no_way_out(rkt: Rkt, images: Images) -> None:
-    """Pid 1 sees an empty root, its program cannot be written (CVE-2019-5736), nor its memory: it has the app's uid."""
+    """An app sees nothing of the root of pid 1, and can write neither its program (CVE-2019-5736) nor its memory, though it has the same uid."""
+    first = f"/proc/{first_process(rkt, images)}/exe"
+    assert os.statvfs(first).f_flag & os.ST_RDONLY
+
+
+@pods("powerless pid 1")
+def test_the_pods_first_process_has_no_rights(rkt: Rkt, images: Images) -> None:
+    """Pid 1 has no capability, is filtered as an app is, and nobody can read its program, by which its memory is closed."""
+    pid = first_process(rkt, images)
+    assert stat.S_IMODE(os.stat(f"/proc/{pid}/exe").st_mode) == 0o111, (
+        "its memory is a secret as long as nobody may read it"
+    )
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    assert status["Seccomp"] == "2"
+    assert status["NoNewPrivs"] == "1"
+    assert {int(status[name], 16) for name in status if name.startswith("Cap")} == {0}
+
+
+def first_process(rkt: Rkt, images: Images) -> int:
+    """Pid 1 of a pod whose app has found no way to it."""
     script = """
 ls -A /proc/1/root/ 2>/dev/null
 for file in exe mem; do (echo x >> /proc/1/$file) 2>/dev/null && echo "WRITTEN $file"; done
@@ -237,16 +259,7 @@ sleep 600
     uuid = rkt.wait_for_pod()
     wait_for(lambda: "end" in process.stdout_text, "the end of the script")
     assert process.stdout_text == "end\n"
-    first = f"/proc/{rkt.pid(uuid)}/exe"
-    assert os.statvfs(first).f_flag & os.ST_RDONLY
-    assert stat.S_IMODE(os.stat(first).st_mode) == 0o111, (
-        "its memory is a secret as long as nobody may read it"
-    )
-    with open(f"/proc/{rkt.pid(uuid)}/status", encoding="ascii") as file:
-        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
-    assert status["Seccomp"] == "2"
-    assert status["NoNewPrivs"] == "1"
-    assert {int(status[name], 16) for name in status if name.startswith("Cap")} == {0}
+    return rkt.pid(uuid)
 
 
 class _ExecutedError(Exception):
@@ -301,9 +314,9 @@ def test_no_file_of_the_hosts_is_behind_the_standard_streams(rkt: Rkt, images: I
     rkt.wait_for_pod()
     rkt.run("status", "--wait-ready=20s", "sleeper", check=0)
     null = os.stat("/dev/null")
-    own, null_of_the_app = rkt.run("--insecure-options=image", "run", path, check=0).lines
-    assert own == null_of_the_app
-    assert own != f"{null.st_dev}:{null.st_ino}"
+    behind = rkt.run("--insecure-options=image", "run", path, check=0).lines
+    assert len(behind) == 2
+    assert f"{null.st_dev}:{null.st_ino}" not in behind
     # The tests' own standard streams are files.
     rkt.run("--insecure-options=image", "run", "--interactive", path, input="given\n", check=0)
     files = [os.path.join(rkt.base, name) for name in ("given", "taken")]
@@ -387,7 +400,7 @@ for i in $(seq 200); do
   sleep 0.1
 done
 uuid=$(cat {rkt.base}/uuid)
-chroot {view} {shlex.join(rkt.command("enter"))} $uuid /bin/sh -c 'ls -d /work /usr /boot 2>/dev/null; cat /etc/passwd | wc -l; exit 9' || echo status $?
+chroot {view} {shlex.join(rkt.command("enter"))} $uuid /bin/sh -c 'ls -d /work /usr/share /boot 2>/dev/null; cat /etc/passwd | wc -l; exit 9' || echo status $?
 chroot {view} {shlex.join(rkt.command("stop"))} $uuid
 wait
 """

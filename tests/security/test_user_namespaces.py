@@ -62,23 +62,36 @@ def user_namespace(pid: int | str) -> int:
     return os.stat(f"/proc/{pid}/ns/user").st_ino
 
 
-def test_every_process_of_a_pod_is_in_its_user_namespace(rkt: Rkt, images: Images) -> None:
-    """Pid 1 and all apps share one user namespace, which owns the pod's namespaces; the mounts belong to the host's."""
+def two_apps(rkt: Rkt, images: Images) -> tuple[int, list[int], int]:
+    """A running pod of two apps: its first process, those of the apps, and the first id of its range."""
     image = fetch(rkt, images.busybox())
     words = [*shell_app(image, "one", "sleep 600"), *shell_app(image, "two", "sleep 600", "--user=alice")]
     rkt.popen("run", INSECURE, USERS, *words)
     uuid = rkt.wait_for_pod()
     with open(f"{rkt.pod_path(uuid)}/private-users-prepared", encoding="ascii") as stream:
         first = int(stream.read().split(":")[0])
-    host = user_namespace("self")
-    init = rkt.pid(uuid)
+    return rkt.pid(uuid), app_pids(rkt, uuid), first
+
+
+def test_every_process_of_a_pod_is_in_its_user_namespace(rkt: Rkt, images: Images) -> None:
+    """Pid 1 and all apps share one user namespace, and their ids are of its range."""
+    init, (one, two), first = two_apps(rkt, images)
     own = user_namespace(init)
-    assert own != host
-    one, two = app_pids(rkt, uuid)
+    assert own != user_namespace("self")
     for pid, uid in ((init, 0), (one, 0), (two, 1000)):
         assert user_namespace(pid) == own
         assert status(pid)["Uid"] == [str(first + uid)] * 4
-        for kind in ("net", "ipc", "uts", "pid"):
+        for kind in ("uts", "pid"):
+            assert owner(pid, kind) == own, kind
+
+
+@pods("powerless pid 1")
+def test_whose_the_namespaces_of_a_pod_are(rkt: Rkt, images: Images) -> None:
+    """The user namespace owns the pod's other namespaces, the mounts of apps belong to the host's; pid 1 has no capability."""
+    init, apps, _ = two_apps(rkt, images)
+    own, host = user_namespace(init), user_namespace("self")
+    for pid in (init, *apps):
+        for kind in ("net", "ipc"):
             assert owner(pid, kind) == own, kind
         assert owner(pid, "mnt") == (own if pid == init else host)
     assert status(init)["Groups"] == []
@@ -135,6 +148,7 @@ echo over"""
     assert int(granted.split()[1], 16) & 0x200000, "CAP_SYS_ADMIN"
 
 
+@pods("locked masks")
 def test_another_mount_namespace_uncovers_nothing(rkt: Rkt, images: Images) -> None:
     """An unconfined root may make a mount namespace of its own; what was hidden stays hidden and read-only there."""
     script = """\
