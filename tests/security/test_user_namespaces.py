@@ -115,6 +115,7 @@ def test_two_pods_are_strangers(rkt: Rkt, images: Images) -> None:
     assert firsts[1] - firsts[0] >= COUNT
 
 
+@pods("locked masks")
 @pytest.mark.parametrize("layout", ["overlay", "copy"])
 def test_full_privileges_in_the_pod_are_none_on_the_host(rkt: Rkt, images: Images, layout: str) -> None:
     """With every capability, every call and no mask, root in the pod still mounts nothing, makes no device, and sets nothing."""

@@ -145,6 +145,14 @@ def open_users(arguments: RunArguments) -> UserNamespace | None:
     return users
 
 
+def _check_directory(root_fd: int, name: str, path: bytes) -> None:
+    """Refuse a working directory that is not in the root: systemd would follow a link into /proc, and out of the root by that."""
+    try:
+        os.close(libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT))
+    except OSError as e:
+        raise Stage1Error(f"app {name!r}: working directory {os.fsdecode(path)}: {e.strerror}") from e
+
+
 def prepare_app(
     pod: LoadedPod,
     launch: Launch,
@@ -158,6 +166,8 @@ def prepare_app(
     app, execute = launch.app, launch.execute
     root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users, base)
     os.chdir(pod_path)
+    if EVENT_PRE_START not in launch.handlers:
+        _check_directory(root_fd, app.name, execute.working_directory)
     places = Places(app, arguments)
     unit = units.AppUnit(
         app=app,
