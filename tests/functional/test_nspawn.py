@@ -225,3 +225,17 @@ def test_a_client_starts_no_app(rkt: Rkt, images: Images) -> None:
             finally:
                 rkt.run("stop", uuid, check=0)
             assert process.wait(20) == 0
+
+
+def test_a_working_directory_that_a_handler_leads_elsewhere(rkt: Rkt, images: Images) -> None:
+    """An app that systemd would start outside its root, through a link made a moment ago, is ended with the pod."""
+    lead_away = "rm -r /out; ln -s /../../proc/1/root/tmp /out"
+    handlers = [{"name": "pre-start", "exec": ["/bin/sh", "-c", lead_away]}]
+    image = inspect_image(
+        images,
+        "leads-away",
+        app={"eventHandlers": handlers, "workingDirectory": "/out"},
+        files={"out/x": b""},
+    )
+    ran = rkt.run("run", *FLAGS, image, "--exec=/bin/sleep", "--", "60", check=254)
+    assert "working directory /out leads out of its root" in ran.stderr

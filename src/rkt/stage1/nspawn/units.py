@@ -73,6 +73,7 @@ _HANDLERS = ((_PRE_START, "ExecStartPre"), (_POST_STOP, "ExecStopPost"))
 #: supplementary groups, not even 0.
 _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 #: How many filters a process has; of kernels from 5.9 on.
 _FILTERS = b"Seccomp_filters"
 
@@ -461,11 +462,36 @@ def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -
         int(fields[b"Seccomp"]) != _SECCOMP_MODE_FILTER or int(fields.get(_FILTERS, b"1")) <= int(parent)
     ):
         lacking.append("the system call filter")
+    if not _is_inside(pid):
+        raise Stage1Error(
+            f"app {quoted(app.name)}: its working directory {execute.working_directory.decode(errors='replace')} leads out of its root"
+        )
     if lacking:
         raise Stage1Error(
             f"app {quoted(app.name)} runs without {' and '.join(lacking)}: this host's systemd does not do what its unit says",
             hint="rkt run --stage1-name=coreos.com/rkt/stage1-ns",
         )
+
+
+def _is_inside(pid: int) -> bool:
+    """Whether the working directory is below the root: systemd follows a link that the app has put in its way.
+
+    The app cannot leave its root by itself, and so does not come back either.
+    """
+    root = os.stat(f"/proc/{pid}/root")
+    fd = os.open(f"/proc/{pid}/cwd", _DIRECTORY)
+    try:
+        while True:
+            here = os.fstat(fd)
+            if os.path.samestat(here, root):
+                return True
+            above = os.open("..", _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = above
+            if os.path.samestat(here, os.fstat(fd)):
+                return False
+    finally:
+        os.close(fd)
 
 
 def _status(pid: int) -> dict[bytes, bytes]:
