@@ -67,7 +67,8 @@ fill)
     exec sleep 1000
     ;;
 stubborn) trap '' TERM ;;
-stay) trap 'kill $!; sleep 0.1; echo stopped >> /stopped; exit @STOPPED@' TERM ;;
+# Not SIGTERM: the shell's child would swallow it until it executes something.
+stay) trap 'kill -9 $!; sleep 0.1; echo stopped >> /stopped; exit @STOPPED@' TERM ;;
 esac
 tell "$@" > /report
 echo "@HELLO@"
