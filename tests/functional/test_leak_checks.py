@@ -107,6 +107,30 @@ def test_a_strangers_copy_of_our_mounts_is_none_of_ours(rkt: Rkt) -> None:
     assert after == []
 
 
+def test_an_orphan_of_another_test_is_none_of_ours(rkt: Rkt) -> None:
+    """What names another test's directory is that test's, even when it copied our mounts and has lost its parent."""
+    point = os.path.join(rkt.data, "mounted")
+    os.mkdir(point)
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    words = [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        "read -r end",
+        "/tmp/rkt-test-other/x",
+    ]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as other:
+        try:
+            wait_for(lambda: _namespace(other.pid) != _namespace(os.getpid()), "its mount namespace")
+            leaks = rkt.leaks(seconds=0)
+        finally:
+            subprocess.run(["umount", point], check=True)
+            other.kill()
+    assert not [line for line in leaks if line.startswith(f"process {other.pid}:")]
+
+
 def test_interfaces_count_for_those_who_are_alone(tmp_path: Path) -> None:
     """While another test is under way a new network interface can be anybody's; a test that is alone is told of it."""
     first = host.Presence(str(tmp_path))

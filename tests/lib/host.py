@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -14,6 +15,8 @@ from tests.lib.pace import SLOWNESS
 
 #: How long what is being torn down may take to vanish, in seconds.
 SETTLE_SECONDS = 5.0
+#: Name of the directory that an engine of a test has.
+_TEST_DIRECTORY = re.compile(rb"/(rkt-test-[^/\0]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,12 @@ def _is_nobody_elses(pid: int, mark: bytes) -> bool:
 
     A mount namespace made by anybody while a test has something mounted on the host shows that mount too, and so does
     that of a service of systemd. Ours are younger than we are, and our descendants or orphans: going up from those,
-    there is nobody but their like before an ancestor of ours.
+    there is nobody but their like before an ancestor of ours. Orphans of another test may go up to the same ancestor;
+    they name the directory of theirs.
     """
     if (_start_ticks(pid) or 0) < (_start_ticks(os.getpid()) or 0):
+        return False
+    if set(_TEST_DIRECTORY.findall(_read(f"/proc/{pid}/cmdline"))) - {os.path.basename(mark)}:
         return False
     own = _ancestors(os.getpid())
     for each in _ancestors(pid):
