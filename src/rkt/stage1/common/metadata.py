@@ -17,11 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rkt.stage1.common.arguments import RunArguments
+    from rkt.stage1.common.networks import Networks
 
 _LIMIT_BYTES = 4096
 _SECONDS = 5.0
 _LAST_SECONDS = 1.0
 _LOOPBACK = "127.0.0.1"
+
+
+def reach(arguments: RunArguments, networks: Networks | None) -> RunArguments:
+    """The arguments with the URL of the service.
+
+    Args:
+        arguments: of ``run``.
+        networks: the pod's, ``None`` for the host's own.
+    Raises:
+        Stage1Error: as ``announce``.
+    """
+    gateways = None if networks is None else networks.gateways()
+    return arguments.replace(metadata_url=announce(arguments, gateways))
 
 
 def announce(arguments: RunArguments, gateways: Iterable[str] | None) -> str:

@@ -15,6 +15,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import hosts
 from rkt.stage1.common.host_mounts import host_mounts
 from rkt.stage1.common.say import say
+from rkt.stage1.common.signals import STOP_SIGNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 #: Users' own name for the pod, in its directory (``pod.names``).
 _POD_NAME = "name"
 _MAX_NAME_BYTES = 256
-_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
 class Networks:
@@ -240,7 +240,7 @@ class _Interruptible:
 
     def __enter__(self) -> None:
         self._before: dict[int, Any] = {}
-        for number in _STOP_SIGNALS:
+        for number in STOP_SIGNALS:
             before = _signal.getsignal(number)
             if before != _signal.SIG_IGN:
                 self._before[number] = before
@@ -252,6 +252,6 @@ class _Interruptible:
 
 
 def _stop(_number: int, _frame: object) -> None:
-    for each in _STOP_SIGNALS:
+    for each in STOP_SIGNALS:
         _signal.signal(each, _signal.SIG_IGN)
     raise Stage1Error("the pod was stopped while its networks were set up")

@@ -52,6 +52,19 @@ def hostname_of(arguments: RunArguments) -> str:
     return arguments.hostname or f"rkt-{arguments.uuid}"
 
 
+def find_networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
+    """The networks that plugins are to set up, if there are any; what is wrong with them shows here.
+
+    Raises:
+        NetworkError: one is not to be had.
+    """
+    if arguments.networks in (["none"], ["host"]):
+        return None
+    from rkt.stage1.common.networks import Networks
+
+    return Networks(arguments, lock_fd)
+
+
 def attach_networks(networks: Networks, pod: LoadedPod, arguments: RunArguments, net_fd: int) -> RunArguments:
     """Set the pod's networks up, and let its files say what came of that; to be called in the pod's network namespace.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an app is asked to end, and how long it may take."""
+"""How a pod and an app are asked to end, and how long they may take."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Stop time of an app: between the signal that asks it and SIGKILL.
 STOP_SECONDS = 10.0
+#: What ends a pod.
+STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 _MAX_SIGNAL = 64
 
 

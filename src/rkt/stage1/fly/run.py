@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     if os.path.exists(contract.MDS_REGISTERED):
         from rkt.stage1.common import metadata
 
-        arguments = arguments.replace(metadata_url=metadata.announce(arguments, None))
+        arguments = metadata.reach(arguments, None)
     execute = plans.build(app, root_fd, arguments)
     if arguments.interactive:
         # Of the operator's variables, the one that describes the terminal.

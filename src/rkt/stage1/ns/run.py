@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     pod = load_pod()
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
-    networks = _networks(arguments, lock_fd)
+    networks = own_files.find_networks(arguments, lock_fd)
     if "LISTEN_FDS" in os.environ and not arguments.mutable:
         from rkt.stage1.common import activation
 
@@ -358,19 +358,6 @@ def _prober(
     return prober
 
 
-def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
-    """The networks that plugins are to set up, if there are any; what is wrong with them shows here.
-
-    Raises:
-        NetworkError: one is not to be had.
-    """
-    if arguments.networks in (["none"], ["host"]):
-        return None
-    from rkt.stage1.common.networks import Networks
-
-    return Networks(arguments, lock_fd)
-
-
 def _attach(
     networks: Networks, pod: LoadedPod, arguments: RunArguments, shared: PodNamespaces, init: Init
 ) -> RunArguments:
@@ -389,8 +376,7 @@ def _reach_metadata(
     from rkt.stage1.common import metadata
 
     try:
-        gateways = None if networks is None else networks.gateways()
-        return arguments.replace(metadata_url=metadata.announce(arguments, gateways))
+        return metadata.reach(arguments, networks)
     except BaseException:
         _give_up(shared, init)
         raise

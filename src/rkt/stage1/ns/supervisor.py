@@ -23,7 +23,8 @@ from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
-from rkt.stage1.common import control, steps
+from rkt.stage1.common import steps
+from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 POST_STOP_SECONDS = 10.0
 #: How long output may still arrive after the last process is gone, in seconds.
 _DRAIN_SECONDS = 2.0
-_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
 class App:
@@ -203,7 +203,7 @@ def _reason(e: BaseException) -> str:
     return f"{e.strerror}: {os.fsdecode(e.filename)}" if e.filename else e.strerror
 
 
-class Supervisor:
+class Supervisor(Reception):
     """Runs the apps of one pod until the pod is over."""
 
     #: Whether the pod goes on without apps, and its status says nothing of theirs: see ``live``.
@@ -235,35 +235,22 @@ class Supervisor:
             interactive: the operator's terminal, for the only app.
             stdin_fd: standard input of the apps, -1 for nothing; their handlers have nothing.
         """
+        super().__init__(server, report, interactive)
         self._init = init
         self._shared = shared
-        self._interactive = interactive
-        self._server = server
         self._status_directory = status_directory
-        self._report = report
         self._thaw = thaw
         self._set_limits = set_limits
         self._apps: list[App] = []
         #: Processes that were started when pid 1 could not be.
         self._forlorn: list[int] = []
-        self._clients: dict[int, _socket.socket] = {}
-        self._outlets = (Outlet(1), Outlet(2))
         self._several = False
         self.tickers: list[Ticker] = []
         self._stdin_fd = stdin_fd
         self._first_failure = 0
         #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
         self._memory_kills: dict[str, int] = {}
-        self._is_stopping = False
         self._kill_at = 0.0
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
-        _signal.set_wakeup_fd(self._wake_w)
-        for number in _STOP_SIGNALS:
-            # Who used nohup(1) wants the pod to outlive the terminal.
-            if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
-                _signal.signal(number, lambda _number, _frame: None)
 
     def start(self, launches: list[Launch]) -> None:
         """Start all apps; to be called in the pod's namespaces, which it leaves.
@@ -399,18 +386,7 @@ class Supervisor:
 
     def _turn(self, timeout_ms: int | None) -> None:
         """Wait for something to happen and deal with it."""
-        readers: dict[int, Callable[[], None]] = {
-            self._wake_r: self._signals,
-            self._server.fileno(): self._accept,
-        }
-        for fd, client in self._clients.items():
-            readers[fd] = lambda c=client: self._request(c)  # type: ignore[misc]
-        outlets = list(self._outlets)
-        terminal = self._interactive
-        if terminal is not None and terminal.master >= 0 and not terminal.input.is_closed:
-            outlets.append(terminal.input)
-            if not terminal.input.is_full:
-                readers[0] = lambda: terminal.type(self._stop)
+        readers, outlets = self._channels()
         for app in self._apps:
             if app.is_running:
                 readers[app.pidfd] = lambda a=app: self._reap(a)  # type: ignore[misc]
@@ -591,41 +567,6 @@ class Supervisor:
         for app in apps:
             if app.is_running:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGKILL)
-
-    def _signals(self) -> None:
-        try:
-            numbers = os.read(self._wake_r, 64)
-        except BlockingIOError:
-            return
-        for number in numbers:
-            if number in _STOP_SIGNALS:
-                self._stop()
-            elif number == _signal.SIGWINCH and self._interactive is not None:
-                self._interactive.resize()
-
-    def _accept(self) -> None:
-        client = control.accept(self._server)
-        if client is not None:
-            self._clients[client.fileno()] = client
-
-    def _request(self, client: _socket.socket) -> None:
-        """One request of a client; it stays connected, and the end of the pod hangs up on it."""
-        try:
-            message = control.receive(client)
-            if message is None:
-                del self._clients[client.fileno()]
-                client.close()
-                return
-            if message.get("op") == "stop":
-                if not self._is_stopping:
-                    self._stop()
-                control.send(client, {"ok": True, "stop_seconds": STOP_SECONDS})
-            elif (answer := self._answer(client, message)) is not None:
-                control.send(client, answer)
-        except (OSError, RktError) as e:
-            self._report(f"control socket: {e}")
-            self._clients.pop(client.fileno(), None)
-            client.close()
 
     def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
         """Answer to a request other than stop; ``None`` when it is given later."""

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     if not pod.apps and not arguments.mutable:
         raise Stage1Error("pod must contain at least one application")
     program = command.find_nspawn()
-    networks = _networks(arguments, lock_fd)
+    networks = own_files.find_networks(arguments, lock_fd)
     held: list[list[Listening]] = []
     if "LISTEN_FDS" in os.environ:
         from rkt.stage1.nspawn import sockets
@@ -158,7 +158,9 @@ def _supervise(
             if networks is not None:
                 arguments = own_files.attach_networks(networks, pod, arguments, shared.net_fd)
             if os.path.exists(contract.MDS_REGISTERED):
-                arguments = _reach_metadata(networks, arguments)
+                from rkt.stage1.common import metadata
+
+                arguments = metadata.reach(arguments, networks)
             if limits.has_sysctls(pod):
                 from rkt.stage1.common import sysctls
 
@@ -296,24 +298,3 @@ def _is_unified(groups: cgroup.Group) -> bool:
     """Whether limits are version 2's."""
     found = groups.counter("memory") or groups.counter("pids")
     return found is not None and found[0] == 2
-
-
-def _networks(arguments: RunArguments, lock_fd: int) -> Networks | None:
-    """The networks that plugins are to set up, if there are any; what is wrong with them shows here.
-
-    Raises:
-        NetworkError: one is not to be had.
-    """
-    if arguments.networks in (["none"], ["host"]):
-        return None
-    from rkt.stage1.common.networks import Networks
-
-    return Networks(arguments, lock_fd)
-
-
-def _reach_metadata(networks: Networks | None, arguments: RunArguments) -> RunArguments:
-    """The arguments with the URL of the metadata service."""
-    from rkt.stage1.common import metadata
-
-    gateways = None if networks is None else networks.gateways()
-    return arguments.replace(metadata_url=metadata.announce(arguments, gateways))

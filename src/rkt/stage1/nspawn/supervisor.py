@@ -24,9 +24,9 @@ from rkt.schema import isolators
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
-from rkt.stage1.common import control
 from rkt.stage1.common.log import find_driver, journal_fields, open_log
-from rkt.stage1.common.signals import stop_signal
+from rkt.stage1.common.reception import Reception
+from rkt.stage1.common.signals import STOP_SECONDS, stop_signal
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
 from rkt.stage1.nspawn import dbus, units
 from rkt.stage1.nspawn.pod_journal import PodJournal
@@ -63,15 +63,12 @@ if TYPE_CHECKING:
             """Called in each turn."""
 
 
-#: Time between SIGTERM and SIGKILL, in seconds; what ``units`` says to systemd.
-STOP_SECONDS = 10.0
 #: How long the pod's systemd may take to answer, in seconds.
 _ANSWER_SECONDS = 30.0
 #: How long the last output may wait for a slow reader, in seconds.
 _DRAIN_SECONDS = 2.0
 #: What systemd may take beyond the stop time before the pod is killed.
 _GRACE_SECONDS = 5.0
-_STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 _OVER = frozenset(("inactive", "failed"))
 #: ``si_code`` of a process that ended by itself, <asm-generic/siginfo.h>.
 _CLD_EXITED = 1
@@ -202,7 +199,7 @@ class App:
         return self.is_running or (self.restarts is not None and self.restarts.at > 0)
 
 
-class Supervisor:
+class Supervisor(Reception):
     """Runs the apps of one pod until the pod is over."""
 
     #: Whether the pod goes on without apps, and its status says nothing of theirs.
@@ -228,34 +225,21 @@ class Supervisor:
             make_streams: the standard streams of an app that is about to start, where they are not the usual ones.
             interactive: the operator's terminal, for the only app.
         """
+        super().__init__(server, report, interactive)
         self._make_streams = make_streams
-        self._interactive = interactive
-        self._server = server
         self._status_directory = status_directory
-        self._report = report
         self._thaw = thaw
         self._arguments: RunArguments | None = None
         self._root_uid = 0
         self._machine: Machine | None = None
         self._bus: Manager | None = None
         self._apps: dict[str, App] = {}
-        self._clients: dict[int, _socket.socket] = {}
-        self._outlets = (Outlet(1), Outlet(2))
         self._several = False
         self.tickers: list[Ticker] = []
         self._first_failure = 0
         #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
         self._memory_kills: dict[str, int] = {}
-        self._is_stopping = False
         self._kill_at = 0.0
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
-        _signal.set_wakeup_fd(self._wake_w)
-        for number in _STOP_SIGNALS:
-            # Who used nohup(1) wants the pod to outlive the terminal.
-            if number != _signal.SIGHUP or _signal.getsignal(number) != _signal.SIG_IGN:
-                _signal.signal(number, lambda _number, _frame: None)
 
     def able_to_launch(self, make_launch: LaunchMaker) -> None:
         """Say how an app that comes later is made ready, beside those that are there."""
@@ -409,23 +393,12 @@ class Supervisor:
 
     def _turn(self, timeout_ms: int | None) -> None:
         """Wait for something to happen and deal with it."""
-        readers: dict[int, Callable[[], None]] = {
-            self._wake_r: self._signals,
-            self._server.fileno(): self._accept,
-        }
+        readers, outlets = self._channels()
         machine = self._machine
         if machine is not None and not machine.is_over:
             readers[machine.pidfd] = self._machine_ended
         if self._bus is not None:
             readers[self._bus.fileno()] = self._listen
-        for fd, client in self._clients.items():
-            readers[fd] = lambda c=client: self._request(c)  # type: ignore[misc]
-        outlets = list(self._outlets)
-        terminal = self._interactive
-        if terminal is not None and terminal.master >= 0 and not terminal.input.is_closed:
-            outlets.append(terminal.input)
-            if not terminal.input.is_full:
-                readers[0] = lambda: terminal.type(self._stop)
         self._watch(readers, outlets)
         writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
         poll = select.poll()
@@ -880,42 +853,7 @@ class Supervisor:
             self._report(f"app {app.name!r}: {e}")
             self._machine_of().kill()
 
-    def _signals(self) -> None:
-        try:
-            numbers = os.read(self._wake_r, 64)
-        except BlockingIOError:
-            return
-        for number in numbers:
-            if number in _STOP_SIGNALS:
-                self._stop()
-            elif number == _signal.SIGWINCH and self._interactive is not None:
-                self._interactive.resize()
-
-    # The control socket --------------------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        client = control.accept(self._server)
-        if client is not None:
-            self._clients[client.fileno()] = client
-
-    def _request(self, client: _socket.socket) -> None:
-        """One request of a client; it stays connected, and the end of the pod hangs up on it."""
-        try:
-            message = control.receive(client)
-            if message is None:
-                del self._clients[client.fileno()]
-                client.close()
-                return
-            if message.get("op") == "stop":
-                if not self._is_stopping:
-                    self._stop()
-                control.send(client, {"ok": True, "stop_seconds": STOP_SECONDS})
-            elif (answer := self._answer(client, message)) is not None:
-                control.send(client, answer)
-        except (OSError, RktError) as e:
-            self._report(f"control socket: {e}")
-            self._clients.pop(client.fileno(), None)
-            client.close()
+    # Requests on the control socket --------------------------------------------------------------------------------
 
     def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
         """Answer to a request other than stop; ``None`` when it is given later."""

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 #: Where the pod's systemd finds its units; names that begin by ``../`` are beside it.
 UNITS = "/rkt/units"
 _JOURNALD = "systemd-journald"
-#: How long an app may take to end when it is asked to, in seconds.
-STOP_SECONDS = 10.0
 #: Longest name of a unit, UNIT_NAME_MAX.
 _MAX_NAME = 255
 #: Names of services that systemd has its own mind about; what begins by the last may be a unit of the pod's.
@@ -103,7 +101,7 @@ class AppUnit(Record):
     stderr: str = "null"
     tty: str = ""
     devices: list[DeviceRule] = []
-    stop_seconds: float = STOP_SECONDS
+    stop_seconds: float = signals.STOP_SECONDS
 
 
 def unit_name(app: str) -> str:
