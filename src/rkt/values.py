@@ -28,8 +28,15 @@ SHA512_HEX_LENGTH = 128
 _PREFIX_LENGTH = len("sha512-")
 _KEY_DIGITS = {"sha512": (KEY_HEX_LENGTH, SHA512_HEX_LENGTH), "sha256": (KEY_HEX_LENGTH,)}
 _ID_DIGITS = {"sha512": SHA512_HEX_LENGTH, "sha256": KEY_HEX_LENGTH}
+#: Of a number that ``int`` reads at all (``sys.int_info.default_max_str_digits``).
+_MOST_DIGITS = 4300
 #: Shortest prefix of a key that may be used to look one up, in hex digits.
 MIN_KEY_PREFIX_LENGTH = 2
+
+
+def is_number(text: str, *, most_digits: int = _MOST_DIGITS) -> bool:
+    """Whether a text is a decimal number that ``int`` reads as people do; ``str.isdigit`` takes the digits of every script."""
+    return text.isascii() and text.isdigit() and len(text) <= most_digits
 
 
 def _shown(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lib.aci import Entry
 from tests.lib.activator import activator
 from tests.lib.flavors import PROGRAMS
 from tests.lib.host import missing
@@ -227,15 +228,51 @@ def test_a_client_starts_no_app(rkt: Rkt, images: Images) -> None:
             assert process.wait(20) == 0
 
 
-def test_a_working_directory_that_a_handler_leads_elsewhere(rkt: Rkt, images: Images) -> None:
-    """An app that systemd would start outside its root, through a link made a moment ago, is ended with the pod."""
-    lead_away = "rm -r /out; ln -s /../../proc/1/root/tmp /out"
-    handlers = [{"name": "pre-start", "exec": ["/bin/sh", "-c", lead_away]}]
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [("program", "tmp"), ("program", "opt/stage2/leads-away/rootfs/dir1"), ("post-stop", "tmp")],
+    ids=["to-systemd", "to-its-own-root-there", "after-the-app"],
+)
+def test_a_working_directory_that_leads_out_of_the_root(
+    rkt: Rkt, images: Images, place: str, target: str
+) -> None:
+    """What systemd would start outside of the app's root, by a link that was made a moment ago, does nothing at all, and the pod ends (security RN2)."""
+    lead_away = f"rm -r /out; ln -s /../../proc/1/root/{target} /out"
+    handlers = {"pre-start": "true", "post-stop": "echo after >&2"}
+    if place == "program":
+        handlers["pre-start"] = lead_away
     image = inspect_image(
         images,
-        "leads-away",
-        app={"eventHandlers": handlers, "workingDirectory": "/out"},
+        f"leads-away-{place}-{len(target)}",
+        name="example.com/leads-away",
+        app={
+            "eventHandlers": [
+                {"name": name, "exec": ["/bin/sh", "-c", each]} for name, each in handlers.items()
+            ],
+            "workingDirectory": "/out",
+        },
         files={"out/x": b""},
     )
-    ran = rkt.run("run", *FLAGS, image, "--exec=/bin/sleep", "--", "60", check=254)
+    script = "echo begun >&2; cd /" if place == "program" else lead_away
+    ran = rkt.run("run", *FLAGS, image, "--exec=/bin/sh", "--", "-c", script, check=254)
     assert "working directory /out leads out of its root" in ran.stderr
+    assert "begun" not in ran.stderr
+    assert "after" not in ran.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--private-users",)], ids=["plain", "users"])
+def test_a_working_directory_of_the_apps_own(rkt: Rkt, images: Images, words: tuple[str, ...]) -> None:
+    """Root starts where it is to, also below what is somebody else's alone, and its handlers too."""
+    image = inspect_image(
+        images,
+        "somewhere",
+        app={
+            "eventHandlers": [{"name": name, "exec": ["/bin/pwd"]} for name in ("pre-start", "post-stop")],
+            "workingDirectory": "/home/deep",
+        },
+        entries=[
+            Entry(f"rootfs{each}", b"5", mode=0o700, uid=77, gid=77) for each in ("/home", "/home/deep")
+        ],
+    )
+    ran = rkt.run("run", *FLAGS, *words, image, "--exec=/bin/pwd", check=0)
+    assert ran.lines == ["/home/deep"] * 3

@@ -8,6 +8,7 @@ from rkt.cli.command import Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options
 from rkt.errors import UsageError, quoted
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(invocation: Invocation) -> int:
 def _max_risk(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 6:
+    if not is_number(text, most_digits=6):
         raise UsageError(f"invalid value {quoted(text)} for --max-risk: a number is expected")
     return int(text)
 

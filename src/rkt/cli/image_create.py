@@ -11,6 +11,7 @@ from rkt.cli.command import BOOL, LIST, Command, Flag, Invocation
 from rkt.cli.output import message, write
 from rkt.cli.parse import FlagError
 from rkt.errors import ConfigError, ImageError, UsageError
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _options(invocation: Invocation) -> Options:
     text = values["timestamp"] or os.environ.get("SOURCE_DATE_EPOCH", "") or "0"
     seconds: int | None = None
     if text != "keep":
-        if not text.isascii() or not text.isdigit() or len(text) > 11:
+        if not is_number(text, most_digits=11):
             raise UsageError(f"invalid timestamp {text!r}: seconds since 1970, or keep, is expected")
         seconds = int(text)
     owner = values["owner"]

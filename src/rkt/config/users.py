@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rkt.config.files import read_directory
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def load_users(settings: Settings) -> UsersConfig:
 
 def _parse(file: ConfigFile, text: str) -> tuple[int, int]:
     first, _, count = text.partition(":")
-    if not all(word.isascii() and word.isdigit() and len(word) <= 10 for word in (first, count)):
+    if not all(is_number(word, most_digits=10) for word in (first, count)):
         raise file.error(f'"{text}" is not a range of ids, FIRST:COUNT')
     if int(first) < _LOWEST or int(first) + int(count) - 1 > _HIGHEST:
         raise file.error(f'the range "{text}" is not within {_LOWEST} to {_HIGHEST}')

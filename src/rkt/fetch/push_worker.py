@@ -26,7 +26,7 @@ from rkt.fetch.transport import check_url, origin
 from rkt.linux.files import write_all
 from rkt.schema import jsontext
 from rkt.schema.oci import MAX_DOCUMENT_BYTES, OCI_INDEX, parse_index
-from rkt.values import Digest
+from rkt.values import Digest, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class Refer(Upload):
 def _chunk_bytes(answer: Answer) -> int:
     """The registry's smallest piece (distribution 1.1), if that is larger than ours."""
     text = answer.headers.get("OCI-Chunk-Min-Length", "")
-    least = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    least = int(text) if is_number(text, most_digits=18) else 0
     if least > _MAX_CHUNK_BYTES:
         raise FetchError(f"the registry wants pieces of {least} bytes, at most {_MAX_CHUNK_BYTES} are sent")
     return max(CHUNK_BYTES, least)

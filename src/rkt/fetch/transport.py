@@ -40,6 +40,7 @@ from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.resume import ResumableFile, read_validators
 from rkt.linux import disk
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -591,7 +592,7 @@ def parse_retry_after(text: str, now: float) -> float:
     """Seconds from ``now`` that a server wants to be left alone; 0 when it does not say."""
     if len(text) > 64 or not text.isascii():
         return 0.0
-    if text.isdigit():
+    if is_number(text, most_digits=64):
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
@@ -665,19 +666,14 @@ def parse_max_age(cache_control: str) -> int:
             seconds = 0
         elif word.startswith("max-age="):
             digits = word[len("max-age=") :]
-            if (
-                digits.isascii()
-                and digits.isdigit()
-                and len(digits) < 12
-                and (digits == "0" or digits[0] != "0")
-            ):
+            if is_number(digits, most_digits=11) and (digits == "0" or digits[0] != "0"):
                 seconds = int(digits)
     return seconds
 
 
 def _content_length(response: BaseHTTPResponse) -> int | None:
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return int(text) if is_number(text, most_digits=18) else None
 
 
 def _check_free_space(file: ResumableFile, size_bytes: int) -> None:

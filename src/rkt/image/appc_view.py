@@ -15,7 +15,7 @@ from rkt.errors import InvalidManifest, quoted
 from rkt.schema import appc, jsontext
 from rkt.schema.appc import App, ImageManifest, MountPoint, Port
 from rkt.schema.record import Record
-from rkt.values import ACIdentifier, ACName
+from rkt.values import ACIdentifier, ACName, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,13 +155,13 @@ def appc_architecture(platform: Platform) -> str:
 def parse_signal(text: str) -> int:
     """The number of a signal given by name, with or without ``SIG``, or by number; 0 for none or an unknown one."""
     word = text.strip().upper().removeprefix("SIG")
-    if word.isascii() and word.isdigit():
+    if is_number(word):
         number = int(word) if len(word) <= 2 else 0
         return number if number <= _RTMAX else 0
     for base, start, sign in (("RTMIN", _RTMIN, 1), ("RTMAX", _RTMAX, -1)):
         if word.startswith(base):
             offset = word[len(base) :].lstrip("+-") or "0"
-            number = start + sign * int(offset) if offset.isascii() and offset.isdigit() else 0
+            number = start + sign * int(offset) if is_number(offset) else 0
             return number if _RTMIN <= number <= _RTMAX else 0
     return _SIGNALS.get(word, 0)
 
@@ -207,7 +207,7 @@ def _ports(texts: list[str]) -> list[Port]:
     for text in sorted(texts):
         numbers, _, protocol = text.partition("/")
         first, dash, last = numbers.partition("-")
-        if not all(n.isascii() and n.isdigit() and len(n) <= 5 for n in (first, last if dash else first)):
+        if not all(is_number(n, most_digits=5) for n in (first, last if dash else first)):
             raise InvalidManifest(f"invalid exposed port {quoted(text)}")
         count = int(last) - int(first) + 1 if dash else 1
         ports.append(Port(name=name(text), protocol=protocol.lower() or "tcp", port=int(first), count=count))

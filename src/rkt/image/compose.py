@@ -23,7 +23,7 @@ from rkt.schema.isolators import (
     SECCOMP_RETAIN,
 )
 from rkt.schema.shorthand import parse_boolean, parse_seccomp
-from rkt.values import AppcReference
+from rkt.values import AppcReference, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _bad(flag: str, text: str, expected: str) -> UsageError:
 
 
 def _number(text: str, flag: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
+    if not is_number(text, most_digits=20):
         raise _bad(flag, text, "a number")
     return int(text)
 

@@ -119,6 +119,16 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+# <linux/ptrace.h>
+PTRACE_CONT = 7
+PTRACE_DETACH = 17
+PTRACE_SEIZE = 0x4206
+PTRACE_LISTEN = 0x4208
+PTRACE_O_TRACEEXEC = 0x10
+PTRACE_O_EXITKILL = 0x100000
+PTRACE_EVENT_EXEC = 4
+PTRACE_EVENT_STOP = 128
+
 # <linux/close_range.h>
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
@@ -260,6 +270,12 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     if result < 0:
         raise _fail("prctl", option)
     return result
+
+
+def ptrace(request: int, pid: int, data: int = 0) -> None:
+    """ptrace(2), of requests that take no address."""
+    if _call("ptrace", request, pid, 0, data) != 0:
+        raise _fail("ptrace", pid)
 
 
 def die_with(parent: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 #: Largest request line with its headers, in bytes.
 MAX_HEAD_BYTES = 16 << 10
@@ -142,7 +143,7 @@ def parse_head(data: bytes, *, max_body_bytes: int) -> Head:
 
 
 def _length(text: str, max_body_bytes: int) -> int:
-    if not (text.isascii() and text.isdecimal()):
+    if not is_number(text):
         raise Refused(400, "malformed content-length")
     if len(text) > 12 or int(text) > max_body_bytes:
         raise Refused(413, f"a body may have {max_body_bytes} bytes")

@@ -19,6 +19,7 @@ from rkt.linux.locks import lock_file
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0.contract import NET
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def names(pod_path: str) -> list[str]:
     except FileNotFoundError:
         return []
     numbers = [entry[len(_PREFIX) : -len(_SUFFIX)] for entry in entries if entry.endswith(_SUFFIX)]
-    found = sorted(int(number) for number in numbers if number.isdecimal())
+    found = sorted(int(number) for number in numbers if is_number(number))
     return [f"{_PREFIX}{number}" for number in found]
 
 

@@ -14,6 +14,7 @@ from rkt.errors import InvalidManifest, NetworkError, quoted
 from rkt.net.config import VERSIONS, at_least
 from rkt.schema import jsontext
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ class _Reader:
     def _network(self, text: str) -> tuple[str, int]:
         address, _, prefix = text.partition("/")
         longest = 128 if ":" in address else 32
-        if is_address(address) and prefix.isascii() and prefix.isdigit() and len(prefix) <= 3:
+        if is_address(address) and is_number(prefix, most_digits=3):
             bits = int(prefix)
             if bits <= longest:
                 return address, bits

@@ -19,6 +19,7 @@ import os
 from rkt.errors import PodError
 from rkt.schema.record import Record
 from rkt.stage0 import contract
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def file_names(pod: Pod, app: str) -> list[str]:
     for name in _names(pod):
         if name == current:
             present.append(name)
-        elif name.startswith(f"{current}.") and name[len(current) + 1 :].isdecimal():
+        elif name.startswith(f"{current}.") and is_number(name[len(current) + 1 :]):
             older.append(name)
     return sorted(older, key=lambda name: -int(name[len(current) + 1 :])) + present
 
@@ -436,7 +437,7 @@ def log_names(pod: Pod) -> list[str]:
     found = set()
     for name in _names(pod):
         app, dot, rest = name.partition(".log")
-        if dot and (not rest or (rest[0] == "." and rest[1:].isdecimal())):
+        if dot and (not rest or (rest[0] == "." and is_number(rest[1:]))):
             found.add(app)
     return sorted(found)
 

@@ -14,6 +14,7 @@ from rkt.errors import PodError
 from rkt.linux import cgroup
 from rkt.schema.record import Record
 from rkt.stage0 import contract
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _mount_namespaces(pod: Pod, apps: Collection[str]) -> dict[str, str]:
 def _first_uid(pod: Pod) -> int:
     """The host's id of the pod's root."""
     first = (pod.read_text(contract.PRIVATE_USERS_PREPARED) or "0").partition(":")[0]
-    return int(first) if first.isdecimal() else 0
+    return int(first) if is_number(first) else 0
 
 
 def _file(fd: int, name: str, limit_bytes: int = _FILE_BYTES) -> bytes:

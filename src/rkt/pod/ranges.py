@@ -21,7 +21,7 @@ from rkt.linux.locks import lock_directory
 from rkt.linux.userns import IdRange
 from rkt.pod import lifecycle
 from rkt.stage0 import contract
-from rkt.values import PodUUID
+from rkt.values import PodUUID, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def lease(pod: lifecycle.Pod, data_dir: str, pool: Pool) -> IdRange:
 
 def _free(pool: Pool, taken: set[str]) -> int | None:
     # A range of an earlier configuration may begin anywhere, and then reaches into two of today's.
-    numbers = [int(name) for name in taken if name.isdigit()]
+    numbers = [int(name) for name in taken if is_number(name)]
     for base, length in pool:
         blocked = {(number - base + end) // COUNT for number in numbers for end in (0, COUNT - 1)}
         for index in range(length // COUNT):
@@ -147,7 +147,7 @@ def confirm(pod: lifecycle.Pod, data_dir: str) -> None:
         others = [
             holder
             for entry in os.listdir(lock.fd)
-            if entry.isdigit() and abs(int(entry) - ids.first) < ids.count
+            if is_number(entry) and abs(int(entry) - ids.first) < ids.count
             for holder in [_holder(lock.fd, entry)]
             if holder != pod.uuid and holder is not None and lifecycle.is_anywhere(pod.pods_dir, holder)
         ]

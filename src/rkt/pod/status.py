@@ -14,7 +14,7 @@ from rkt.pod import lifecycle, summary
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0 import contract
-from rkt.values import ACName
+from rkt.values import ACName, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def exit_codes(pod: Pod, names: list[str]) -> dict[str, tuple[int, int]]:
             text = pod.read_text(path)
         except OSError:
             text = None
-        codes[name] = (int(text) if text and text.isdecimal() else UNREADABLE_STATUS, time_ns)
+        codes[name] = (int(text) if text and is_number(text) else UNREADABLE_STATUS, time_ns)
     return codes
 
 
@@ -270,7 +270,7 @@ def was_killed(pod: Pod) -> bool:
 def oom_kills(pod: Pod, app: str) -> int:
     """How many processes of an app the kernel has killed for want of memory."""
     text = pod.read_text(f"appsinfo/{app}/{contract.OOM_KILLS}")
-    return int(text) if text and text.isdecimal() else 0
+    return int(text) if text and is_number(text) else 0
 
 
 def restarts(pod: Pod, app: str) -> tuple[int, int]:
@@ -345,7 +345,7 @@ def supervisor_pid(pod: Pod) -> int | None:
     """Content of ``pid``, else of ``ppid``."""
     for name in (contract.PID, contract.PPID):
         text = pod.read_text(name)
-        if text and text.isdecimal():
+        if text and is_number(text):
             return int(text)
     return None
 
@@ -357,10 +357,10 @@ def container_pid(pod: Pod) -> int | None:
         PodError: ``ppid`` has several children.
     """
     text = pod.read_text(contract.PID)
-    if text and text.isdecimal():
+    if text and is_number(text):
         return int(text)
     text = pod.read_text(contract.PPID)
-    if not text or not text.isdecimal():
+    if not text or not is_number(text):
         return None
     try:
         children = _read_proc(f"/proc/{text}/task/{text}/children").split()

@@ -21,6 +21,7 @@ import os
 
 from rkt.linux.files import read_bounded, write_new
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 FILE = "summary"
 FORMAT = "rkt.summary"
@@ -99,7 +100,7 @@ def parse_rows(data: bytes) -> list[list[str]] | None:
     if not text.startswith(f"{FORMAT}\t{VERSION}\t") or text[-1] != "\n":
         return None
     rows = [line.split("\t") for line in text[:-1].split("\n")]
-    if len(rows[0]) != 6 or not rows[0][2].isdecimal() or any(len(row) != 3 for row in rows[1:]):
+    if len(rows[0]) != 6 or not is_number(rows[0][2]) or any(len(row) != 3 for row in rows[1:]):
         return None
     if "%" in text:
         rows = [[_unescape(field) for field in row] for row in rows]

@@ -23,7 +23,7 @@ import time
 from rkt.errors import PodError
 from rkt.pod import lifecycle, processes, status
 from rkt.schema.record import Record
-from rkt.values import PodUUID
+from rkt.values import PodUUID, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _group_of(pod: Pod, group: Group, app: str) -> Group:
     """An app's cgroups; in version 2 some flavours leave name and place to somebody else, and the app's first process tells."""
     own = group.open_child(app)
     words = (pod.read_text(f"appsinfo/{app}/pid") or "").split()
-    if group.unified_directory is None or not words or not words[0].isdecimal():
+    if group.unified_directory is None or not words or not is_number(words[0]):
         return own
     actual = group.open_child(app, int(words[0]))
     # An app may have gone on into a cgroup of its own making.

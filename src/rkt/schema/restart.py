@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 NO = "no"
 ON_FAILURE = "on-failure"
@@ -33,7 +34,7 @@ def parse_policy(text: str) -> Policy:
     kind, colon, number = text.partition(":")
     if kind in {NO, ALWAYS, ON_FAILURE} and not colon:
         return Policy(kind=kind)
-    if kind == ON_FAILURE and number.isascii() and number.isdigit() and len(number) <= 7:
+    if kind == ON_FAILURE and is_number(number, most_digits=7):
         limit = int(number)
         if 1 <= limit <= _MOST:
             return Policy(kind=kind, limit=limit)

@@ -17,6 +17,7 @@ from rkt.linux.userns import UserNamespace
 from rkt.pod import ranges
 from rkt.schema.appc import parse_image_manifest
 from rkt.schema.mounts import named_volumes
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def check_pod_ids(manifest: PodManifest, images: list[bytes]) -> None:
         asked += [(owner, "user", app.user), (owner, "group", app.group)]
         asked += [(owner, "supplementary group", str(gid)) for gid in app.supplementary_gids]
     for owner, what, text in asked:
-        if text.isascii() and text.isdigit() and int(text) >= ranges.COUNT:
+        if is_number(text) and int(text) >= ranges.COUNT:
             raise UsageError(
                 f"{owner}: {what} {text} is outside the ids of a pod with --private-users, 0 to {ranges.COUNT - 1}",
                 hint="run it without --private-users",

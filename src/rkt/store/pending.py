@@ -29,7 +29,7 @@ from rkt.schema.record import Record
 from rkt.store.cas import quote_name
 from rkt.store.layout import INCOMING
 from rkt.store.record import parse_image_record, parse_remote_row
-from rkt.values import MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash, key_prefix
+from rkt.values import MIN_KEY_PREFIX_LENGTH, AppcReference, ImageKey, is_image_hash, is_number, key_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -445,7 +445,7 @@ class _Opened:
 def home_owner(name: str) -> int | None:
     """The user id in the name of a home; None for any other name."""
     digits, dash, random = name.partition("-")
-    if not dash or not digits.isascii() or not digits.isdigit() or digits != str(int(digits[:10])):
+    if not dash or not is_number(digits) or digits != str(int(digits[:10])):
         return None
     if len(random) != _RANDOM_LENGTH or not _HEX.issuperset(random):
         return None

@@ -13,6 +13,7 @@ import os
 from rkt.errors import StoreError
 from rkt.linux.files import remove_tree
 from rkt.linux.pidfd import is_alive, start_time
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _is_dead(name: str) -> bool:
     boot_id, pid, start, _ = parts
     if len(boot_id) != 32 or not _HEX.issuperset(boot_id):
         return False
-    if not (pid.isascii() and pid.isdigit() and start.isascii() and start.isdigit()):
+    if not (is_number(pid) and is_number(start)):
         return False
     return boot_id != _boot_id() or not is_alive(int(pid), int(start))
 

@@ -31,7 +31,7 @@ import os
 
 from rkt.errors import ConfigError, HostError, InvalidManifest
 from rkt.schema.record import Record
-from rkt.values import ACIdentifier
+from rkt.values import ACIdentifier, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def name_components(name: str) -> list[str]:
     """
     first, slash, rest = name.partition("/")
     host, colon, port = first.partition(":")
-    if colon and not (port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS):
+    if colon and not is_number(port, most_digits=_MAX_PORT_DIGITS):
         raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
     # The grammar of appc names has no ports.
     components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")

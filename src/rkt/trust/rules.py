@@ -29,6 +29,7 @@ from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.trust.keystore import name_components
 from rkt.trust.policy import POLICY_DIRECTORY
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def rule_name(text: str) -> str:
     host, colon, port = first.rpartition(":") if first.startswith("[") else first.partition(":")
     if first.endswith("]"):
         host, colon, port = first, "", ""
-    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
+    if colon and not is_number(port, most_digits=5):
         raise InvalidManifest(f"invalid name {quoted(text)}: {quoted(port)} is no port")
     if host.startswith("["):
         if not host.endswith("]") or not _ADDRESS.issuperset(host[1:-1]) or ":" not in host:
@@ -371,7 +372,7 @@ class _File:
         words = str(e).replace("Cannot overwrite a value", "a member is there twice")
         _, found, rest = words.rpartition("(at line ")
         number = rest.partition(",")[0]
-        if not found or not number.isdigit():
+        if not found or not is_number(number):
             return words
         line = self._text.split("\n")[int(number) - 1].strip()
         return f"{words}: {quoted(line)}" if line else words

@@ -10,6 +10,7 @@ import shutil
 from rkt.linux import libc, mount
 from rkt.linux.userns import IdRange, UserNamespace
 from rkt.stage0.host.attempt import CannotTry, attempt
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def trials(directory: str) -> dict[str, Trial]:
 def _sweep(directory: str) -> None:
     for name in os.listdir(directory):
         pid = name.removeprefix(f"{_NAME}-")
-        if pid != name and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+        if pid != name and is_number(pid) and not os.path.exists(f"/proc/{pid}"):
             shutil.rmtree(f"{directory}/{name}", ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import _signal
 
 from rkt.schema.appc import ANNOTATION_DOCKER_STOP_SIGNAL
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,5 +22,5 @@ _MAX_SIGNAL = 64
 def stop_signal(app: PodApp) -> int:
     """SIGTERM, or what a Docker image wants instead."""
     text = app.image.annotations.get(ANNOTATION_DOCKER_STOP_SIGNAL, "")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
+    number = int(text) if is_number(text, most_digits=2) else 0
     return number if 0 < number <= _MAX_SIGNAL else _signal.SIGTERM

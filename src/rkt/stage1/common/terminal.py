@@ -53,10 +53,15 @@ def open_pty(uid: int, root: str = "/") -> tuple[int, int]:
     status = os.fstat(master)
     if status.st_rdev != os.makedev(5, 2) or libc.statfs_type(master) != DEVPTS_SUPER_MAGIC:
         raise OSError(errno.ENOTTY, "not the kernel's terminal multiplexer", "/dev/pts/ptmx")
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    lock(master, is_locked=False)
     slave = open_peer(master)
     os.fchown(slave, uid, -1)
     return master, slave
+
+
+def lock(master: int, *, is_locked: bool) -> None:
+    """Have nobody open the other side, or have it opened again."""
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", is_locked))
 
 
 def number_of(master: int) -> int:

@@ -13,6 +13,7 @@ import os
 from rkt.errors import Stage1Error
 from rkt.linux import files, libc
 from rkt.schema.appc import ANNOTATION_DOCKER_REPOSITORY, ANNOTATION_DOCKER_USER
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def resolve_both(
 
 def _own_group(root: Root, user: str, uid: int) -> int:
     """The group that the account file has for a user, by name, or by number where a number was given."""
-    by_name = not user.isdigit()
+    by_name = not is_number(user)
     for name, fields in _entries(root, b"etc/passwd"):
         numbers = fields[1:3]
         if not all(number.isdigit() and len(number) <= 10 for number in numbers) or len(numbers) < 2:
@@ -91,7 +92,7 @@ def _own_group(root: Root, user: str, uid: int) -> int:
 def _resolve(root: Root, text: str, account_file: bytes, what: str, ids: IdRange | None) -> int:
     if text == "root":
         return 0
-    if text.isascii() and text.isdigit():
+    if is_number(text):
         number = int(text) if len(text) <= 10 else MAX_ID + 1
         if number > MAX_ID:
             raise Stage1Error(f"{what} id {text!r} is out of range, at most {MAX_ID}")

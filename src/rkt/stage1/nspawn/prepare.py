@@ -146,7 +146,10 @@ def open_users(arguments: RunArguments) -> UserNamespace | None:
 
 
 def _check_directory(root_fd: int, name: str, path: bytes) -> None:
-    """Refuse a working directory that is not in the root: systemd would follow a link into /proc, and out of the root by that."""
+    """Refuse a working directory that is not in the root: systemd would follow a link into /proc, and out of the root by that.
+
+    What becomes of it later is seen by ``witness``.
+    """
     try:
         os.close(libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT))
     except OSError as e:
@@ -166,8 +169,7 @@ def prepare_app(
     app, execute = launch.app, launch.execute
     root_fd = root.make_app_root(app, arguments, pod_path, volumes.of(app.name), users, base)
     os.chdir(pod_path)
-    if EVENT_PRE_START not in launch.handlers:
-        _check_directory(root_fd, app.name, execute.working_directory)
+    _check_directory(root_fd, app.name, execute.working_directory)
     places = Places(app, arguments)
     unit = units.AppUnit(
         app=app,

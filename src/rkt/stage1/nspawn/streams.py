@@ -41,9 +41,11 @@ class UnitStreams(AppStreams):
         self._held = -1
         self._master = self._slave = -1
 
-    def open(self) -> None:
+    def open(self, *, is_gated: bool) -> None:
         """Make what the unit opens, before it is started.
 
+        Args:
+            is_gated: whether its first process is to wait until ``admit``.
         Raises:
             RktError: there is no terminal, or the plain log cannot be written.
         """
@@ -60,6 +62,8 @@ class UnitStreams(AppStreams):
             self._stdin = -1
         if self._places.tty:
             self._open_terminal()
+            if is_gated:
+                self._lock(is_locked=True)
 
     def _open_terminal(self) -> None:
         from rkt.stage1.common import terminal
@@ -77,6 +81,17 @@ class UnitStreams(AppStreams):
         except FileNotFoundError:
             pass
         os.symlink(f"/{root.APPS}/{self._name}/rootfs/dev/pts/{terminal.number_of(self._master)}", link)
+
+    def admit(self) -> None:
+        """Let the first process have its terminal."""
+        if self._master >= 0:
+            self._lock(is_locked=False)
+
+    def _lock(self, *, is_locked: bool) -> None:
+        """Have systemd wait for the terminal: it tries for a second to open one that is locked."""
+        from rkt.stage1.common import terminal
+
+        terminal.lock(self._master, is_locked=is_locked)
 
     def _take_master(self) -> int | None:
         master, self._master = self._master, -1

@@ -28,7 +28,7 @@ from rkt.stage1.common.log import find_driver, journal_fields, open_log
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS, stop_signal
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
-from rkt.stage1.nspawn import dbus, units
+from rkt.stage1.nspawn import dbus, units, witness
 from rkt.stage1.nspawn.pod_journal import PodJournal
 from rkt.stage1.nspawn.root import APPS, STREAMS
 from rkt.stage2.exec import EXIT_EXEC_FAILED
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from rkt.stage1.nspawn.machine import Machine
     from rkt.stage1.nspawn.prepare import Launch
     from rkt.stage1.nspawn.streams import UnitStreams
+    from rkt.stage1.nspawn.witness import Witness
     from rkt.stage2.exec import ExecPlan
 
     LaunchMaker = Callable[[LoadedPod, PodApp, list[Launch]], tuple[Launch, Group | None]]
@@ -113,6 +114,7 @@ class App:
         status: its exit status.
         outlets: end of a FIFO -> (stream name, marker of lines, where it goes).
         restarts: of an app that may be started again.
+        witnesses: of processes that were not executed when they were last looked at.
         streams: its standard streams, where they are not the usual ones.
         due_streams: those of a start whose program is not there yet.
     """
@@ -138,6 +140,7 @@ class App:
         "was_active",
         "was_executed",
         "was_told",
+        "witnesses",
     )
 
     def __init__(self, launch: Launch, cgroup: Group | None) -> None:
@@ -153,6 +156,7 @@ class App:
         self.streams: AppStreams | None = None
         self.due_streams: UnitStreams | None = None
         self.restarts: Restarts | None = None
+        self.witnesses: list[Witness] = []
         policy = launch.app.runtime.annotations.get(contract.ANNOTATION_RESTART)
         if policy is not None:
             from rkt.stage1.common.restart import Restarts
@@ -168,6 +172,21 @@ class App:
         self.is_running = True
         self.has_begun = self.was_active = self.was_executed = False
         self.known = {}
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether its first process is to wait: it is to get into cgroups, comes after or before others, or needs a witness."""
+        return (
+            self.cgroup is not None
+            or EVENT_PRE_START in self.launch.handlers
+            or witness.is_needed(self.launch.execute)
+        )
+
+    @property
+    def has_later(self) -> bool:
+        """Whether a handler that comes after its program is to wait likewise."""
+        handler = self.launch.handlers.get(EVENT_POST_STOP)
+        return handler is not None and (self.cgroup is not None or witness.is_needed(handler))
 
     @property
     def is_under_way(self) -> bool:
@@ -314,8 +333,8 @@ class Supervisor(Reception):
             sockets.confirm(self._machine_of().leader, app.name, app.launch.execute.sockets)
         app.due_streams = self._make_streams(app.launch.app)
         if app.due_streams is not None:
-            app.due_streams.open()
-        if app.cgroup is None and EVENT_PRE_START not in app.launch.handlers:
+            app.due_streams.open(is_gated=app.is_gated)
+        if not app.is_gated:
             self._open_outlets(app)
         self.bus.start(app.unit)
 
@@ -421,6 +440,8 @@ class Supervisor(Reception):
         for app in self._apps.values():
             if app.streams is not None:
                 app.streams.watch(app, readers, outlets)
+            for each in app.witnesses:
+                readers[each.fd] = lambda a=app: self._hear_witnesses(a)  # type: ignore[misc]
             if not app.has_begun or (app.pid and app.due_streams is not None):
                 continue
             for fd, (_, _, outlet) in app.outlets.items():
@@ -462,20 +483,23 @@ class Supervisor(Reception):
             if not is_program and number != app.handler:
                 self._post_stop_begun(app, number)
             return
+        if number == app.handler:
+            return  # told once more
         machine = self._machine_of()
         pid = machine.host_pid(number)
-        if app.cgroup is not None and pid > 0:
-            self._take(app, app.cgroup, pid)
-        if not is_program and not app.handler and EVENT_PRE_START in app.launch.handlers:
+        is_first_handler = not is_program and not app.handler and EVENT_PRE_START in app.launch.handlers
+        event = "" if is_program else EVENT_PRE_START if is_first_handler else EVENT_POST_STOP
+        self._receive(app, pid, app.launch.handlers.get(event, app.launch.execute))
+        if app.due_streams is not None:
+            app.due_streams.admit()
+        if is_first_handler:
             app.handler = number
             self._let_in(app, pid)
-        elif number != app.handler:
+        else:
             if is_program and app.handler:
                 self._end_leftovers(app, pid)
             self._pass_barrier(app)
-            # A handler that comes after it must get into its cgroups, too, before anything of it runs.
-            has_later = app.cgroup is not None and EVENT_POST_STOP in app.launch.handlers
-            if is_program and has_later and app.due_streams is None:
+            if is_program and app.has_later and app.due_streams is None:
                 self._let_in(app, pid)
             self._open_outlets(app)
         self._mark(app, pid if pid > 0 else number)
@@ -486,13 +510,39 @@ class Supervisor(Reception):
     def _post_stop_begun(self, app: App, number: int) -> None:
         """The post-stop handler of an app whose program is over has been forked."""
         app.handler = number
-        pid = self._machine_of().host_pid(number)
-        if app.cgroup is not None and pid > 0:
-            self._take(app, app.cgroup, pid)
+        self._receive(app, self._machine_of().host_pid(number), app.launch.handlers[EVENT_POST_STOP])
         if app.barrier:
             self._pass_barrier(app)
             self._open_outlets(app)
             self._mark(app, app.pid if app.pid > 0 else number)
+
+    def _receive(self, app: App, pid: int, execute: ExecPlan) -> None:
+        """See to a process of an app that has just been forked, and waits for its output to be opened."""
+        if pid <= 0:
+            return
+        if app.cgroup is not None:
+            self._take(app, app.cgroup, pid)
+        if witness.is_needed(execute):
+            try:
+                app.witnesses.append(witness.Witness(pid, self._machine_of().leader))
+            except ProcessLookupError:
+                return
+            except (OSError, RktError) as e:
+                self._fail(f"app {app.name!r}: {e}")
+
+    def _hear_witnesses(self, app: App) -> None:
+        """Whether a process of the app was found outside of its root; it is dead by then, and did nothing."""
+        for each in app.witnesses:
+            if each.hear():
+                self._fail(units.astray(app.name, app.launch.execute).message)
+        app.witnesses = [each for each in app.witnesses if not each.is_over]
+
+    def _fail(self, message: str) -> None:
+        """End the pod for a reason of our own."""
+        self._report(message)
+        self._first_failure = self._first_failure or EXIT_FAILURE
+        self._is_stopping = True
+        self._machine_of().kill()
 
     def _mark(self, app: App, number: int) -> None:
         """Say whose the lines are, where there are several."""
@@ -557,10 +607,7 @@ class Supervisor(Reception):
             reason = "it does not end"
         except OSError as e:
             reason = e.strerror or str(e)
-        self._report(f"app {app.name!r}: what its pre-start handler left running cannot be ended: {reason}")
-        self._first_failure = self._first_failure or EXIT_FAILURE
-        self._is_stopping = True
-        self._machine_of().kill()
+        self._fail(f"app {app.name!r}: what its pre-start handler left running cannot be ended: {reason}")
 
     def _pass_barrier(self, app: App) -> None:
         """Let go of the FIFOs that the process before had; the next one waits for the first of its own."""
@@ -588,10 +635,7 @@ class Supervisor(Reception):
         except FileNotFoundError:
             return  # it is gone, and its own group too
         except OSError as e:
-            self._report(f"app {app.name!r}: its limits cannot be set: {e.strerror}")
-            self._first_failure = self._first_failure or EXIT_FAILURE
-            self._is_stopping = True
-            self._machine_of().kill()
+            self._fail(f"app {app.name!r}: its limits cannot be set: {e.strerror}")
 
     def _executed(self, app: App) -> None:
         """An app's program runs: it must be as confined as its unit says, and may be entered from here on."""
@@ -606,15 +650,13 @@ class Supervisor(Reception):
         except OSError:
             return  # it is over already
         except RktError as e:
-            self._report(e.message)
-            self._first_failure = self._first_failure or EXIT_FAILURE
-            self._is_stopping = True
-            self._machine_of().kill()
+            self._fail(e.message)
         else:
             _record_pid(app)
 
     def _ended(self, app: App) -> None:
         """An app's unit is over, and so are its processes."""
+        self._hear_witnesses(app)
         status = self._status(app)
         if status == EXIT_EXEC_FAILED and app.known.get("ExecMainCode") and not app.has_been_executed:
             self._explain(app, app.launch.execute)
@@ -762,6 +804,9 @@ class Supervisor(Reception):
 
     def _close(self, app: App) -> None:
         """Let go of an app that is over."""
+        for each in app.witnesses:
+            each.close()
+        app.witnesses.clear()
         for fd in app.outlets:
             os.close(fd)
         app.outlets.clear()

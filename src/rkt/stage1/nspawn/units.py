@@ -27,7 +27,7 @@ from rkt.schema.limits import RLIMIT_NAMES
 from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.stage1.common import exec_plan, paths, signals
-from rkt.stage1.nspawn import filters, unit_text
+from rkt.stage1.nspawn import filters, unit_text, witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ _HANDLERS = ((_PRE_START, "ExecStartPre"), (_POST_STOP, "ExecStopPost"))
 #: supplementary groups, not even 0.
 _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 #: How many filters a process has; of kernels from 5.9 on.
 _FILTERS = b"Seccomp_filters"
 
@@ -460,10 +459,8 @@ def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -
         int(fields[b"Seccomp"]) != _SECCOMP_MODE_FILTER or int(fields.get(_FILTERS, b"1")) <= int(parent)
     ):
         lacking.append("the system call filter")
-    if not _is_inside(pid):
-        raise Stage1Error(
-            f"app {quoted(app.name)}: its working directory {execute.working_directory.decode(errors='replace')} leads out of its root"
-        )
+    if not witness.is_inside(pid):
+        raise astray(app.name, execute)
     if lacking:
         raise Stage1Error(
             f"app {quoted(app.name)} runs without {' and '.join(lacking)}: this host's systemd does not do what its unit says",
@@ -471,25 +468,10 @@ def confirm(pid: int, app: PodApp, execute: ExecPlan, arguments: RunArguments) -
         )
 
 
-def _is_inside(pid: int) -> bool:
-    """Whether the working directory is below the root: systemd follows a link that the app has put in its way.
-
-    The app cannot leave its root by itself, and so does not come back either.
-    """
-    root = os.stat(f"/proc/{pid}/root")
-    fd = os.open(f"/proc/{pid}/cwd", _DIRECTORY)
-    try:
-        while True:
-            here = os.fstat(fd)
-            if os.path.samestat(here, root):
-                return True
-            above = os.open("..", _DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = above
-            if os.path.samestat(here, os.fstat(fd)):
-                return False
-    finally:
-        os.close(fd)
+def astray(app: str, execute: ExecPlan) -> Stage1Error:
+    """What is said of an app whose process was outside of its root."""
+    where = execute.working_directory.decode(errors="replace")
+    return Stage1Error(f"app {quoted(app)}: its working directory {where} leads out of its root")
 
 
 def _status(pid: int) -> dict[bytes, bytes]:
