@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.flavors import pods
+from tests.lib.host import missing
 from tests.lib.images import fetch
+from tests.lib.nethost import PLUGINS, NetHost
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
@@ -38,9 +41,8 @@ exec unshare --mount --propagation=private sh -c '
 """
 
 
-@pytest.fixture
-def chrooted(rkt: Rkt) -> Rkt:
-    """An engine each of whose commands runs below a chroot."""
+def put_below_a_chroot(rkt: Rkt, wrapper_text: str = _WRAPPER) -> None:
+    """Have each command of an engine run below a chroot."""
     root = f"{rkt.base}/chroot"
     os.mkdir(root)
     for entry in os.scandir("/"):
@@ -48,9 +50,15 @@ def chrooted(rkt: Rkt) -> Rkt:
             os.symlink(os.readlink(entry.path), f"{root}/{entry.name}")
     wrapper = f"{rkt.base}/rkt"
     with open(wrapper, "w", encoding="utf-8") as stream:
-        stream.write(_WRAPPER.replace("{root}", root).replace("{program}", rkt.binary))
+        stream.write(wrapper_text.replace("{root}", root).replace("{program}", rkt.binary))
     os.chmod(wrapper, 0o755)
     rkt.binary = wrapper
+
+
+@pytest.fixture
+def chrooted(rkt: Rkt) -> Rkt:
+    """An engine each of whose commands runs below a chroot."""
+    put_below_a_chroot(rkt)
     return rkt
 
 
@@ -82,3 +90,22 @@ def test_pods_below_a_chroot(chrooted: Rkt, images: Images) -> None:
     process.wait(20)
     chrooted.run("gc", "--grace-period=0", check=0)
     assert chrooted.pods() == {}
+
+
+@pods("networks")
+def test_networks_below_a_chroot(images: Images, flavor: str) -> None:
+    """Plugins are those of the chroot, not those of whatever is above it, and afterwards the supervisor is below it again."""
+    if absent := missing("nsenter", "unshare", "ip"):
+        pytest.skip(absent)
+    if not os.path.exists(f"{PLUGINS}/bridge"):
+        pytest.skip(f"no CNI plugins in {PLUGINS}")
+    hidden = f"mount --make-rprivate / && mount -t tmpfs none {PLUGINS} || exit 99\n    chroot "
+    with tempfile.TemporaryDirectory(prefix="rkt-test-") as base, NetHost(f"{base}/host", flavor) as host:
+        rkt = host.rkt()
+        rkt.use_the_usual_network()
+        put_below_a_chroot(rkt, _WRAPPER.replace("chroot ", hidden, 1))
+        image = fetch(rkt, images.busybox())
+        words = ("--exec=/bin/sh", "--", "-c", "ls /sys/class/net")
+        ran = rkt.run("run", "--insecure-options=image", image, *words, check=0)
+        assert ran.lines == ["eth0", "lo"]
+        assert host.leaks(but=("rkt0",)) == []

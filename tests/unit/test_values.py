@@ -12,6 +12,7 @@ from rkt.values import (
     PodUUID,
     TreeID,
     is_image_hash,
+    is_number,
     key_prefix,
 )
 
@@ -306,3 +307,17 @@ def test_appc_string_order() -> None:
     reference = AppcReference.parse("a,z=1,arch=amd64,b=2,os=linux,version=3")
     assert str(reference) == "a:3,os=linux,arch=amd64,b=2,z=1"
     assert hash(reference) == hash(AppcReference.parse("a:3,b=2,z=1,os=linux,arch=amd64"))
+
+
+@pytest.mark.parametrize("text", ["0", "0017", "9" * 4300])
+def test_numbers(text: str) -> None:
+    """A number is digits of ASCII, no more than ``int`` takes, or than are wanted."""
+    assert is_number(text)
+    int(text)
+    assert not is_number(text, most_digits=len(text) - 1)
+
+
+@pytest.mark.parametrize("text", ["", "²", "٣", "१२", "-1", "+1", " 1", "1_000", "9" * 4301])
+def test_what_is_no_number(text: str) -> None:
+    """Neither digits of other scripts, of which ``int`` takes some and refuses others, nor anything around them."""
+    assert not is_number(text)

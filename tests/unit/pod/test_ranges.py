@@ -52,6 +52,16 @@ def test_each_pod_gets_another_range(settings: Settings) -> None:
         assert ranges.read(three) is None
 
 
+@pytest.mark.parametrize("name", ["²", "٣٠٠٠٠٠٠", "3000000x"])
+def test_what_looks_like_a_lease(settings: Settings, name: str) -> None:
+    """A name that is no number of ours neither blocks a range nor breaks anything."""
+    with make(settings) as one:
+        os.makedirs(f"{settings.data_dir}/ranges")
+        os.symlink("somebody", f"{settings.data_dir}/ranges/{name}")
+        assert str(ranges.lease(one, settings.data_dir, POOL)) == "3000000:65536"
+        ranges.confirm(one, settings.data_dir)
+
+
 def test_a_range_without_a_pod_is_free(settings: Settings) -> None:
     """Links of pods that are gone, and what is no lease, stand in nobody's way when ranges run out, and are swept."""
     with make(settings) as one, make(settings) as two, make(settings) as three:
