@@ -8,7 +8,6 @@ where stage0 came from. Children, too, must be born outside the pod: its pid nam
 
 from __future__ import annotations
 
-import errno
 import os
 
 from rkt.linux import libc
@@ -25,17 +24,20 @@ class HostView:
     All that runs inside must have been imported before: stage1's files may be where only the pod sees them.
     """
 
-    __slots__ = ("_back", "_directory", "_places", "_root")
+    __slots__ = ("_back", "_directory", "_host_root", "_places", "_root")
 
-    def __init__(self, mounts_fd: int = -1) -> None:
+    def __init__(self, mounts_fd: int = -1, root_fd: int = -1) -> None:
         """Remember where the caller is; to be called before it enters the pod.
 
         Args:
             mounts_fd: of the host's mount namespace, -1 for the caller's own; owned by this object.
+            root_fd: of the root directory to have there, -1 for the caller's own; likewise.
         """
         if mounts_fd < 0:
             mounts_fd = _open("mnt")
-        os.set_inheritable(mounts_fd, False)
+        self._host_root = root_fd if root_fd >= 0 else _open_directory("/")
+        for fd in (mounts_fd, self._host_root):
+            os.set_inheritable(fd, False)
         self._places = [
             (_open("pid"), libc.CLONE_NEWPID),
             (_open("net"), libc.CLONE_NEWNET),
@@ -46,22 +48,25 @@ class HostView:
 
     def close(self) -> None:
         """Close the descriptors."""
-        for fd, _ in self._places:
+        for fd in (self._host_root, *(fd for fd, _ in self._places)):
             os.close(fd)
         self._places = []
 
     def __enter__(self) -> Self:
-        self._directory, self._root = (
-            os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (".", "/")
-        )
+        self._directory, self._root = _open_directory("."), _open_directory("/")
         self._back = [(_open("net"), libc.CLONE_NEWNET), (_open("mnt"), libc.CLONE_NEWNS)]
         try:
             self._back.append((_open("pid_for_children"), libc.CLONE_NEWPID))
         except FileNotFoundError:
             pass  # the pod's pid namespace has no process yet, or none any more
-        for fd, flag in self._places:
-            libc.setns(fd, flag)
-        _stay_below(self._root)
+        try:
+            for fd, flag in self._places:
+                libc.setns(fd, flag)
+            # Joining a mount namespace leads to its uppermost root, also from below a chroot.
+            _enter_root(self._host_root)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -70,30 +75,21 @@ class HostView:
         for fd, flag in self._back:
             libc.setns(fd, flag)
             os.close(fd)
-        os.fchdir(self._root)
-        os.chroot(".")
+        _enter_root(self._root)
         os.fchdir(self._directory)
         for fd in (self._root, self._directory):
             os.close(fd)
         self._back = []
 
 
-def _stay_below(root_fd: int) -> None:
-    """Go to the root that the caller had in its mount namespace: joining one leads to the uppermost, also from below a chroot.
-
-    Raises:
-        OSError: there is no such directory.
-    """
-    root = os.fstat(root_fd)
-    if os.path.samestat(root, os.stat("/")):
-        return
-    # Of a directory that is not below the root the kernel says where it is in its own mount namespace, a copy of this one.
-    path = os.readlink(f"/proc/self/fd/{root_fd}")
-    if not os.path.samestat(root, os.stat(path)):
-        raise FileNotFoundError(errno.ENOENT, "the root directory is not found among the host's mounts", path)
-    os.chroot(path)
-    os.chdir("/")
+def _enter_root(fd: int) -> None:
+    os.fchdir(fd)
+    os.chroot(".")
 
 
 def _open(kind: str) -> int:
     return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

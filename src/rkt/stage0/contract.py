@@ -54,9 +54,11 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 #: Environment: number of the open, exclusively locked descriptor of the pod directory.
 ENV_LOCK_FD = "RKT_LOCK_FD"
-#: Environment of ``run`` and ``gc``: number of a descriptor of the mount namespace that the caller was in, where network
-#: plugins run and the pod's network namespace is mounted; and further directories of network configurations, by ``:``.
+#: Environment of ``run`` and ``gc``: numbers of descriptors of the mount namespace that the caller was in, where network
+#: plugins run and the pod's network namespace is mounted, and of its root directory, which below a chroot is not that
+#: namespace's; and further directories of network configurations, by ``:``.
 ENV_HOST_MOUNTS = "RKT_HOST_MOUNTS_FD"
+ENV_HOST_ROOT = "RKT_HOST_ROOT_FD"
 ENV_NET_DIRECTORIES = "RKT_NET_DIRECTORIES"
 #: Environment of the ``app/…`` entrypoints: the ``enter`` program, and the process to hand to it.
 ENV_ENTER_COMMAND = "RKT_STAGE1_ENTERCMD"

@@ -47,16 +47,20 @@ def run_entrypoint(
     environment = stage1_environment()
     # Where the caller is, whatever the child does before: networks are taken back there.
     mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     environment[contract.ENV_HOST_MOUNTS] = str(mounts_fd)
+    environment[contract.ENV_HOST_ROOT] = str(root_fd)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         libc.die_with(parent)
-        os.set_inheritable(mounts_fd, True)
+        for fd in (mounts_fd, root_fd):
+            os.set_inheritable(fd, True)
         _child(program, arguments, directory, environment, quiet_stdout, before)
-    os.close(mounts_fd)
+    for fd in (mounts_fd, root_fd):
+        os.close(fd)
     return _wait(child, program, timeout_seconds)
 
 

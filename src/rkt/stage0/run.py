@@ -38,7 +38,7 @@ _LOADER_NAMES = frozenset(("BASH_ENV", "CDPATH", "ENV", "GCONV_PATH", "IFS", "LO
 
 
 #: Likewise, and what only stage0 may say.
-_LEFT_OUT = _LOADER_NAMES | {contract.ENV_HOST_MOUNTS, contract.ENV_NET_DIRECTORIES}
+_LEFT_OUT = _LOADER_NAMES | {contract.ENV_HOST_MOUNTS, contract.ENV_HOST_ROOT, contract.ENV_NET_DIRECTORIES}
 
 
 class RunOptions(Record):
@@ -205,10 +205,16 @@ def run(pod: Pod, settings: Settings, options: RunOptions) -> NoReturn:
 def _host_environment(settings: Settings) -> dict[str, str]:
     """What stage1 needs to set networks up, or to mount with: where the host is, and which configuration directories there are."""
     mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    os.set_inheritable(mounts_fd, True)
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    for fd in (mounts_fd, root_fd):
+        os.set_inheritable(fd, True)
     # The administrator's own directory is an argument.
     others = [f"{each}/net.d" for each in (settings.user_config_dir, settings.system_config_dir) if each]
-    return {contract.ENV_HOST_MOUNTS: str(mounts_fd), contract.ENV_NET_DIRECTORIES: ":".join(others)}
+    return {
+        contract.ENV_HOST_MOUNTS: str(mounts_fd),
+        contract.ENV_HOST_ROOT: str(root_fd),
+        contract.ENV_NET_DIRECTORIES: ":".join(others),
+    }
 
 
 def _arguments(

@@ -13,7 +13,7 @@ from rkt.net.host import HostView
 from rkt.schema import jsontext
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts
-from rkt.stage1.common.host_mounts import host_mounts
+from rkt.stage1.common.host_mounts import host_mounts, host_root
 from rkt.stage1.common.say import say
 from rkt.stage1.common.signals import STOP_SIGNALS
 
@@ -74,7 +74,7 @@ class Networks:
 
             text = hosts.resolv_file("stage0").decode("utf-8", "replace")
             self._runtime = capabilities.of_resolver(text)
-        self._view = HostView(host_mounts())
+        self._view = HostView(host_mounts(), host_root())
 
     def attach(self, pod: LoadedPod, netns_fd: int) -> None:
         """Set the networks up; to be called in the pod's network namespace.
@@ -222,7 +222,7 @@ def release_left(path: str, *, hold_fd: int) -> None:
         hold_fd: descriptor that plugins keep open, -1 for none.
     """
     names.leave(os.path.basename(path))
-    view = HostView(host_mounts())
+    view = HostView(host_mounts(), host_root())
     with view:
         teardown.release(path, hold_fd=hold_fd, report=say)
     view.close()
