@@ -276,3 +276,14 @@ def test_a_working_directory_of_the_apps_own(rkt: Rkt, images: Images, words: tu
     )
     ran = rkt.run("run", *FLAGS, *words, image, "--exec=/bin/pwd", check=0)
     assert ran.lines == ["/home/deep"] * 3
+
+
+def test_a_systemd_that_is_executed_anew(rkt: Rkt, images: Images) -> None:
+    """Root in an app can have the pod's systemd do that, by a signal; how its apps end is known all the same."""
+    image = fetch(rkt, images.busybox())
+    script = "kill -TERM 1 && kill -HUP 1 && echo sent; while [ ! -e /go ]; do sleep 0.05; done; exit 3"
+    process = rkt.popen("run", *FLAGS, image, "--exec=/bin/sh", "--", "-c", script)
+    wait_for(lambda: "sent" in process.stdout_text, "signals")
+    uuid = rkt.wait_for_pod()
+    rkt.run("enter", uuid, "/bin/touch", "/go", check=0)
+    assert process.wait(20) == 3

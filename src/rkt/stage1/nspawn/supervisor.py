@@ -66,6 +66,9 @@ if TYPE_CHECKING:
 
 #: How long the pod's systemd may take to answer, in seconds.
 _ANSWER_SECONDS = 30.0
+#: How long it may take to be back after it has hung up, and how long its end may take to show, in seconds.
+_RETURN_SECONDS = 15.0
+_PAUSE_SECONDS = 0.05
 #: How long the last output may wait for a slow reader, in seconds.
 _DRAIN_SECONDS = 2.0
 #: What systemd may take beyond the stop time before the pod is killed.
@@ -458,9 +461,34 @@ class Supervisor(Reception):
                 if app is not None and app.is_running:
                     self._heard(app, changed)
         except ConnectionError:
-            # Its end is seen by that of systemd-nspawn.
             self.bus.close()
             self._bus = None
+            self._connect_again()
+
+    def _connect_again(self) -> None:
+        """After systemd has hung up: it has ended, which that of systemd-nspawn will show, or somebody had it execute itself anew.
+
+        root in an app can do that, by a signal.
+        """
+        machine = self._machine_of()
+        deadline = time.monotonic() + _RETURN_SECONDS
+        while not pidfd.wait_exit(machine.leader_pidfd, _PAUSE_SECONDS):
+            try:
+                bus = dbus.connect(
+                    machine.leader, machine.leader_pidfd, uid=self._root_uid, deadline=deadline
+                )
+                bus.subscribe()
+                self._bus = bus
+                for app in [each for each in self._apps.values() if each.is_running]:
+                    self._heard(app, bus.properties(app.unit))
+            except (OSError, RktError) as e:
+                if self._bus is not None:
+                    self._bus.close()
+                    self._bus = None
+                if time.monotonic() < deadline:
+                    continue
+                self._fail(f"the pod's systemd cannot be reached any more: {e}")
+            return
 
     def _heard(self, app: App, changed: dict[str, Any]) -> None:
         """Something of an app's unit has changed."""
@@ -750,7 +778,10 @@ class Supervisor(Reception):
 
     def _handler_status(self, app: App, event: str, directive: str) -> int:
         """How an app's handler ended; why it could not be executed is said."""
-        commands: Any = self.bus.properties(app.unit).get(directive)
+        try:
+            commands: Any = self.bus.properties(app.unit).get(directive)
+        except (OSError, RktError):
+            return 0  # the pod is gone with it
         for command in commands or ():
             code, number = int(command[-2]), int(command[-1])
             if code and number:
@@ -760,11 +791,7 @@ class Supervisor(Reception):
         return 0
 
     def _look_at_post_stop(self, app: App) -> None:
-        try:
-            status = self._handler_status(app, EVENT_POST_STOP, "ExecStopPost")
-        except (OSError, RktError):
-            return  # the pod is gone with it
-        if status:
+        if status := self._handler_status(app, EVENT_POST_STOP, "ExecStopPost"):
             self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
 
     def _status_of_killed(self, app: App) -> int:
