@@ -202,6 +202,27 @@ def create_app_group(
     return group
 
 
+def check_app_limits(groups: cgroup.Group, app: PodApp, report: Callable[[str], None]) -> None:
+    """What ``create_app_group`` says of controllers that are missing, where somebody else makes the app's group.
+
+    Args:
+        groups: the pod's.
+        app: the app.
+        report: as for ``create_groups``.
+    Raises:
+        Stage1Error: a limit that the operator asked for cannot be set here.
+    """
+    wishes = _wishes(app)
+    for name in sorted({each.name for each in app.app.isolators} & _CONTROLLERS.keys()):
+        controller = _CONTROLLERS[name]
+        if groups.has(controller):
+            continue
+        text = f"app {quoted(app.name)}: {name}: cgroup controller {controller} is not available on this host"
+        if not _is_wish(name, app.app.isolators, wishes):
+            raise Stage1Error(text, hint="leave the limit out, or run on a host that has it")
+        report(f"{text}; the image's wish is left out")
+
+
 def controllers_of(app: PodApp) -> set[str]:
     """Those that the app's isolators need."""
     return {_CONTROLLERS[each.name] for each in app.app.isolators if each.name in _CONTROLLERS}

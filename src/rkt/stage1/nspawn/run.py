@@ -211,7 +211,9 @@ def _launch_alone(
     try:
         devices = None if arguments.disable_paths else volumes.devices()
         limits.make_room(groups, pod, devices or ())
-        if not _is_unified(groups):
+        if _is_unified(groups):
+            limits.check_app_limits(groups, app, say)
+        else:
             group = limits.create_app_group(groups, pod, app, say, devices=devices)
         remove_files(app.name)
 
@@ -246,6 +248,8 @@ def _app_groups(
 ) -> list[cgroup.Group | None]:
     """The apps' own cgroups, where limits are version 1's; in version 2 systemd makes them."""
     if _is_unified(groups):
+        for app in pod.apps:
+            limits.check_app_limits(groups, app, say)
         return [None] * len(pod.apps)
     found: list[cgroup.Group | None] = []
     for app in pod.apps:
