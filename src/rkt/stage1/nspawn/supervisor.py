@@ -558,12 +558,13 @@ class Supervisor(Reception):
             except (OSError, RktError) as e:
                 self._fail(f"app {app.name!r}: {e}")
 
-    def _hear_witnesses(self, app: App) -> None:
-        """Whether a process of the app was found outside of its root; it is dead by then, and did nothing."""
-        for each in app.witnesses:
-            if each.hear():
-                self._fail(units.astray(app.name, app.launch.execute).message)
+    def _hear_witnesses(self, app: App) -> bool:
+        """Whether a process of the app was found outside of its root; it is as good as dead by then, and did nothing."""
+        is_astray = any([each.hear() for each in app.witnesses])  # noqa: C419 - all have their say
         app.witnesses = [each for each in app.witnesses if not each.is_over]
+        if is_astray:
+            self._fail(units.astray(app.name, app.launch.execute).message)
+        return is_astray
 
     def _fail(self, message: str) -> None:
         """End the pod for a reason of our own."""
@@ -671,7 +672,7 @@ class Supervisor(Reception):
         self._connect(app)
         if app.streams is not None:
             app.streams.let_go()
-        if app.pid <= 0 or self._arguments is None:
+        if app.pid <= 0 or self._arguments is None or self._hear_witnesses(app):
             return
         try:
             units.confirm(app.pid, app.launch.app, app.launch.execute, self._arguments)
