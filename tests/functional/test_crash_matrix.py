@@ -2,27 +2,32 @@
 """The crash matrix: every command, killed before each call that changes something, or with each such call failing.
 
 After each fault every command works on what is there, an image is absent or whole and verified, and one gc leaves nothing.
-``make test`` does a random part (the seed is printed), ``make soak`` all of it.
+``make test`` does a random part (the seed is printed), ``make soak`` all of it. A problem does not end a row: a fresh
+engine goes on with the next fault, and the row fails at its end with all that was found.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
 import random
 import re
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.faults import CALLS, ERRORS, KILL, Tracer, errors, kills, some
+from tests.lib.rkt import Rkt
 from tests.lib.whole import NAME, PREFIX, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.lib.faults import Fault
     from tests.lib.images import Images
-    from tests.lib.rkt import Rkt
+    from tests.lib.rkt import Result
 
 pytestmark = pytest.mark.root
 
@@ -69,48 +74,119 @@ ROWS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
 }
 
 
+#: What differs from one run to the next in a message.
+CHANGING = (
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UUID"),
+    (re.compile(r"sha(512-|256:)[0-9a-f]+"), "DIGEST"),
+    (re.compile(r"/[^ ]*/rkt-(test|images)-[^/ ]*"), "BASE"),
+    (re.compile(r"\b[0-9a-f]{8}\b|[0-9]+"), "N"),
+)
+
+
+class Engines:
+    """The engine that all rows share, replaced by a fresh one when a fault has broken it."""
+
+    def __init__(self, binary: str, images: Images) -> None:
+        self._binary = binary
+        self._images = images
+        self._engines: list[Rkt] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Go on with a fresh engine; what the old one left is not its fault."""
+        rkt = Rkt(tempfile.mkdtemp(prefix="rkt-test-"), self._binary)
+        self._engines.append(rkt)
+        self.subject = Subject(rkt, self._images)
+
+    def close(self) -> None:
+        """End all; those that were broken have been told of, so only the last may complain."""
+        for broken in self._engines[:-1]:
+            with contextlib.suppress(AssertionError):
+                broken.close()
+        self._engines[-1].close()
+
+
 @pytest.fixture(scope="module")
-def subject(module_rkt: Rkt, images: Images) -> Subject:
+def engines(rkt_binary: str, images: Images) -> Iterator[Engines]:
     """The engine that all rows share."""
     print(f"seed {SEED}")
-    return Subject(module_rkt, images)
+    made = Engines(rkt_binary, images)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.timeout(7200 if FAULTS < 0 else 300)
-def test_faults(subject: Subject, row: str) -> None:
-    """A command that is killed before a call, or whose call fails, leaves a state that is whole, and says why if it failed."""
+def _faults(subject: Subject, row: str) -> list[Fault]:
+    """What is to go wrong in a row."""
     tracer = Tracer(subject.rkt)
     dice = random.Random(f"{SEED} {row}")
     start = ROWS[row]
-    # Also where an earlier row failed half-way.
-    subject.trust()
-    subject.fetch()
     alone = tracer.calls(*start(subject))
     subject.check(f"{row}, undisturbed")
     names = sorted({*CALLS, *(name for group in ERRORS.values() for name in group)})
     everywhere = tracer.calls(*start(subject), everywhere=True, names=names)
     subject.check(f"{row}, undisturbed")
-    faults: list[Fault] = [
+    changing = {name: everywhere[name] for name in everywhere if name in CALLS}
+    return [
         *some(kills(alone), FAULTS, dice),
-        *some(
-            kills({name: everywhere[name] for name in everywhere if name in CALLS}, everywhere=True),
-            FAULTS,
-            dice,
-        ),
+        *some(kills(changing, everywhere=True), FAULTS, dice),
         *some(errors(everywhere), FAULTS, dice),
     ]
-    for fault in faults:
-        moment = f"seed {SEED}, {row}, {fault}"
-        words = start(subject)
-        result = tracer.run(fault, *words)
-        if IMPORTING not in result.stderr:
-            assert not OUR_TRACEBACK.search(result.stderr), (moment, result)
-        # What cannot be written cannot be said.
-        if result.status == 254 and fault.call != "write":
-            assert result.stderr.strip(), (moment, result)
+
+
+def _meet(subject: Subject, fault: Fault, row: str) -> Result:
+    """One command that meets one fault; all that must hold of what it says, and afterwards."""
+    moment = f"seed {SEED}, {row}, {fault}"
+    words = ROWS[row](subject)
+    result = Tracer(subject.rkt).run(fault, *words)
+    if IMPORTING not in result.stderr:
+        assert not OUR_TRACEBACK.search(result.stderr), (moment, result)
+    # What cannot be written cannot be said.
+    if result.status == 254 and fault.call != "write":
+        assert result.stderr.strip(), (moment, result)
+    try:
         subject.check(moment)
+        if row == "trust":
+            subject.rkt.run("trust", "list", check=0)
         assert subject.rkt.leaks() == [], moment
-    subject.proves_usable()
+    except AssertionError as e:
+        e.add_note(f"{moment}\n{result}")
+        raise
+    return result
+
+
+def _message(result: Result) -> str:
+    """What a command said, without what is different each time."""
+    text = result.stderr.strip()
+    for pattern, word in CHANGING:
+        text = pattern.sub(word, text)
+    return f"{result.status}: {text}"
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.timeout(7200 if FAULTS < 0 else 300)
+def test_faults(engines: Engines, row: str) -> None:
+    """A command that is killed before a call, or whose call fails, leaves a state that is whole, and says why if it failed."""
+    # Also where an earlier row failed half-way.
+    engines.subject.trust()
+    engines.subject.fetch()
+    faults = _faults(engines.subject, row)
+    problems: list[str] = []
+    messages: dict[str, list[Fault]] = collections.defaultdict(list)
+    for fault in faults:
+        try:
+            result = _meet(engines.subject, fault, row)
+        except AssertionError as e:
+            problems.append("\n".join([str(e), *getattr(e, "__notes__", ())]))
+            print(f"PROBLEM {len(problems)} of {row}, {engines.subject.rkt.base}: {problems[-1]}", flush=True)
+            engines.renew()
+        else:
+            if fault.what != KILL:
+                messages[_message(result)].append(fault)
+    engines.subject.proves_usable()
     killed = sum(fault.what == KILL for fault in faults)
-    print(f"{row}: {killed} kills, {len(faults) - killed} errors")
+    for message, causes in sorted(messages.items()):
+        print(f"{len(causes)} x {causes[0]}: {message}")
+    print(f"{row}: {killed} kills, {len(faults) - killed} errors, {len(problems)} problems", flush=True)
+    assert not problems, "\n\n".join(problems)
