@@ -28,6 +28,8 @@ hint is the next command to type.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -53,6 +55,15 @@ def quoted(text: str) -> str:
             for c in text
         )
     return f'"{text}"'
+
+
+def reason_of(e: BaseException) -> str:
+    """What an error says, to end a sentence about what failed: its message, or the path and the kernel's words."""
+    if isinstance(e, RktError):
+        return e.message
+    if isinstance(e, OSError) and e.strerror:
+        return e.strerror if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}"
+    return str(e) or type(e).__name__
 
 
 class RktError(Exception):

@@ -1,7 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
+
 import pytest
 
-from rkt.errors import MAX_QUOTED_LENGTH, CannotVerify, NotVerified, RktError, SignatureMismatch, quoted
+from rkt.errors import (
+    MAX_QUOTED_LENGTH,
+    CannotVerify,
+    NotVerified,
+    RktError,
+    SignatureMismatch,
+    quoted,
+    reason_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +47,18 @@ def test_could_not_check_is_not_verified(kind: type[RktError]) -> None:
         "rkt trust",
         254,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RktError("no such pod", hint="rkt list"), "no such pod"),
+        (OSError(errno.EMFILE, "Too many open files", b"/dev/null"), "/dev/null: Too many open files"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (ValueError("a/../b"), "a/../b"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_reason(error: Exception, expected: str) -> None:
+    """Within a sentence an error is words for people, without the kernel's numbers."""
+    assert reason_of(error) == expected

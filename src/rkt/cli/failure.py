@@ -98,17 +98,9 @@ def _hint(e: BaseException) -> str:
     if isinstance(e, RktError):
         return e.hint
     if isinstance(e, OSError):
-        import errno
-
         from rkt.linux.disk import remedy
 
-        if hint := remedy(e.errno):
-            return hint
-        if e.errno in {errno.EACCES, errno.EPERM}:
-            import os
-
-            return "run it as root" if os.geteuid() else ""
-        return ""
+        return remedy(e.errno)
     if isinstance(e, MemoryError):
         return ""
     return "this is a mistake in rkt; run it again with --debug and report what it prints"

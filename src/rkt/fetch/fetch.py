@@ -542,9 +542,12 @@ class Fetch:
                 # The name in the image decides.
                 return None
             image = self._reference.location
+            from rkt.linux import disk
+
             raise CannotVerify(
                 f'error opening signature file "{path}": {e.strerror}',
-                hint=f"rkt image sign --key=ID {image}, or --signature=FILE, or --insecure-options=image",
+                hint=disk.remedy(e.errno)
+                or f"rkt image sign --key=ID {image}, or --signature=FILE, or --insecure-options=image",
             ) from e
 
     def _run(self, request: dict[str, Any], fds: dict[str, int]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Partial:
         except OSError as e:
             raise StoreError(
                 f"cannot use partial download {self.path}: {e.strerror}",
-                hint=disk.remedy(e.errno) or "run the command as root",
+                hint=disk.remedy(e.errno),
             ) from e
         self.blob_fd = self._lock.fd
 

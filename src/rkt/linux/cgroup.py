@@ -19,8 +19,9 @@ Moving a process by ``cgroup.procs`` waits for all CPUs to pass a grace period, 
 ``Joiner`` uses two ways without that price: ``clone3`` straight into a version 2 cgroup, and writing 0 to ``tasks`` of
 version 1, by which a process with one thread moves itself.
 
-Hosts without a controller give warnings. A limit that was asked for and cannot be applied is an ``OSError``
-(``ENOTSUP``): a check that cannot be made is a failed check.
+Hosts without a controller, or on which the caller may make no cgroups, give warnings. A limit that was asked for and
+cannot be applied is an ``OSError`` (``ENOTSUP``), and so is a cgroup for which the kernel has no room today, such as a
+65536th of ``memory``: a check that cannot be made is a failed check.
 
 Source: Documentation/admin-guide/cgroup-v1/, Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -57,6 +58,8 @@ DEFAULT_DEVICES: tuple[tuple[str, int, int | None, str], ...] = (
 
 SUPERVISOR_SUFFIX = ".supervisor"
 
+#: Why a cgroup cannot be made on a host that has them. ``EAGAIN``: ``cgroup.max.descendants`` of one above.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EAGAIN, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE))
 _READ_LIMIT_BYTES = 1 << 16
 _CFS_PERIOD_US = 100_000
 _CFS_MINIMUM_US = 1000
@@ -223,7 +226,9 @@ class Group:
             name: one path component.
             controllers: those that will get limits. Other version 1 hierarchies keep the parent's group.
         Returns:
-            The group; what could not be made is in its ``warnings``.
+            The group; what the host does not allow is in its ``warnings``.
+        Raises:
+            OSError: the kernel has no room for it now; nothing of it is left.
         """
         wanted = tuple(controllers)
         group = Group(name, [], [])
@@ -240,6 +245,9 @@ class Group:
             try:
                 _make(hierarchy, directory, place[2])
             except OSError as e:
+                if e.errno in _NO_ROOM:
+                    group.remove()
+                    raise OSError(e.errno, f"cannot make a cgroup: {e.strerror}", place[2]) from e
                 group.warnings.append(f"no cgroup {place[2]}: {e.strerror}")
                 group._inherited.append((hierarchy, path, directory))
                 continue
@@ -767,7 +775,9 @@ class Cgroups:
             name: one path component, unique on the host.
             controllers: those that are wanted; the version 2 cgroup is always made where there is one.
         Returns:
-            The group; whatever could not be made is in its ``warnings`` and not an error.
+            The group; what the host does not have or does not allow is in its ``warnings`` and not an error.
+        Raises:
+            OSError: the kernel has no room for it now; nothing of it is left.
         """
         if "/" in name or name in {"", ".", ".."}:
             raise ValueError(f"not a name for a cgroup: {name!r}")
@@ -788,6 +798,9 @@ class Cgroups:
                     parent, path = _make_room(hierarchy, parent, path, name, needed, group.warnings)
                 _make(hierarchy, parent, f"{parent}/{name}")
             except OSError as e:
+                if e.errno in _NO_ROOM:
+                    group.remove()
+                    raise OSError(e.errno, f"cannot make a cgroup: {e.strerror}", f"{parent}/{name}") from e
                 group.warnings.append(f"no cgroup {parent}/{name}: {e.strerror}")
                 continue
             group._paths.append((hierarchy, f"{path}/{name}", f"{parent}/{name}"))  # noqa: SLF001 - same module

@@ -63,6 +63,9 @@ def write_new(path: str, data: bytes, mode: int = 0o640, *, dir_fd: int | None =
     try:
         os.fchmod(fd, mode)
         write_all(fd, data)
+    except OSError as e:
+        e.filename = path
+        raise
     finally:
         os.close(fd)
 
@@ -88,6 +91,9 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
             write_all(fd, data)
             if sync:
                 os.fsync(fd)
+        except OSError as e:
+            e.filename = path
+            raise
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -106,6 +112,9 @@ def sync_directory(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as e:
+        e.filename = path
+        raise
     finally:
         os.close(fd)
 

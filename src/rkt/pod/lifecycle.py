@@ -167,6 +167,9 @@ class Pod:
             return read_bounded(name, limit_bytes, dir_fd=self.fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as e:
+            e.filename = f"{self.path}/{name}"
+            raise
 
     def read_text(self, name: str) -> str | None:
         """A small text file without surrounding white space, ``None`` when there is none."""
@@ -183,11 +186,19 @@ class Pod:
 
     def write(self, name: str, data: bytes) -> None:
         """Create a file of the pod, which must not exist yet."""
-        write_new(name, data, FILE_MODE, dir_fd=self.fd)
+        try:
+            write_new(name, data, FILE_MODE, dir_fd=self.fd)
+        except OSError as e:
+            e.filename = f"{self.path}/{name}"
+            raise
 
     def make_directory(self, name: str, mode: int = DIRECTORY_MODE) -> None:
         """Create a directory of the pod, which must not exist yet."""
-        os.mkdir(name, mode, dir_fd=self.fd)
+        try:
+            os.mkdir(name, mode, dir_fd=self.fd)
+        except OSError as e:
+            e.filename = f"{self.path}/{name}"
+            raise
 
     def refresh(self) -> bool:
         """Look again where the pod is and whether it is locked; false once it is gone."""

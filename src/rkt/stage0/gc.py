@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 
-from rkt.errors import PodError, RktError, Stage1Error
+from rkt.errors import PodError, RktError, Stage1Error, reason_of
 from rkt.linux.disk import FULL
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names
@@ -161,8 +161,7 @@ def _release_networks(settings: Settings, pod: Pod) -> None:
 
 
 def _report(settings: Settings, pod: Pod, e: RktError | OSError) -> None:
-    reason = e.message if isinstance(e, RktError) else f"{e.strerror}: {e.filename}" if e.filename else str(e)
-    tell(settings, f'unable to remove pod "{pod.uuid}": {reason}')
+    tell(settings, f'unable to remove pod "{pod.uuid}": {reason_of(e)}')
 
 
 def try_lock(pod: Pod) -> bool:
@@ -331,7 +330,7 @@ def _run_stage1_gc(settings: Settings, pod: Pod) -> None:
             before=(lambda: _mount_again(pod, store)) if overlay else None,
         )
     except (RktError, OSError) as e:
-        tell(settings, f'stage1 gc of pod "{pod.uuid}" failed: {e}')
+        tell(settings, f'stage1 gc of pod "{pod.uuid}" failed: {reason_of(e)}')
     else:
         if status != 0:
             tell(settings, f'stage1 gc of pod "{pod.uuid}" failed with status {status}')

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
-from rkt.errors import HostError, NotFound, PodError, RktError, Stage1Error, UsageError
+from rkt.errors import HostError, NotFound, PodError, RktError, Stage1Error, UsageError, reason_of
 from rkt.linux import files, libc
 from rkt.pod import lifecycle, status, summary
 from rkt.schema import jsontext
@@ -88,7 +88,7 @@ def add(settings: Settings, pod: Pod, request: AppRequest, *, locked: str = "") 
                 _remove_files(pod, app.name, lives=True)
                 _forget(pod, app.name)
             except (OSError, RktError) as also:
-                e.add_note(f"what was made for it could not be removed: {also}")
+                e.add_note(f"what was made for it could not be removed: {reason_of(also)}")
             raise
     return str(app.name)
 
@@ -556,12 +556,7 @@ def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], e
         _return_to(root_fd, pod.path)
         act()
     except BaseException as e:  # noqa: BLE001 - nothing of the parent's may run in the child
-        text = (
-            str(e.strerror or e) + (f": {e.filename}" if e.filename else "")
-            if isinstance(e, OSError)
-            else str(e)
-        )
-        os.write(errors_w, text.encode(errors="replace")[:4096] or b"unknown error")
+        os.write(errors_w, reason_of(e).encode(errors="replace")[:4096] or b"unknown error")
         os._exit(1)
     os._exit(0)
 

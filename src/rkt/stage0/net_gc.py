@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import NetworkError, RktError
+from rkt.errors import NetworkError, RktError, reason_of
 from rkt.linux.files import sync_directory
 from rkt.linux.locks import lock_directory
 from rkt.pod import lifecycle
@@ -123,8 +123,7 @@ def _take_back(settings: Settings, pod: Pod) -> bool:
             return True  # started again, or being collected
         take_back(settings, pod)
     except (RktError, OSError) as e:
-        reason = e.message if isinstance(e, RktError) else str(e)
-        tell(settings, f'networks of pod "{pod.uuid}" not taken back: {reason}')
+        tell(settings, f'networks of pod "{pod.uuid}" not taken back: {reason_of(e)}')
         return False
     if is_left(pod):
         return False  # told by stage1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import HostError, InvalidManifest, NotFound, PodError, Stage1Error, UsageError
+from rkt.errors import HostError, InvalidManifest, NotFound, PodError, Stage1Error, UsageError, reason_of
 from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
@@ -576,7 +576,7 @@ def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
 
             ranges.release(data_dir, pod.uuid, leased)
     except (OSError, PodError) as e:
-        cause.add_note(f'pod "{pod.uuid}" could not be removed: {e}')
+        cause.add_note(f'pod "{pod.uuid}" could not be removed: {reason_of(e)}')
     pod.close()
 
 

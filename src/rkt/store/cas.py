@@ -566,7 +566,7 @@ def disk_error(what: str, e: OSError) -> StoreError:
     """What the store says when the file system refuses: what it was about, why, and what helps."""
     from rkt.linux.disk import remedy
 
-    return StoreError(f"{what}: {e.strerror}", hint=remedy(e.errno) or "run the command as root")
+    return StoreError(f"{what}: {e.strerror}", hint=remedy(e.errno))
 
 
 def _list(path: str) -> list[str]:

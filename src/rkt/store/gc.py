@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import InvalidManifest, NotFound, RktError
+from rkt.errors import InvalidManifest, NotFound, RktError, reason_of
 from rkt.linux.files import remove_tree
 from rkt.schema.record import Record
 from rkt.store import staging
@@ -58,7 +58,7 @@ def sweep(data_dir: str) -> list[str]:
     except BlockingIOError:
         pass
     except (OSError, RktError) as e:
-        problems.append(f"cannot sweep {data_dir}/cas: {e}")
+        problems.append(f"cannot sweep {data_dir}/cas: {reason_of(e)}")
     return problems
 
 
@@ -173,7 +173,7 @@ def _remove_layers(store: Store, *, dry_run: bool = False) -> Outcome:
                 store.remove_layer(key)
             outcome.layers.append(key)
         except (OSError, RktError) as e:
-            outcome.problems.append(f"cannot remove layer {key}: {e}")
+            outcome.problems.append(f"cannot remove layer {key}: {reason_of(e)}")
     return outcome
 
 
@@ -189,7 +189,7 @@ def _remove_trees(store: Store, *, dry_run: bool) -> Outcome:
                 store.remove_tree(name)
             outcome.layers.append(name)
         except (OSError, RktError) as e:
-            outcome.problems.append(f"cannot remove tree {name}: {e}")
+            outcome.problems.append(f"cannot remove tree {name}: {reason_of(e)}")
     return outcome
 
 

@@ -41,5 +41,5 @@ def _lock(path: str, *, exclusive: bool, blocking: bool) -> Lock:
     except OSError as e:
         from rkt.linux.disk import remedy
 
-        hint = remedy(e.errno) or "run the command as root"
+        hint = remedy(e.errno)
         raise StoreError(f"cannot lock {path}: {e.strerror}", hint=hint) from e

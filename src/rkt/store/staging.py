@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import StoreError
+from rkt.errors import StoreError, reason_of
 from rkt.linux.files import remove_tree
 from rkt.linux.pidfd import is_alive, start_time
 from rkt.values import is_number
@@ -47,7 +47,7 @@ class Staging:
 
             raise StoreError(
                 f"cannot create staging directory {self.path}: {e.strerror}",
-                hint=remedy(e.errno) or "run the command as root",
+                hint=remedy(e.errno),
             ) from e
 
     def create(self, name: str) -> int:
@@ -78,7 +78,7 @@ class Staging:
             # The sweep of a later command takes what is left; the first failure is the one to report.
             if value is None:
                 raise StoreError(f"cannot remove staging directory {self.path}: {e.strerror}") from e
-            value.add_note(f"and the staging directory {self.path} could not be removed: {e}")
+            value.add_note(f"and the staging directory {self.path} could not be removed: {reason_of(e)}")
 
 
 def discard(data_dir: str, path: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 
 from rkt.errors import CannotVerify, NotVerified, SignatureMismatch
+from rkt.linux.disk import remedy
 from rkt.trust.compiled import read_policy
 from rkt.trust.extras import NO_LIBRARY, has_sigstore
 from rkt.trust.keystore import Keystore, TrustedKey
@@ -380,7 +381,9 @@ def _keys(name: str, requirement: Requirement, settings: Settings) -> list[Trust
 
 
 def _failed(name: str, e: NotVerified, keys: list[TrustedKey]) -> NotVerified:
-    failure = type(e)(f'image "{name}" verification failed', hint=e.hint or trust_hint(name))
+    # Where the host kept us from looking, another key would not help.
+    host = remedy(e.__cause__.errno) if isinstance(e.__cause__, OSError) else ""
+    failure = type(e)(f'image "{name}" verification failed', hint=host or e.hint or trust_hint(name))
     if keys:
         rules = ", ".join(f"{key.key.fingerprint} ({key.rule})" for key in keys)
         failure.add_note(f'keys that count for "{name}": {rules}')

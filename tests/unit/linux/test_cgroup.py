@@ -290,3 +290,30 @@ def test_a_group_that_cannot_be_set_up(tmp_path: Path) -> None:
     group = cgroup.Cgroups.detect(mounts, b"1:cpuset:/\n").create_pod(NAME, ("cpuset",))
     assert any(NAME in warning for warning in group.warnings)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EAGAIN])
+def test_no_room_for_a_group(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where the kernel has no room for another cgroup there is an error, not a pod or an app without its ceilings."""
+    group = create("/")
+
+    def mkdir(path: str, _mode: int = 0o777) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(OSError, match="cannot make a cgroup") as refused:
+        group.child("app", ("memory",))
+    assert (refused.value.errno, refused.value.filename) == (number, f"/c/{NAME}/app")
+    with pytest.raises(OSError, match="cannot make a cgroup"):
+        create("/user.slice")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_no_leave_to_make_a_group(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where the caller may make no cgroups, as in many containers, there is a warning."""
+
+    def mkdir(path: str, _mode: int = 0o777) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    assert any(os.strerror(number) in text for text in create("/user.slice").warnings)

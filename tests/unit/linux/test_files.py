@@ -25,6 +25,24 @@ def test_read_bounded(tmp_path: Path) -> None:
     assert refused.value.filename == str(path)
 
 
+def test_a_write_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of a descriptor says of which file, and a file that was to be replaced stays as it was."""
+    path = str(tmp_path / "file")
+    files.replace_file(path, b"old")
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left") as refused:
+        files.replace_file(path, b"new")
+    assert refused.value.filename == path
+    with pytest.raises(OSError, match="No space left") as refused:
+        files.write_new(f"{path}2", b"new")
+    assert refused.value.filename == f"{path}2"
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
 def test_read_endless_file() -> None:
     """A file that claims no size but does not end is refused at the limit."""
     with pytest.raises(OSError, match="larger than 10 bytes"):

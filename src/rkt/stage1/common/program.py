@@ -42,7 +42,11 @@ def run_program(find: Callable[[str], Entrypoint | None]) -> int:
         if debug:
             raise
     except OSError as e:
+        from rkt.linux.disk import remedy
+
         sys.stderr.write(f"stage1: {e.strerror or e}{f': {e.filename}' if e.filename else ''}\n")
+        if hint := remedy(e.errno):
+            sys.stderr.write(f"hint: {hint}\n")
         if debug:
             raise
     return EXIT_FAILURE

@@ -129,7 +129,8 @@ def make_app_root(
             libc.mount_setattr(root_fd, b"", libc.AT_EMPTY_PATH, set_=libc.MOUNT_ATTR_RDONLY)
     except OSError as e:
         what = f"{step.describe()}: " if step is not None else ""
-        where = f": {os.fsdecode(e.filename)}" if e.filename else ""
+        path = os.fsdecode(e.filename or b"")
+        where = "" if path in what else f": {path}"
         raise OSError(e.errno, f"app {app.name!r}: {what}{e.strerror}{where}") from e
     return root_fd
 
