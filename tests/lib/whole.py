@@ -61,7 +61,12 @@ class Subject:
         return uuid
 
     def check(self, moment: str) -> list[str]:
-        """Everything works, nothing is half there, one gc leaves nothing of the pods; returns the images that there are."""
+        """Everything works, nothing is half there, one gc leaves nothing; returns the images that there are."""
+        self.check_pods(moment)
+        return self.check_images(moment)
+
+    def check_pods(self, moment: str) -> None:
+        """One gc leaves nothing of the pods."""
         rkt = self.rkt
         for uuid, place in rkt.pods().items():
             if place == "run":
@@ -77,6 +82,10 @@ class Subject:
         assert rkt.pods() == {}, (moment, collected)
         names = f"{rkt.data}/pods/names"
         assert not os.path.isdir(names) or os.listdir(names) == [], moment
+
+    def check_images(self, moment: str) -> list[str]:
+        """Each image is whole and verified, one image gc leaves nothing else; returns the images that there are."""
+        rkt = self.rkt
         rkt.run("image", "gc", "--grace-period=24h", check=0)
         assert os.listdir(f"{rkt.data}/cas/tmp") == [], moment
         listed = rkt.run("image", "list", "--no-legend", "--fields=id", "--full", check=0)

@@ -566,6 +566,9 @@ def write_dependencies(pod: Pod, directory: str, composed: Composed) -> None:
 
 def _discard(pod: Pod, cause: BaseException, data_dir: str) -> None:
     """Take a pod that could not be prepared away again; whatever that leaves is an aborted prepare for gc."""
+    if isinstance(cause, OSError) and isinstance(cause.filename, str) and not cause.filename.startswith("/"):
+        # Nobody but us knows below which descriptor.
+        cause.filename = f"{pod.path}/{cause.filename}"
     try:
         names.release(pod)
         pod.move(lifecycle.GARBAGE, sync=False)
