@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Flag
-from rkt.errors import NetworkError, PodError, RktError, UsageError
+from rkt.errors import NetworkError, PodError, RktError, UsageError, reason_of
 from rkt.stage0.messages import tell
 
 TYPE_CHECKING = False
@@ -430,11 +430,17 @@ def one_pod(invocation: Invocation) -> Pod:
     return lifecycle.find(invocation.settings.pods_dir, pod_words(invocation, several=False)[0])
 
 
-def report(settings: Settings, e: RktError) -> None:
+def report(settings: Settings, e: RktError | OSError) -> None:
     """An error about one of several pods, where the command goes on with the next."""
-    tell(settings, e.message)
-    if e.hint:
-        tell(settings, f"hint: {e.hint}")
+    if isinstance(e, RktError):
+        hint = e.hint
+    else:
+        from rkt.linux.disk import remedy
+
+        hint = remedy(e.errno)
+    tell(settings, reason_of(e))
+    if hint:
+        tell(settings, f"hint: {hint}")
 
 
 def each_pod(invocation: Invocation) -> Iterator[tuple[str, Pod | None]]:
@@ -458,7 +464,7 @@ def for_each_pod(invocation: Invocation, action: Callable[[Pod], None], *, faile
 
     Args:
         invocation: the command line.
-        action: raises ``RktError`` to refuse.
+        action: raises ``RktError`` to refuse, or ``OSError``.
         failed: the error at the end when there were refusals, ``{}`` standing for how many.
     Raises:
         PodError: there were.
@@ -468,7 +474,9 @@ def for_each_pod(invocation: Invocation, action: Callable[[Pod], None], *, faile
         try:
             if pod is not None:
                 action(pod)
-        except RktError as e:
+        except BrokenPipeError:
+            raise
+        except (RktError, OSError) as e:
             report(invocation.settings, e)
             failures += 1
         else:

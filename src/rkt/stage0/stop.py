@@ -59,5 +59,6 @@ def stop(settings: Settings, pod: Pod, *, force: bool) -> bool:
     )
     # The pod may have ended by itself while it was being asked to (C7).
     if code != 0 and pod.refresh() and pod.is_running:
-        raise Stage1Error(f'stage1 failed to stop pod "{pod.uuid}": status {code}')
+        hint = "" if force else f"rkt stop --force {pod.uuid.short}"
+        raise Stage1Error(f'stage1 failed to stop pod "{pod.uuid}": status {code}', hint=hint)
     return True
