@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from rkt.stage1.common import restart
 from rkt.stage1.common.log import LogFile
 from rkt.stage1.common.restart import Restarts
 from rkt.stage1.ns import supervisor as module
-from rkt.stage1.ns.supervisor import Supervisor
+from rkt.stage1.ns.supervisor import Starting, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,3 +268,25 @@ def test_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         each.begin()
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0, 0.1, 0.2]
     assert (tmp_path / "appsinfo/a/restarts").read_text() == "14 1\n"
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_full_table_of_descriptors_gets_no_fuller(monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+    """Where there is no room for all pipes of a new process, those that there were are closed, and its plan released."""
+    released = []
+    plan = SimpleNamespace(streams=None, cgroup_fd=-1, release=lambda: released.append(True))
+    pipe = os.pipe
+    made = []
+
+    def scarce() -> tuple[int, int]:
+        if len(made) == left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(True)
+        return pipe()
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "pipe", scarce)
+    with pytest.raises(OSError, match="Too many open files"):
+        Starting(cast("Any", plan), -1)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert released == [True]

@@ -19,7 +19,7 @@ import _socket
 import os
 import time
 
-from rkt.errors import RktError, Stage1Error
+from rkt.errors import RktError, Stage1Error, reason_of
 from rkt.linux import files, libc
 from rkt.schema import jsontext, probes
 from rkt.stage0 import contract
@@ -382,7 +382,7 @@ class Prober:
             finally:
                 self._shared.leave()
         except (OSError, RktError) as e:
-            self._judge(watch, False, str(e))
+            self._judge(watch, False, reason_of(e))
             return
         watch.run = _Run(starting, time.monotonic() + watch.probe.timeout_seconds)
 

@@ -19,7 +19,7 @@ import os
 import select
 import time
 
-from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
+from rkt.errors import EXIT_FAILURE, RktError, Stage1Error, reason_of
 from rkt.linux import files, libc, pidfd
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
@@ -136,20 +136,21 @@ class Starting:
             except BaseException:
                 plan.release()
                 raise
-        self.error_fd, error_w = os.pipe()
-        self.stdout_fd, stdout_w = os.pipe()
-        self.stderr_fd, stderr_w = os.pipe()
+        ends: list[int] = []
         try:
+            for _ in range(3):
+                ends += os.pipe()
+            self.error_fd, error_w, self.stdout_fd, stdout_w, self.stderr_fd, stderr_w = ends
             self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
             if self.pid == 0:
                 _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
         except BaseException:
-            self._close(self.error_fd, self.stdout_fd, self.stderr_fd)
+            self._close(*ends[::2])
             if self.streams is not None:
                 self.streams.close()
             raise
         finally:
-            self._close(error_w, stdout_w, stderr_w)
+            self._close(*ends[1::2])
             plan.release()
             if self.streams is not None:
                 self.streams.opened()
@@ -449,7 +450,7 @@ class Supervisor(Reception):
             try:
                 self._begin(app, MAIN)
             except (OSError, RktError) as e:
-                self._report(str(e))
+                self._report(f"app {app.name!r}: {reason_of(e)}" if isinstance(e, OSError) else e.message)
                 status = EXIT_FAILURE
             else:
                 return
@@ -485,7 +486,7 @@ class Supervisor(Reception):
         try:
             self._begin(app, app.launch.first)
         except (OSError, RktError) as e:
-            self._report(str(e))
+            self._report(f"app {app.name!r}: {reason_of(e)}" if isinstance(e, OSError) else e.message)
             app.is_running = False
             self._ended(app, EXIT_FAILURE)
 
@@ -499,7 +500,7 @@ class Supervisor(Reception):
         try:
             self._begin(app, POST_STOP)
         except (OSError, RktError) as e:
-            self._report(f"post-stop handler: {e}")
+            self._report(f"post-stop handler: {reason_of(e)}")
             return False
         app.deadline = time.monotonic() + POST_STOP_SECONDS
         return True
