@@ -276,7 +276,7 @@ def test_a_full_table_of_descriptors_gets_no_fuller(monkeypatch: pytest.MonkeyPa
     released = []
     plan = SimpleNamespace(streams=None, cgroup_fd=-1, release=lambda: released.append(True))
     pipe = os.pipe
-    made = []
+    made: list[bool] = []
 
     def scarce() -> tuple[int, int]:
         if len(made) == left:
