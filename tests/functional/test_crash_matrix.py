@@ -195,6 +195,7 @@ def test_faults(engines: Engines, row: str) -> None:
             if fault.what != KILL:
                 messages[_message(result)].append(fault)
     engines.subject.proves_usable()
+    engines.subject.check_images(f"{row}, at the end")
     killed = sum(fault.what == KILL for fault in faults)
     for message, causes in sorted(messages.items()):
         print(f"{len(causes)} x {causes[0]}: {message}")

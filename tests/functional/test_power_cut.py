@@ -55,5 +55,5 @@ def test_power_cuts(rkt: Rkt, images: Images) -> None:
             names = rkt.run("image", "list", "--no-legend", "--fields=name", check=0).lines
             if fetched <= position < forgetting or position >= again:
                 assert NAME in names, f"{moment}: the image was reported as fetched"
-            subject.proves_usable()
+            subject.proves_usable(moment)
     print(f"seed {SEED}: {CUTS} cuts of {end} bytes")

@@ -95,10 +95,10 @@ class Subject:
         assert sorted(os.listdir(f"{rkt.data}/cas/layer")) == sorted(listed.lines), moment
         return sorted(listed.lines)
 
-    def proves_usable(self) -> None:
+    def proves_usable(self, moment: str = "at the end") -> None:
         """Fetch and run as on the first day."""
         self.rkt.run("trust", "list", check=0)
         self.trust()
         self.fetch()
-        assert self.rkt.run("run", NAME, check=0).lines == ["whole"]
-        self.check("at the end")
+        assert self.rkt.run("run", NAME, check=0).lines == ["whole"], moment
+        self.check_pods(moment)
