@@ -444,7 +444,7 @@ class Supervisor(Reception):
             if app.streams is not None:
                 app.streams.watch(app, readers, outlets)
             for each in app.witnesses:
-                readers[each.fd] = lambda a=app: self._hear_witnesses(a)  # type: ignore[misc]
+                readers[each.fd] = lambda a=app: self._hear_witnesses(a)  # type: ignore[misc, assignment]
             if not app.has_begun or (app.pid and app.due_streams is not None):
                 continue
             for fd, (_, _, outlet) in app.outlets.items():
