@@ -171,15 +171,20 @@ class MemberStore(Store):
         Raises:
             OSError: the file system refused.
         """
+        from rkt.linux.libc import syncfs
+
         key = record.key
         write_new(f"{staging.path}/asc", signature, 0o600)
         write_new(f"{staging.path}/manifest", manifest, 0o600)
+        # What has a record is whole, after a power cut too.
+        syncfs(staging.fd)
         os.rename(f"{staging.path}/asc", self._blob_path(key) + ".asc")
         os.chmod(blob_path, 0o600)
         os.rename(blob_path, self._blob_path(key))
         os.rename(f"{staging.path}/manifest", f"{self._cas}/manifest/{key}")
         self.index_name(record.name, key)
-        sync_directory(f"{self._cas}/blob")
+        for directory in ("blob", "manifest"):
+            sync_directory(f"{self._cas}/{directory}")
         replace_file(f"{self._cas}/record/{key}", record.seal(), 0o640)
         self._records.pop(key, None)
 

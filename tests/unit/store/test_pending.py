@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rkt.errors import StoreError
+from rkt.linux import libc
 from rkt.store import member, pending
 from rkt.store.layout import setup_data_dir, setup_member_dir
 from rkt.store.pending import DEFAULT_SPOOL_LIMITS, Home, Pending, home_owner, matching, new_home_name
+from rkt.store.record import ImageRecord
+from rkt.store.staging import Staging
+from rkt.trust.policy import insecure_verdict
 from rkt.values import ACIdentifier, ImageID
 
 if TYPE_CHECKING:
@@ -101,6 +106,53 @@ def test_the_share_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (home / "cas/partial/y").write_bytes(b"x" * (1 << 19))
     with pytest.raises(StoreError, match="of together 1048576 bytes"):
         store.room_bytes()
+
+
+def test_what_a_member_has_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11: image, signature and manifest are on the disk, under their names, before the record says that they are there."""
+    setup_data_dir(f"{tmp_path}/data")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o750)
+    setup_member_dir(os.fspath(home))
+    store = member.MemberStore(os.fspath(home), f"{tmp_path}/data")
+    manifest = b"{}"
+    image_id = ImageID.parse(f"sha512-{'ab' * 64}")
+    record = ImageRecord(
+        key=image_id.key,
+        image_id=image_id,
+        name=ACIdentifier.parse("example.com/app"),
+        labels={},
+        import_time_ns=1,
+        origin="",
+        size_bytes=1,
+        tree_size_bytes=0,
+        verdict=insecure_verdict("example.com/app"),
+        layers=[],
+        manifest_digest=f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+    )
+    said: list[str] = []
+    syncfs, rename, sync_directory = libc.syncfs, os.rename, member.sync_directory
+
+    def tell_sync(fd: int) -> None:
+        said.append("disk")
+        syncfs(fd)
+
+    def tell_rename(old: str, new: str) -> None:
+        said.append(new.rsplit("/", 2)[1])
+        rename(old, new)
+
+    def tell_directory(path: str) -> None:
+        said.append(f"sync {os.path.basename(path)}")
+        sync_directory(path)
+
+    monkeypatch.setattr(libc, "syncfs", tell_sync)
+    monkeypatch.setattr(os, "rename", tell_rename)
+    monkeypatch.setattr(member, "sync_directory", tell_directory)
+    with Staging(os.fspath(home)) as staging:
+        os.close(staging.create("blob"))
+        store.keep(staging, f"{staging.path}/blob", manifest, b"signature", record)
+    assert said == ["disk", "blob", "blob", "manifest", "sync blob", "sync manifest", "record"]
+    assert store.get(image_id.key) == record
 
 
 def test_no_spool_is_an_empty_one(tmp_path: Path) -> None:
