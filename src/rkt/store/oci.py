@@ -30,6 +30,7 @@ from rkt.image.marks import Marks, read_marks, set_marks
 from rkt.image.parents import Lower, differing_parents, make_parents, missing_parents
 from rkt.linux.files import read_bounded, remove_tree, sync_directory, write_new
 from rkt.schema.envelope import sha256_hex
+from rkt.schema.oci import MAX_LAYERS
 from rkt.schema.record import Record
 from rkt.store.cas import MAX_MANIFEST_BYTES, disk_error
 from rkt.store.record import ImageRecord, OciFacts
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from rkt.trust.verdict import Verdict
     from rkt.values import ACIdentifier, ImageID, TreeID
 
-#: Most layers of an image; with what a pod adds, far below the 500 that an overlay may have.
-MAX_LAYERS = 127
 #: Layers for one ``rkt-unpack``, which may have 256 files open.
 _BATCH = 60
 #: Beyond the time that the unpacker allows itself: start of the interpreter, closing of files.
