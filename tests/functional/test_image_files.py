@@ -173,9 +173,9 @@ def test_the_root_of_the_host_is_never_removed(rkt: Rkt, file: str) -> None:
 
 
 def test_the_data_directory_is_never_removed(rkt: Rkt, file: str) -> None:
-    """Extracting over the data directory, or over what holds it, is refused."""
+    """Extracting over the data directory, over what holds it, or over something in it, is refused."""
     fetch(rkt, file)
-    for output in (rkt.data, rkt.base, f"{rkt.data}/../data/"):
+    for output in (rkt.data, rkt.base, f"{rkt.data}/../data/", f"{rkt.data}/cas/layer"):
         refused = rkt.run("image", "extract", "--overwrite", NAME, output, check=254)
         assert "this would delete your images and pods. Refusing." in refused.stderr
     rkt.run("image", "verify", NAME, check=0)

@@ -180,7 +180,9 @@ def _make_output(path: str, data_dir: str, *, overwrite: bool) -> None:
     real_path = os.path.realpath(path)
     if real_path == "/":
         raise UsageError("this would delete your root filesystem. Refusing.")
-    if os.path.realpath(data_dir) == real_path or os.path.realpath(data_dir).startswith(f"{real_path}/"):
+    real_data = os.path.realpath(data_dir)
+    if f"{real_data}/".startswith(f"{real_path}/") or real_path.startswith(f"{real_data}/"):
+        # Around them, or among them.
         raise UsageError("this would delete your images and pods. Refusing.")
     if os.path.lexists(path):
         if not overwrite:

@@ -80,6 +80,9 @@ class NewFile:
         except OSError as e:
             raise ImageError(f"cannot write {self._path}: {e.strerror}") from e
         self._temporary = ""
+        with contextlib.suppress(OSError):
+            # The file has its name; that it keeps it after a power cut too, some file systems do not promise.
+            os.fsync(self._directory_fd)
 
     def __enter__(self) -> Self:
         return self
