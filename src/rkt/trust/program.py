@@ -22,14 +22,13 @@ import sys
 
 from rkt.errors import CannotVerify, HostError
 from rkt.linux import libc
+from rkt.privsep.confine import VERIFY_UID_BASE
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: First uid of helpers without rights: "rk" and the low half of the engine's process ID.
-UID_BASE = 0x726B0000
 _CONFINE = "import sys; sys.path.insert(0, sys.argv[1]); from rkt.privsep.program import main; main()"
 #: What a confined program may write to its descriptors, in bytes.
 OUTPUT_LIMIT_BYTES = 1 << 20
@@ -172,7 +171,8 @@ def _without_rights(confine: list[str]) -> list[str]:
     if os.geteuid() == 0:
         # Namespaces first: they need the rights that the next program gives up.
         words = [find_program("unshare", package="util-linux"), "--net", "--ipc", "--"]
-        uid = UID_BASE + (os.getpid() & 0xFFFF)
+        # Not one of rkt-fetch: whoever brought a signature must not reach who judges it.
+        uid = VERIFY_UID_BASE + (os.getpid() & 0xFFFF)
         identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     words += [
         *confine,

@@ -18,10 +18,10 @@ import hashlib
 import os
 
 from rkt.errors import CannotVerify, ConfigError, HostError, InvalidManifest, NotFound, UsageError, quoted
-from rkt.linux.files import read_bounded, replace_file
+from rkt.linux.files import read_bounded, replace_file, sync_directory
 from rkt.privsep import libraries
 from rkt.schema.record import Record
-from rkt.trust.keystore import make_directory
+from rkt.trust.keystore import RULE_ROOT, Keystore, make_directory
 from rkt.trust.rules import (
     KEYSTORE,
     OPENPGP,
@@ -235,6 +235,8 @@ def remove_rules(prefix: str, settings: Settings) -> Removed:
             replace_file(kept, _head(defaults[kept]).encode(), 0o644)
         for path in gone:
             os.unlink(path)
+        for parent in {os.path.dirname(path) for path in gone}:
+            sync_directory(parent)
     except OSError as e:
         raise _cannot_write(directory, e) from e
     return Removed(rules=found, paths=gone, kept=kept)
@@ -402,13 +404,11 @@ def _passed_over(
     """Keys of the key store that count now, and will not any more."""
     if policy.rules_for(prefix) or any((r.kind, r.keys) == (OPENPGP, KEYSTORE) for r in requirements):
         return []
-    from rkt.trust.keystore import Keystore
-
     try:
         keys = Keystore(settings).listing(prefix).keys
     except (ConfigError, InvalidManifest):
         return []
-    return [file.fingerprint for file in keys.values() if file.rule != "root"]
+    return [file.fingerprint for file in keys.values() if file.rule != RULE_ROOT]
 
 
 def _head(default: str) -> str:

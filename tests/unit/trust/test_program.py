@@ -14,6 +14,7 @@ import pytest
 import rkt
 from rkt.errors import CannotVerify, HostError
 from rkt.linux import landlock
+from rkt.privsep.confine import VERIFY_UID_BASE
 from rkt.trust import program
 from rkt.trust.program import find_program, run_confined, sealed_memory
 
@@ -91,7 +92,7 @@ def test_confined_program_has_no_rights() -> None:
     assert cwd == "/"
     assert uid == effective
     if os.geteuid() == 0:
-        assert uid == program.UID_BASE + (os.getpid() & 0xFFFF)
+        assert uid == VERIFY_UID_BASE + (os.getpid() & 0xFFFF)
         assert not fields["Groups"]
 
 
