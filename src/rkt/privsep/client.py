@@ -96,10 +96,10 @@ def run_worker(
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *fds.values()),
             )
-        if on_start is not None:
-            on_start()
         finished = False
         try:
+            if on_start is not None:
+                on_start()
             message = {
                 "request": request,
                 "fds": dict(fds),

@@ -179,3 +179,15 @@ def test_without_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(RktError, match="interpreter is not known"):
         run(tmp_path, "pass")
+
+
+def test_nobody_is_left_when_the_caller_cannot_go_on(tmp_path: Path) -> None:
+    """What fails when the worker has started ends the worker, too."""
+
+    def fail() -> None:
+        raise OSError(5, "no")
+
+    with pytest.raises(OSError, match="no"):
+        run(tmp_path, "import time; time.sleep(600)", on_start=fail)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
