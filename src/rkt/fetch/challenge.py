@@ -78,7 +78,7 @@ class Authorization:
                 return  # another thread has got it meanwhile
             found = dict(reversed(parse_challenges(challenges)))
             if _BEARER in found:
-                token = self._credentials.get("token") or self._fetch_token(found[_BEARER])
+                token = self._own_token(url) or self._fetch_token(found[_BEARER])
                 self._headers = {"Authorization": f"Bearer {token}"}
             elif _BASIC in found:
                 self._headers = self._basic("the registry", url)
@@ -89,11 +89,21 @@ class Authorization:
             if self._headers == sent:
                 raise self._refused(url)
 
+    def _own_token(self, url: str) -> str:
+        """The one that the operator has; empty when there is none."""
+        token = self._credentials.get("token", "")
+        if token:
+            self._require_https("the registry", url)
+        return token
+
+    def _require_https(self, who: str, url: str) -> None:
+        if self._origin[0] != "https":
+            raise FetchError(f'{who} wants credentials for "{url}", which are only sent by https')
+
     def _basic(self, who: str, url: str) -> dict[str, str]:
         if "user" not in self._credentials:
             raise FetchError(f'{who} wants credentials for "{url}", and there are none', hint=_LOGIN)
-        if self._origin[0] != "https":
-            raise FetchError(f'{who} wants credentials for "{url}", which are only sent by https')
+        self._require_https(who, url)
         pair = f"{self._credentials['user']}:{self._credentials['password']}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
 

@@ -165,7 +165,7 @@ class Client:
         requests: Callable[[str], None] = lambda _: None,
         access: dict[str, Any] | None = None,
     ) -> None:
-        """``access`` is what ``fetch.access.describe`` made of the configuration."""
+        """``access`` is what ``fetch.job.describe_way`` made of the configuration."""
         self._limits = limits
         self.requests = requests
         self._deadline = time.monotonic() + limits.total_seconds
@@ -450,7 +450,7 @@ class Client:
             self._check_deadline(url)
             # Nor does whoever was led elsewhere and back: who led there is not who was asked.
             is_home = is_home and origin(current) == home
-            secret = {**self._access.headers(current, url), **((own or {}) if is_home else {})}
+            secret = {**self._access.headers(current, url), **(own or {})} if is_home else {}
             try:
                 with self._header_deadline(shown):
                     response = self._access.pool(current).request(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.fetch.challenge import parse_challenges
-from rkt.fetch.transport import origin, parse_retry_after
+from rkt.errors import FetchError
+from rkt.fetch.challenge import Authorization, parse_challenges
+from rkt.fetch.transport import Client, make_tls_context, origin, parse_retry_after
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,22 @@ def test_origins() -> None:
     assert origin("https://A.example/x") == ("https", "a.example", 443) == origin("https://a.example:443/y")
     assert origin("http://a.example") != origin("https://a.example")
     assert origin("http://a.example") == ("http", "a.example", 80)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "challenge"),
+    [({"token": "secret"}, 'Bearer realm="x"'), ({"user": "alice", "password": "secret"}, "Basic")],
+)
+def test_the_operators_credentials_go_by_https_only(credentials: dict[str, str], challenge: str) -> None:
+    """RG1: what the operator has for a registry, a token as well as a password, is not sent where plain http is spoken."""
+    client = Client(make_tls_context(insecure=False), user_agent="rkt/test")
+    for scheme in ("http", "https"):
+        base = f"{scheme}://registry.example"
+        asked = Authorization(client, base, "repository:app:pull", credentials, [])
+        if scheme == "https":
+            asked.renew({}, challenge, base)
+            assert asked.headers()
+        else:
+            with pytest.raises(FetchError, match="only sent by https"):
+                asked.renew({}, challenge, base)
+            assert asked.headers() == {}

@@ -105,6 +105,26 @@ def test_redirects_lead_nowhere_else(server: Server, target: str) -> None:
     assert server.paths() == ["/x"]
 
 
+def test_who_was_led_elsewhere_has_no_credentials_any_more(certificate: Certificate) -> None:
+    """RG2: neither the host that is redirected to gets them, nor the first one when that leads back to it."""
+    with Server(certificate=certificate) as one, Server(certificate=certificate) as other:
+        other.put("/there", Page(redirect=one.put("/back", b"x")))
+        url = one.put("/x", Page(redirect=f"{other.url}/there"))
+        host, _, port = one.url.removeprefix("https://").partition(":")
+        mine = {"host": host, "port": int(port), "headers": {"Authorization": "Basic c2VjcmV0"}}
+        client = Client(
+            make_tls_context(insecure=True),
+            user_agent="rkt/test",
+            limits=IMPATIENT,
+            access={"authorizations": [mine]},
+        )
+        assert client.get(url, limit_bytes=10) == b"x"
+        client.close()
+        sent = [(request.path, "Authorization" in request.headers) for request in one.requests]
+        assert sent == [("/x", True), ("/back", False)]
+        assert ["Authorization" in request.headers for request in other.requests] == [False]
+
+
 def test_https_never_becomes_http(server: Server, certificate: Certificate) -> None:
     """A redirect from https to http is refused even when certificates are not checked."""
     server.put("/plain.aci", b"x")
