@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         """The files of a layout or archive."""
 
         def open(self, name: str) -> Extent:
-            """A file by the name that it has in a layout."""
+            """A file by the name that it has in a layout; to be read before the next one is opened."""
 
 
 #: Kinds of sources, and the words before the colon of a reference.
@@ -109,15 +109,19 @@ class Extent(Record):
 
 
 class _Directory:
-    """A layout in a directory."""
+    """A layout in a directory, of which one file is open at a time: this process may have few, and a layout has many."""
 
     def __init__(self, connection_fd: int) -> None:
         # With family and type, the kernel is not asked for them.
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(connection_fd))
+        self._fd = -1
 
     def open(self, name: str) -> Extent:
-        fd = opener.ask(self._connection, name.removeprefix(_BLOBS))
-        return Extent(fd=fd, offset=0, size_bytes=os.fstat(fd).st_size)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._fd = opener.ask(self._connection, name.removeprefix(_BLOBS))
+        return Extent(fd=self._fd, offset=0, size_bytes=os.fstat(self._fd).st_size)
 
 
 class _Headers:
@@ -356,8 +360,6 @@ class Blobs:
             emit({"kind": "started", "index": index, "kept": 0, "total": int(blob["size"])})
             extent = files.open(blob["member"])
             _copy(extent, fds[f"blob{index}"], blob["digest"], int(blob["size"]), index, emit)
-            if self._kind == OCI:
-                os.close(extent.fd)
             done.append({"size_bytes": extent.size_bytes, "kept_bytes": 0})
         return {"blobs": done}
 
