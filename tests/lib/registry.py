@@ -26,9 +26,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from rkt.config.settings import InsecureOptions, Settings
 from rkt.fetch import worker
+from rkt.fetch.job import describe_way
 from rkt.fetch.oci_reference import parse_docker
 from rkt.fetch.oci_source import Blob
-from rkt.fetch.registry import RegistrySource
+from rkt.fetch.registry import RegistrySource, describe_endpoints
+from rkt.fetch.repository import Repository
 from rkt.schema.oci import OCI_INDEX, Platform, parse_manifest
 from rkt.store.layout import setup_data_dir
 from rkt.store.staging import Staging
@@ -424,6 +426,12 @@ class Client:
             message=self.messages.append,
             debug=self.messages.append,
         )
+
+    def repository(self, reference: str) -> Repository:
+        """What the worker asks, in this process; its connections are closed with it."""
+        parsed = parse_docker(reference.removeprefix("docker://"))
+        client = worker.make_client(describe_way(self.settings, tls_insecure=False))
+        return Repository(client, describe_endpoints(parsed, self.settings)[-1])
 
     def resolve(
         self, reference: str, platform: Platform | None = None, *, known: str = ""

@@ -73,7 +73,7 @@ def client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority, servers: list[LyingRegistry]
 ) -> Client:
     """A command whose worker works in this process, and nothing served yet."""
-    monkeypatch.setattr("rkt.privsep.client.run_worker", work_here)
+    monkeypatch.setattr("rkt.fetch.job.run_worker", work_here)
     client = Client(str(tmp_path))
     client.accept(authority, *(server.cleared().name for server in servers))
     return client

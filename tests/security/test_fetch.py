@@ -154,10 +154,10 @@ def lie(
     monkeypatch: pytest.MonkeyPatch, kind: str, change: Callable[[dict[str, Any], dict[str, int]], None]
 ) -> None:
     """Let a real worker work, and change what it answers or did."""
-    from rkt.privsep import client
+    from rkt.fetch import job
     from rkt.store import importer
 
-    real = client.run_worker
+    real = job.run_worker
 
     def run_worker(
         which: str, request: dict[str, Any], fds: dict[str, int], *args: Any, **options: Any
@@ -167,7 +167,7 @@ def lie(
             change(answer, fds)
         return answer
 
-    monkeypatch.setattr(client, "run_worker", run_worker)
+    monkeypatch.setattr(job, "run_worker", run_worker)
     monkeypatch.setattr(importer, "run_worker", run_worker)
 
 

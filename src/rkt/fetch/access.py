@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operator's configuration says about servers, on the worker's side: credentials, proxies, certificates.
 
-It comes as the member ``access`` of the worker's request, which ``fetch.remote.describe`` makes.
+It comes as the member ``access`` of the worker's request, which ``fetch.job.describe_way`` makes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import hashlib
 import os
 import threading
 
-from rkt.errors import RktError
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.store import importer
 
@@ -53,7 +52,7 @@ class UnpackAhead:
         self._digest = hashlib.sha256()
         self._position = 0
         self._filled: Filled | None = None
-        self._error: RktError | OSError | None = None
+        self._error: Exception | None = None
 
     def started(self, kept_bytes: int, total_bytes: int | None) -> None:
         """A body begins to arrive behind so many bytes; called for every attempt of the download."""
@@ -120,7 +119,7 @@ class UnpackAhead:
                 self._installation,
                 arriving_seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
             )
-        except (RktError, OSError) as e:
+        except Exception as e:  # noqa: BLE001 - the thread that waits raises it
             self._error = e
         finally:
             # Whoever still writes learns that nobody reads.

@@ -182,9 +182,9 @@ class Found:
         """All of it."""
         if self._left_out:
             text = f"{self._left_out} more: at most {MAX_PIECES} pieces and {MAX_TOTAL_BYTES} bytes are looked at"
-            for kind in sorted(self.kinds):
-                self._pieces.append(Evidence(kind=kind, source="what else there is", data=b"", problem=text))
-                break
+            self._pieces.append(
+                Evidence(kind=min(self.kinds), source="what else there is", data=b"", problem=text)
+            )
         listed = [
             {**piece.as_dict(), "data": base64.b64encode(piece.data).decode("ascii")}
             for piece in self._pieces
@@ -236,7 +236,7 @@ def _ask(repository: Repository, found: Found) -> None:
 
     for digest in found.digests:
         if BUNDLE in found.kinds:
-            for entry in repository.referrers(digest, ""):
+            for entry in repository.referrers(digest):
                 found.bundles(entry, manifest, blob)
         for ending in found.endings():
             tag = f"{digest.key}{ending}"

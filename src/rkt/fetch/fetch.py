@@ -33,11 +33,13 @@ from rkt.errors import (
 )
 from rkt.fetch import reference as references
 from rkt.fetch import remote
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.partial import WAITING, Partial, trim
 from rkt.fetch.report import Reporter
 from rkt.linux.files import read_bounded
 from rkt.privsep import libraries
+from rkt.privsep.confine import missing
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
@@ -401,9 +403,7 @@ class Fetch:
             "url": url,
             "signature_url": asked_url,
             "etag": "" if row is None else row.etag,
-            "tls_insecure": self._settings.insecure.tls,
-            "user_agent": remote.USER_AGENT,
-            "access": remote.describe(self._settings, url, asked_url),
+            **describe_way(self._settings, url, asked_url, tls_insecure=self._settings.insecure.tls),
         }
         with self._staging() as staging, self._unpack_ahead(staging, partial) as ahead:
             fds = {"signature": staging.create("signature")}
@@ -551,18 +551,14 @@ class Fetch:
             ) from e
 
     def _run(self, request: dict[str, Any], fds: dict[str, int]) -> dict[str, Any]:
-        from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE, missing
-
         for text in missing():
             self._report.debug(text)
         try:
-            return run_worker(
-                "fetch",
-                {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
+            return run_fetch(
+                request,
                 fds,
                 self._settings.installation,
-                deadline_seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
+                seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
                 on_event=self._event,
             )
         except StoreError as e:

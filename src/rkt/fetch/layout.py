@@ -10,8 +10,9 @@ import contextlib
 import os
 import stat
 
-from rkt.errors import FetchError, ImageError
+from rkt.errors import FetchError, InvalidManifest
 from rkt.fetch import lookaside, oci_reference
+from rkt.fetch.job import run_fetch
 from rkt.fetch.layout_worker import OCI, OCI_ARCHIVE
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_source import Received, Resolved
@@ -81,7 +82,7 @@ class LocalSource:
             for name in (*_DOCUMENTS, "archive"):
                 if name in fds:
                     os.close(fds[name])
-            if self._reference.kind != OCI:
+            if "archive" in fds:
                 os.unlink(f"{staging.path}/archive")
         resolved = self._resolved(answer)
         return None if known is not None and known in {resolved.digest, resolved.index_digest} else resolved
@@ -98,7 +99,7 @@ class LocalSource:
                 index_media_type=str(answer["index_media_type"]),
                 endpoint=self._reference.path,
             )
-        except (KeyError, TypeError, ImageError) as e:
+        except (KeyError, TypeError, InvalidManifest) as e:
             raise FetchError("rkt-fetch reported no image") from e
 
     def blobs(self, wanted: Sequence[Blob], listener: Listener) -> list[Received]:
@@ -138,9 +139,9 @@ class LocalSource:
         if kind != OCI_ARCHIVE:
             return []
         places = lookaside.places_in_layout(digests)
-        events: list[dict[str, Any]] = []
-        self._run({"op": "layout-messages", "places": places}, {"source": self._fd}, events.append)
-        return lookaside.find_in_archive(events, self._reference.path, digests)
+        heard = lookaside.Heard()
+        self._run({"op": "layout-messages", "places": places}, {"source": self._fd}, heard)
+        return lookaside.find_in_archive(heard, self._reference.path, digests)
 
     @contextlib.contextmanager
     def _source(self, fds: dict[str, int]) -> Iterator[None]:
@@ -156,15 +157,11 @@ class LocalSource:
     def _run(
         self, request: dict[str, Any], fds: dict[str, int], listener: Listener | None = None
     ) -> dict[str, Any]:
-        from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE
-
-        return run_worker(
-            "fetch",
-            {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
+        return run_fetch(
+            request,
             fds,
             self._settings.installation,
-            deadline_seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
+            seconds=DEFAULT_TRANSFER_LIMITS.total_seconds,
             on_event=listener,
         )
 

@@ -19,8 +19,9 @@ from urllib.parse import unquote
 
 from rkt.config.registries import RegistryConfig, load_registries, lookaside_problem
 from rkt.errors import ConfigError, FetchError, quoted
-from rkt.fetch import remote
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.lookaside_worker import MAX_SIGNATURES, MORE, describe_problem
+from rkt.fetch.remote import DOCUMENT_SECONDS
 from rkt.linux import libc
 from rkt.privsep.wire import foreign_text
 from rkt.trust.evidence import SIMPLE_SIGNING, Evidence
@@ -72,9 +73,7 @@ def find(url: str, reference: DockerReference, digests: Sequence[str], settings:
     request = {
         "op": "lookaside",
         "urls": urls,
-        "user_agent": remote.USER_AGENT,
-        "tls_insecure": settings.insecure.tls,
-        "access": remote.describe(settings, *urls),
+        **describe_way(settings, *urls, tls_insecure=settings.insecure.tls),
     }
     try:
         return _run(request, {}, settings) or [_nothing(urls[0])]
@@ -98,15 +97,27 @@ def find_in_layout(
     return _read_files(directory_fd, path, places, settings) or [_nothing(f"{path}/{places[0]}")]
 
 
-def find_in_archive(events: Sequence[dict[str, Any]], path: str, digests: Sequence[str]) -> list[Evidence]:
+class Heard:
+    """Keeps what a worker says of messages, as much as there may be of it."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Hear an event."""
+        if event.get("kind") == "message" and len(self.events) < _MAX_EVENTS:
+            self.events.append(event)
+
+
+def find_in_archive(heard: Heard, path: str, digests: Sequence[str]) -> list[Evidence]:
     """What a worker said of the messages of an archive.
 
     Args:
-        events: of ``layout_worker.Messages``.
+        heard: of ``layout_worker.Messages``.
         path: of the archive, for people.
         digests: of manifest and index.
     """
-    return read_events(events) or [_nothing(f"{path}: {places_in_layout(digests)[0]}")]
+    return read_events(heard.events) or [_nothing(f"{path}: {places_in_layout(digests)[0]}")]
 
 
 def places_in_layout(digests: Sequence[str]) -> list[str]:
@@ -210,21 +221,6 @@ def _open(directory_fd: int, name: str) -> int:
 
 
 def _run(request: dict[str, Any], fds: dict[str, int], settings: Settings) -> list[Evidence]:
-    from rkt.privsep.client import run_worker
-    from rkt.privsep.confine import FETCH_UID_BASE
-
-    events: list[dict[str, Any]] = []
-
-    def hear(event: dict[str, Any]) -> None:
-        if event.get("kind") == "message" and len(events) < _MAX_EVENTS:
-            events.append(event)
-
-    run_worker(
-        "fetch",
-        {**request, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
-        fds,
-        settings.installation,
-        deadline_seconds=remote.DOCUMENT_SECONDS,
-        on_event=hear,
-    )
-    return read_events(events)
+    heard = Heard()
+    run_fetch(request, fds, settings.installation, seconds=DOCUMENT_SECONDS, on_event=heard)
+    return read_events(heard.events)

@@ -120,8 +120,6 @@ def fetch_oci(target: Target, text: str, settings: Settings, store: Store, repor
     if not settings.insecure.image:
         # Before anything is asked of a server.
         Asked(_subject_name(target), settings, is_oci=True).check_possible()
-    if settings.insecure.tls and isinstance(target, DockerReference):
-        report.message("warning: TLS verification has been disabled")
     setup_data_dir(settings.data_dir)
     # What a fetch that was killed left is taken before more room is asked for; image gc reports what stays.
     sweep(settings.data_dir)

@@ -12,11 +12,13 @@ import contextlib
 import os
 
 from rkt.errors import FetchError, ImageError, UsageError
-from rkt.fetch import oci_reference, remote
+from rkt.fetch import oci_reference
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.layout import LocalSource
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_source import Blob as WantedBlob
 from rkt.fetch.registry import describe_endpoints
+from rkt.fetch.remote import DOCUMENT_SECONDS
 from rkt.image.compression import GZIP, NONE
 from rkt.image.oci_export import squashed_parts, stored_parts
 from rkt.image.oci_output import digest_of
@@ -246,7 +248,7 @@ class Push:
                 "blobs": [{"digest": digest, "source": source} for digest in digests],
             },
             {},
-            remote.DOCUMENT_SECONDS + 2 * len(digests),
+            DOCUMENT_SECONDS + 2 * len(digests),
         )
         present = answer.get("present")
         if not isinstance(present, list) or len(present) != len(digests):
@@ -292,9 +294,6 @@ class Push:
     def _run(
         self, request: dict[str, Any], fds: dict[str, int], seconds: float, digests: Sequence[str] = ()
     ) -> dict[str, Any]:
-        from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE
-
         if not self._endpoints:
             # The registry itself: what mirrors have, they take from there.
             self._endpoints = describe_endpoints(self._target, self._settings, self._message)[-1:]
@@ -308,19 +307,12 @@ class Push:
             if 0 <= event["index"] < len(digests):
                 self._progress(digests[event["index"]], event["done"], event["total"])
 
-        return run_worker(
-            "fetch",
-            {
-                **request,
-                "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF),
-                "user_agent": remote.USER_AGENT,
-                "tls_insecure": self._settings.insecure.tls,
-                "access": remote.describe(self._settings),
-                "endpoints": self._endpoints,
-            },
+        way = describe_way(self._settings, tls_insecure=self._settings.insecure.tls)
+        return run_fetch(
+            {**request, **way, "endpoints": self._endpoints},
             fds,
             self._settings.installation,
-            deadline_seconds=seconds,
+            seconds=seconds,
             on_event=hear,
         )
 

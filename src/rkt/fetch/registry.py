@@ -12,11 +12,12 @@ import os
 
 from rkt.config.registries import RegistryConfig, load_registries, token_hosts
 from rkt.errors import FetchError, InvalidManifest
-from rkt.fetch import remote
 from rkt.fetch.credentials import describe, find_credentials
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_source import Received, Resolved
-from rkt.schema.oci import MAX_DOCUMENT_BYTES, Descriptor
+from rkt.fetch.remote import DOCUMENT_SECONDS
+from rkt.privsep.confine import missing
 from rkt.values import Digest
 
 TYPE_CHECKING = False
@@ -74,7 +75,7 @@ class RegistrySource:
                     "known": known or "",
                 },
                 fds,
-                remote.DOCUMENT_SECONDS * (1 + len(self._described())),
+                DOCUMENT_SECONDS * (1 + len(self._described())),
             )
         finally:
             for fd in fds.values():
@@ -118,37 +119,9 @@ class RegistrySource:
         except (KeyError, TypeError, ValueError) as e:
             raise FetchError("rkt-fetch reported no blobs") from e
 
-    def referrers(self, digest: Digest, artifact_type: str = "") -> list[Descriptor]:
-        """Descriptors of the artifacts that say something about a manifest: signatures, attestations.
-
-        Args:
-            digest: of the manifest or index.
-            artifact_type: only those of this type; all when empty.
-        Raises:
-            FetchError: they cannot be had. That there are none is no error.
-        """
-        answer = self._run(
-            {"op": "oci-referrers", "digest": digest, "artifact_type": artifact_type},
-            {},
-            remote.DOCUMENT_SECONDS,
-        )
-        try:
-            return [
-                Descriptor(
-                    media_type=str(item["media_type"]),
-                    digest=Digest.parse(item["digest"]),
-                    size_bytes=int(item["size"]),
-                    artifact_type=str(item["artifact_type"]),
-                    annotations={str(name): str(value) for name, value in item["annotations"].items()},
-                )
-                for item in answer["referrers"]
-            ]
-        except (KeyError, TypeError, ValueError, AttributeError, InvalidManifest) as e:
-            raise FetchError("rkt-fetch reported no referrers") from e
-
     def evidence(self, digests: Sequence[Digest], kinds: Sequence[str], fd: int) -> None:
         """See ``Source.evidence``."""
-        seconds = remote.DOCUMENT_SECONDS * (1 + len(self._described()))
+        seconds = DOCUMENT_SECONDS * (1 + len(self._described()))
         self._run(
             {"op": "oci-evidence", "digests": list(digests), "kinds": list(kinds)}, {"evidence": fd}, seconds
         )
@@ -163,41 +136,11 @@ class RegistrySource:
             for evidence in lookaside.find(url, self._reference, digests, self._settings)
         ]
 
-    def document(self, descriptor: Descriptor) -> bytes:
-        """The bytes of a manifest that ``referrers`` led to; root has hashed them.
-
-        Raises:
-            FetchError: it cannot be had, or is another one.
-        """
-        import hashlib
-
-        fd = os.memfd_create("document")
-        try:
-            request = {
-                "op": "oci-document",
-                "digest": descriptor.digest,
-                "media_type": descriptor.media_type,
-                "size": descriptor.size_bytes,
-            }
-            self._run(request, {"document": fd}, remote.DOCUMENT_SECONDS)
-            data = os.pread(fd, MAX_DOCUMENT_BYTES + 1, 0)
-        finally:
-            os.close(fd)
-        if hashlib.sha256(data).hexdigest() != descriptor.digest.hex:
-            raise FetchError(f"rkt-fetch reported another document than {descriptor.digest}")
-        return data
-
     def _run(
         self, request: dict[str, Any], fds: dict[str, int], seconds: float, listener: Listener | None = None
     ) -> dict[str, Any]:
-        from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE, missing
-
         for text in missing():
             self._debug(text)
-        insecure = self._settings.insecure
-        if insecure.tls:
-            self._message("warning: TLS verification has been disabled")
 
         def hear(event: dict[str, Any]) -> None:
             if event.get("kind") == "mirror":
@@ -205,25 +148,20 @@ class RegistrySource:
             elif listener is not None:
                 listener(event)
 
-        return run_worker(
-            "fetch",
-            {
-                **request,
-                "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF),
-                "user_agent": remote.USER_AGENT,
-                "tls_insecure": insecure.tls,
-                "access": remote.describe(self._settings),
-                "endpoints": self._described(),
-            },
+        way = describe_way(self._settings, tls_insecure=self._settings.insecure.tls)
+        return run_fetch(
+            {**request, **way, "endpoints": self._described()},
             fds,
             self._settings.installation,
-            deadline_seconds=seconds,
+            seconds=seconds,
             on_event=hear,
         )
 
     def _described(self) -> list[dict[str, Any]]:
         if not self._endpoints:
             self._endpoints = describe_endpoints(self._reference, self._settings, self._message)
+            if self._settings.insecure.tls:
+                self._message("warning: TLS verification has been disabled")
         return self._endpoints
 
 

@@ -3,10 +3,8 @@
 
 ::
 
-    oci-resolve    a tag or digest to manifest and configuration for one platform, each into its descriptor
-    oci-blobs      layers, several at once, each into its descriptor
-    oci-referrers  what is about a manifest: signatures, attestations
-    oci-document   a manifest by its digest, as it is
+    oci-resolve  a tag or digest to manifest and configuration for one platform, each into its descriptor
+    oci-blobs    layers, several at once, each into its descriptor
 
 Each request has ``endpoints``: the mirrors in their order, and the registry itself. One that fails, or lies, is passed
 over for the next.
@@ -19,14 +17,13 @@ import queue
 import threading
 import time
 
-from rkt.errors import FetchError, InvalidManifest, NotFound
+from rkt.errors import InvalidManifest, NotFound
 from rkt.fetch.repository import Repository, try_endpoints
 from rkt.fetch.worker import make_client
 from rkt.linux.files import write_all
 from rkt.privsep import confine
 from rkt.schema.oci import (
     MAX_DOCUMENT_BYTES,
-    Descriptor,
     Index,
     Platform,
     check_together,
@@ -49,17 +46,11 @@ _CHECK_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.1
 _STACK_BYTES = 1 << 20
 _THREAD = "blobs"
-_MAX_ANSWER_LENGTH = 512 << 10
 
 
 def prepare(request: dict[str, Any]) -> Work:
     """Take one of the requests above."""
-    jobs: dict[str, type[Networked]] = {
-        "oci-resolve": Resolve,
-        "oci-blobs": Blobs,
-        "oci-referrers": Referrers,
-        "oci-document": FetchDocument,
-    }
+    jobs: dict[str, type[Networked]] = {"oci-resolve": Resolve, "oci-blobs": Blobs}
     return jobs[request["op"]](request)
 
 
@@ -239,48 +230,3 @@ class Blobs(Networked):
 
         kept = try_endpoints(self._repositories, ask, lambda name, cause: tell_failure(tell, name, cause))
         return {"size_bytes": os.fstat(fds[f"blob{index}"]).st_size, "kept_bytes": kept}
-
-
-class Referrers(Networked):
-    """``digest`` of a manifest, and ``artifact_type`` or an empty text."""
-
-    def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
-        """Ask for their descriptors."""
-        digest = Digest.parse(self._request["digest"])
-        found: list[Descriptor] = try_endpoints(
-            self._repositories,
-            lambda repository: repository.referrers(digest, self._request["artifact_type"]),
-            lambda name, cause: tell_failure(tell, name, cause),
-        )
-        listed = [
-            {
-                "media_type": d.media_type,
-                "digest": d.digest,
-                "size": d.size_bytes,
-                "artifact_type": d.artifact_type,
-                "annotations": d.annotations,
-            }
-            for d in found
-        ]
-        if len(str(listed)) > _MAX_ANSWER_LENGTH:
-            raise FetchError(f"the descriptors of the referrers of {digest} are too long")
-        return {"referrers": listed}
-
-
-class FetchDocument(Networked):
-    """``digest``, ``media_type`` and ``size`` of a manifest that is no image's; the descriptor ``document`` gets it."""
-
-    def work(self, fds: dict[str, int], tell: Emit) -> dict[str, Any]:
-        """Ask for it."""
-        expected = Descriptor(
-            media_type=self._request["media_type"],
-            digest=Digest.parse(self._request["digest"]),
-            size_bytes=int(self._request["size"]),
-        )
-        document: Document = try_endpoints(
-            self._repositories,
-            lambda repository: repository.manifest(expected.digest, expected),
-            lambda name, cause: tell_failure(tell, name, cause),
-        )
-        write_all(fds["document"], document.data)
-        return {"digest": document.digest}

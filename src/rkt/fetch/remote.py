@@ -10,18 +10,15 @@ from __future__ import annotations
 import os
 from urllib.parse import quote, urlsplit
 
-from rkt import __version__
 from rkt.errors import FetchError
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.schema.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rkt.config.settings import Settings
     from rkt.values import AppcReference
 
-USER_AGENT = f"rkt/{__version__}"
 #: Until a page or a key file is there, in seconds (spec cli §6.4).
 DOCUMENT_SECONDS = 120.0
 IMAGES = "images"
@@ -53,31 +50,6 @@ class Found(Record):
     tried: list[Tried]
 
 
-def describe(
-    settings: Settings, *urls: str, discovery: bool = False, credentials: bool = True
-) -> dict[str, Any]:
-    """What a worker needs to know to ask for ``urls`` and for what they redirect to: the member ``access``.
-
-    Args:
-        settings: of the running command.
-        urls: whose credentials are included; empty ones are passed over.
-        discovery: they are pages of discovery.
-        credentials: whether any are included.
-    """
-    from rkt.config.network import load_network, read_client_certificate, read_roots
-    from rkt.fetch.auth import authorization
-
-    network = load_network(settings)
-    allowed = [authorization(settings, url, discovery=discovery) for url in urls if url and credentials]
-    clients = {host: read_client_certificate(tls) for host, tls in network.tls.items()}
-    return {
-        "authorizations": [a for a in allowed if a is not None],
-        "proxies": network.proxies,
-        "roots": {host: read_roots(tls.roots) for host, tls in network.tls.items() if tls.roots},
-        "clients": {host: client for host, client in clients.items() if client is not None},
-    }
-
-
 def discover(
     wanted: AppcReference, settings: Settings, *, what: str, allow_http: bool, tls_insecure: bool
 ) -> Found:
@@ -91,18 +63,18 @@ def discover(
         tls_insecure: certificates are not checked.
     """
     host = wanted.name.partition("/")[0]
-    answer = _run(
+    answer = run_fetch(
         {
             "op": "discover",
             "name": wanted.name,
             "labels": dict(wanted.labels),
             "what": what,
             "allow_http": allow_http,
-            "tls_insecure": tls_insecure,
-            "access": describe(settings, f"https://{host}/", discovery=True),
+            **describe_way(settings, f"https://{host}/", tls_insecure=tls_insecure, discovery=True),
         },
         {},
-        settings,
+        settings.installation,
+        seconds=DOCUMENT_SECONDS,
     )
     try:
         return Found(
@@ -150,16 +122,16 @@ def read_document(
     """
     body_fd = os.memfd_create("document")
     try:
-        answer = _run(
+        answer = run_fetch(
             {
                 "op": "document",
                 "url": url,
                 "limit_bytes": limit_bytes,
-                "tls_insecure": tls_insecure,
-                "access": describe(settings, url, credentials=credentials),
+                **describe_way(settings, url, tls_insecure=tls_insecure, credentials=credentials),
             },
             {"body": body_fd},
-            settings,
+            settings.installation,
+            seconds=DOCUMENT_SECONDS,
         )
         if answer.get("deferred"):
             if not defer:
@@ -187,16 +159,3 @@ def _url(value: object, *, allow_http: bool) -> str:
     ):
         raise FetchError(f'discovery led to "{value[:256]}", which is not accepted')
     return value
-
-
-def _run(request: dict[str, Any], fds: dict[str, int], settings: Settings) -> dict[str, Any]:
-    from rkt.privsep.client import run_worker
-    from rkt.privsep.confine import FETCH_UID_BASE
-
-    return run_worker(
-        "fetch",
-        {**request, "user_agent": USER_AGENT, "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF)},
-        fds,
-        settings.installation,
-        deadline_seconds=DOCUMENT_SECONDS,
-    )

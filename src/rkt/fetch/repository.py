@@ -7,10 +7,11 @@ announced by. API v1 is not spoken, and no header has to say that a registry spe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 import threading
-from urllib.parse import quote, urljoin
+from urllib.parse import urljoin
 
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
@@ -116,28 +117,23 @@ class Repository:
         answer = self._ask(f"manifests/{tag}", MAX_DOCUMENT_BYTES, method="HEAD")
         return answer.headers.get(_DIGEST_HEADER, "") if answer.status == _OK else ""
 
-    def referrers(self, digest: Digest, artifact_type: str) -> list[Descriptor]:
+    def referrers(self, digest: Digest) -> list[Descriptor]:
         """Descriptors of the artifacts that are about a manifest (distribution 1.1, "Listing Referrers").
 
         A registry without that part of the API keeps them in an index with a tag made of the digest.
-
-        Args:
-            digest: of the manifest.
-            artifact_type: only those of this type; all when empty.
         """
-        query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
-        target = f"referrers/{digest}{query}"
+        target = f"referrers/{digest}"
         found: list[Descriptor] = []
         for _ in range(_MAX_PAGES):
             answer = self._ask(target, MAX_DOCUMENT_BYTES, accept=OCI_INDEX)
             if answer.status in _UNKNOWN and not found:
-                return _filtered(self._tagged_referrers(digest), artifact_type)
+                return _bounded(self._tagged_referrers(digest))
             if answer.status != _OK:
                 raise self._refusal(answer, f"referrers of {self._path}@{digest}")
             found += self._referrers_of(answer.body, answer.headers.get("Content-Type", "")).manifests
             target = self._next_page(answer)
             if not target:
-                return _filtered(found, artifact_type)
+                return _bounded(found)
         raise FetchError(f"{self.name} has more than {_MAX_PAGES} pages of referrers of {digest}")
 
     def _tagged_referrers(self, digest: Digest) -> list[Descriptor]:
@@ -306,12 +302,10 @@ def _hint(error: FetchError) -> str:
     return _LIMIT if "HTTP status code: 429" in error.message else ""
 
 
-def _filtered(found: list[Descriptor], artifact_type: str) -> list[Descriptor]:
-    """Those of a type, which a registry may leave to the client."""
-    kept = [d for d in found if not artifact_type or d.artifact_type == artifact_type]
-    if len(kept) > _MAX_REFERRERS:
-        raise FetchError(f"{len(kept)} referrers, at most {_MAX_REFERRERS} are accepted")
-    return kept
+def _bounded(found: list[Descriptor]) -> list[Descriptor]:
+    if len(found) > _MAX_REFERRERS:
+        raise FetchError(f"{len(found)} referrers, at most {_MAX_REFERRERS} are accepted")
+    return found
 
 
 def error_words(body: bytes) -> str:
@@ -342,6 +336,7 @@ def try_endpoints(
             if repository is repositories[-1]:
                 raise
             failed(repository.name, e.message)
-            if repository in repositories:
+            # Another thread may have done so.
+            with contextlib.suppress(ValueError):
                 repositories.remove(repository)
     raise FetchError("no registry to ask")

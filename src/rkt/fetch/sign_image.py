@@ -13,8 +13,10 @@ import hashlib
 import os
 
 from rkt.errors import FetchError, HostError, ImageError, NotFound, UsageError
-from rkt.fetch import oci_reference, opener, remote
+from rkt.fetch import oci_reference, opener
+from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.registry import describe_endpoints
+from rkt.fetch.remote import DOCUMENT_SECONDS
 from rkt.linux import libc
 from rkt.linux.files import read_fd_bounded, replace_file
 from rkt.schema import jsontext
@@ -74,23 +76,14 @@ def sign_in_registry(
     # The registry itself: what mirrors have, they take from there.
     endpoints = describe_endpoints(target, settings, message)[-1:]
 
-    def run(request: dict[str, Any], fds: dict[str, int]) -> dict[str, Any]:
-        from rkt.privsep.client import run_worker
-        from rkt.privsep.confine import FETCH_UID_BASE
+    way = describe_way(settings, tls_insecure=settings.insecure.tls)
 
-        return run_worker(
-            "fetch",
-            {
-                **request,
-                "uid": FETCH_UID_BASE + (os.getpid() & 0xFFFF),
-                "user_agent": remote.USER_AGENT,
-                "tls_insecure": settings.insecure.tls,
-                "access": remote.describe(settings),
-                "endpoints": endpoints,
-            },
+    def run(request: dict[str, Any], fds: dict[str, int]) -> dict[str, Any]:
+        return run_fetch(
+            {**request, **way, "endpoints": endpoints},
             fds,
             settings.installation,
-            deadline_seconds=remote.DOCUMENT_SECONDS,
+            seconds=DOCUMENT_SECONDS,
         )
 
     image = _describe(target, run)

@@ -120,7 +120,7 @@ class Download:
     """A URL to ``blob``, and its signature's to ``signature`` before that.
 
     The request: ``url``; ``signature_url``, may be empty; ``user_agent``; ``tls_insecure``; and what may be left out:
-    ``etag`` of the version that is had already; ``access`` (``fetch.access.describe``). The descriptor ``validators`` may be missing: then nothing continues.
+    ``etag`` of the version that is had already; ``access`` (``fetch.job.describe_way``). The descriptor ``validators`` may be missing: then nothing continues.
 
     The result: ``status``, ``fetched`` or ``not-modified``; ``etag``, ``last_modified``, ``max_age``, ``url`` of the final
     answer; and where there is an image its ``size_bytes``, ``kept_bytes``, ``name``, ``manifest_sha256``.

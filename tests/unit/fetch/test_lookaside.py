@@ -35,7 +35,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         answer: dict[str, Any] = work.run(fds, options["on_event"])
         return answer
 
-    monkeypatch.setattr("rkt.privsep.client.run_worker", work_here)
+    monkeypatch.setattr("rkt.fetch.job.run_worker", work_here)
     return Settings(
         installation=Installation(package_path="", library_paths=[], stage1_images_path=""),
         system_config_dir=str(tmp_path / "system"),
@@ -121,7 +121,7 @@ def test_worker_that_fails_is_told_where_it_is_missed(
     def fail(*_: object, **__: object) -> None:
         raise FetchError("rkt-fetch was stopped: it took longer than 120 seconds")
 
-    monkeypatch.setattr("rkt.privsep.client.run_worker", fail)
+    monkeypatch.setattr("rkt.fetch.job.run_worker", fail)
     ((_, problem),) = sources(settings, "https://sigs.example/x")
     assert problem.startswith("rkt-fetch was stopped")
 
