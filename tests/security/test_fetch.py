@@ -155,9 +155,10 @@ def lie(
 ) -> None:
     """Let a real worker work, and change what it answers or did."""
     from rkt.fetch import job
+    from rkt.privsep import client
     from rkt.store import importer
 
-    real = job.run_worker
+    real = client.run_worker
 
     def run_worker(
         which: str, request: dict[str, Any], fds: dict[str, int], *args: Any, **options: Any

@@ -9,6 +9,7 @@ import pytest
 
 from rkt.errors import StoreError
 from rkt.linux import libc
+from rkt.linux.files import sync_directory
 from rkt.store import member, pending
 from rkt.store.layout import setup_data_dir, setup_member_dir
 from rkt.store.pending import DEFAULT_SPOOL_LIMITS, Home, Pending, home_owner, matching, new_home_name
@@ -131,7 +132,7 @@ def test_what_a_member_has_survives_a_power_cut(tmp_path: Path, monkeypatch: pyt
         manifest_digest=f"sha256:{hashlib.sha256(manifest).hexdigest()}",
     )
     said: list[str] = []
-    syncfs, rename, sync_directory = libc.syncfs, os.rename, member.sync_directory
+    syncfs, rename = libc.syncfs, os.rename
 
     def tell_sync(fd: int) -> None:
         said.append("disk")
