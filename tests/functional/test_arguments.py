@@ -12,13 +12,13 @@ import pytest
 
 from tests.lib.aci import ARCH, Entry, aci_tar, image_manifest
 from tests.lib.flavors import pods
-from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
+from tests.lib.inspect import INSECURE, by_app, inspect_image, run_apps, shell_app, stored
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("several apps")]
+pytestmark = [pytest.mark.root, pods()]
 
 #: Row -> (flags and words after the image, argv[0] that the program must see).
 PROGRAMS = {
@@ -43,15 +43,11 @@ def test_the_program_is_called_as_it_was_written(module_rkt: Rkt, images: Images
     """Image program or --exec, absolute, on PATH or beside the working directory, links left alone (runtime R3-R5, R7, cli R3-R5, R7)."""
     rkt = module_rkt
     image = stored(rkt, show_image(images))
-    words: list[str] = []
-    for row, (flags, _) in PROGRAMS.items():
-        words += [image, f"--name={row.lower()}", *flags, "--", SHOW, "/end", "---"]
-    if way == "run":
-        output = rkt.run("run", INSECURE, *words, check=0).stdout
-    else:
-        uuid = rkt.run("prepare", INSECURE, *words, check=0).stdout.strip()
-        output = rkt.run("run-prepared", uuid, check=0).stdout
-    said = {name: text.rstrip("\n") for name, text in by_app(output).items()}
+    apps = [
+        [image, f"--name={row.lower()}", *flags, "--", SHOW, "/end", "---"]
+        for row, (flags, _) in PROGRAMS.items()
+    ]
+    said = {name: text.rstrip("\n") for name, text in run_apps(rkt, apps, way=way).items()}
     assert said == {row.lower(): f"{name}\0{SHOW}\0/end\0" for row, (_, name) in PROGRAMS.items()}
 
 
@@ -152,6 +148,7 @@ def test_a_working_directory_of_somebody_else(module_rkt: Rkt, images: Images) -
     assert entered.lines == ["/home x"]
 
 
+@pods("several apps")
 def test_flags_of_one_app_are_that_apps_only(module_rkt: Rkt, images: Images) -> None:
     """Of two apps of one image each has its own arguments, user, root and variables; pod flags may stand anywhere (spec cli §1.6)."""
     rkt = module_rkt

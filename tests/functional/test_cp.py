@@ -258,7 +258,13 @@ def test_volumes(rkt: Rkt, image: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--no-overlay",), ("--private-users",), ("--private-users", "--no-overlay")]
+    "flags",
+    [
+        (),
+        ("--no-overlay",),
+        pytest.param(("--private-users",), marks=pods("user namespaces")),
+        pytest.param(("--private-users", "--no-overlay"), marks=pods("user namespaces")),
+    ],
 )
 def test_pods_that_do_not_run(rkt: Rkt, image: str, tmp_path: Path, flags: tuple[str, ...]) -> None:
     """A prepared pod can be given files before it runs and asked for what it left; owners are the pod's in every case."""
@@ -280,6 +286,7 @@ def test_pods_that_do_not_run(rkt: Rkt, image: str, tmp_path: Path, flags: tuple
     assert (tmp_path / "again").read_text() == "left\n"
 
 
+@pods("user namespaces")
 def test_private_users(rkt: Rkt, image: str, tmp_path: Path) -> None:
     """In a running pod with ids of its own what arrives belongs to the pod's root, or with -a to the pod's user of that number."""
     rkt.popen("run", INSECURE, "--private-users", image, *SCRIPT)
@@ -298,6 +305,7 @@ def test_private_users(rkt: Rkt, image: str, tmp_path: Path) -> None:
     rkt.run("stop", "--force", uuid, check=0)
 
 
+@pods("apps that come and go")
 def test_an_app_that_is_over_in_a_live_pod(rkt: Rkt, image: str, tmp_path: Path) -> None:
     """Of a pod that runs on, the files of an app that has ended can be copied, and those of a paused pod too."""
     key = fetch(rkt, image)

@@ -49,7 +49,8 @@ def check_and_collect(rkt: Rkt, moment: str) -> None:
         if place not in {"embryo", "garbage"}:
             rkt.run("status", uuid, check=0)
             rkt.run("status", "--format=json", uuid, check=0)
-            rkt.run("logs", uuid, check=0)
+            logs = rkt.run("logs", uuid)
+            assert logs.status == 0 or "its stage1 keeps nothing" in logs.stderr, (moment, logs)
 
     def over() -> bool:
         # What the killed process left running ends by itself, at the latest when gc asks it to.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.flavors import pods
-from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
+from tests.lib.inspect import INSECURE, inspect_image, run_apps, shell_app, stored
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("several apps")]
+pytestmark = [pytest.mark.root, pods()]
 
 FILE = "{file}"
 
@@ -132,16 +132,10 @@ def test_what_every_app_has(module_rkt: Rkt, images: Images) -> None:
             ]
         },
     )
-    result = module_rkt.run(
-        "run",
-        INSECURE,
-        *(bare, "--name=bare", "---", own, "--name=own", "--environment=USER=flag"),
-        check=0,
-        env={"LEAK": "x"},
-    )
+    wanted = ([bare, "--name=bare", "---"], [own, "--name=own", "--environment=USER=flag"])
     apps = {
         name: dict(line.split("=", 1) for line in text.splitlines())
-        for name, text in by_app(result.stdout).items()
+        for name, text in run_apps(module_rkt, wanted, env={"LEAK": "x"}).items()
     }
     standard = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -180,14 +174,12 @@ def test_precedence_from_one_end_to_the_other(module_rkt: Rkt, images: Images) -
         ),
     )
     script = 'echo "$A $B $C $D $E"; echo "[$QUOTED][$EMPTY][$EQUALS]"'
-    result = rkt.run(
-        *("run", INSECURE, "--inherit-env", f"--set-env-file={path}", "--set-env=D=set", "--set-env=E=set"),
-        *shell_app(image, "one", script, "--environment=E=app", "--environment=EQUALS=c=d"),
-        *shell_app(image, "two", script),
-        env=dict.fromkeys("ABCDE", "host"),
-        check=0,
+    apps = (
+        shell_app(image, "one", script, "--environment=E=app", "--environment=EQUALS=c=d"),
+        shell_app(image, "two", script),
     )
-    said = by_app(result.stdout)
+    flags = ("--inherit-env", f"--set-env-file={path}", "--set-env=D=set", "--set-env=E=set")
+    said = run_apps(rkt, apps, *flags, env=dict.fromkeys("ABCDE", "host"))
     assert said["one"] == 'host image file set app\n["a b" ][][c=d]\n'
     assert said["two"] == 'host image file set set\n["a b" ][][a=b]\n'
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("supervision")]
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 
@@ -52,7 +52,7 @@ def test_nothing_is_left(rkt: Rkt, image: str, command: str, flags: tuple[str, .
     rkt.run("run", INSECURE, image, "--exec=/bin/true", check=0)
     rkt.run("gc", "--grace-period=0", check=0)
     before = data_files(rkt)
-    rkt.run("run", INSECURE, "--name=web", "--hostname=web", *flags, image, "--exec=/bin/true", check=0)
+    rkt.run("run", INSECURE, "--name=web", *flags, image, "--exec=/bin/true", check=0)
     (uuid,) = rkt.pods("run")
     if command == "gc":
         rkt.run("gc", "--grace-period=0", check=0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = [pytest.mark.root, pods("supervision")]
+pytestmark = [pytest.mark.root, pods()]
 
 
 def exited(rkt: Rkt, images: Images, *flags: str, script: str = "true") -> str:
@@ -76,6 +76,7 @@ def test_nothing_of_a_pod_is_left(rkt: Rkt, images: Images, verb: str) -> None:
     assert not any(over[:8] in path for path in host.cgroups())
 
 
+@pods("supervision")
 @pytest.mark.parametrize("way", ["uuid", "file"])
 def test_stop_of_a_pod_that_reads(rkt: Rkt, images: Images, way: str) -> None:
     """An interactive pod is stopped by UUID and by file: stop and run end with 0, the pod is exited (runtime L8, cli P8, P10)."""
@@ -97,6 +98,7 @@ def test_stop_by_force(rkt: Rkt, images: Images) -> None:
     os.close(keep)
 
 
+@pods("supervision")
 def test_what_is_known_of_a_pod_without_its_image(rkt: Rkt, images: Images) -> None:
     """List has UUID, image name and 12 digits of the image ID, and all commands that look at a pod work, also when the image is gone and nothing is mounted (runtime L10, cli P1, P2, P3, P4, P23)."""
     uuid = exited(rkt, images, script="echo said > /file; echo said")
@@ -134,6 +136,7 @@ def test_enter_waits_for_the_pid(rkt: Rkt, images: Images) -> None:
     os.close(keep)
 
 
+@pods("supervision")
 def test_enter_of_a_pod_that_ends_meanwhile(rkt: Rkt, images: Images) -> None:
     """When the pod ends instead, enter fails soon, and says why (runtime L17)."""
     process, uuid, keep = reading(rkt, images)

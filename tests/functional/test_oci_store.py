@@ -79,7 +79,14 @@ def reference(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--no-overlay"], ["--private-users"], ["--private-users", "--no-overlay"]], ids=" ".join
+    "flags",
+    [
+        [],
+        ["--no-overlay"],
+        pytest.param(["--private-users"], marks=pods("user namespaces")),
+        pytest.param(["--private-users", "--no-overlay"], marks=pods("user namespaces")),
+    ],
+    ids=" ".join,
 )
 def test_a_pod_sees_what_its_layers_make(rkt: Rkt, reference: str, flags: list[str]) -> None:
     """Whiteouts, opaque directories and implied ones are right in overlays and copies, with the pod's own ids too."""

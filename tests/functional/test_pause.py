@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt, Running
 
-pytestmark = [pytest.mark.root, pods("cgroups")]
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 #: Counts in its log until it is told to end, which it says.
@@ -44,21 +44,21 @@ def process(rkt: Rkt, images: Images) -> Iterator[Running]:
             rkt.run("stop", "--force", uuid)
 
 
-def counted(rkt: Rkt, uuid: str) -> int:
-    """Lines of the log."""
-    return rkt.log(uuid, "count").count("\n")
+def counted(process: Running) -> int:
+    """Lines of what the app has said."""
+    return process.stdout_text.count("\n")
 
 
 def test_a_paused_pod_stands_still_and_goes_on(rkt: Rkt, process: Running) -> None:
     """Between pause and unpause nothing of the pod runs; the state stays running, status and JSON say that it is paused."""
     uuid = rkt.wait_for_pod()
-    wait_for(lambda: counted(rkt, uuid) > 2, "output")
+    wait_for(lambda: counted(process) > 2, "output")
     assert "paused" not in rkt.run("status", uuid, check=0).stdout
     assert rkt.run("pause", "counter", check=0).stdout == f'"{uuid}"\n'
     time.sleep(0.1)
-    before = counted(rkt, uuid)
+    before = counted(process)
     time.sleep(0.3)
-    assert counted(rkt, uuid) == before
+    assert counted(process) == before
     lines = rkt.run("status", uuid, check=0).lines
     assert lines[:2] == ["state=running", "paused=true"]
     assert json.loads(rkt.run("list", "--format=json", check=0).stdout)[0]["paused"] is True
@@ -68,17 +68,17 @@ def test_a_paused_pod_stands_still_and_goes_on(rkt: Rkt, process: Running) -> No
     assert f"hint: rkt unpause {uuid[:8]}" in refused.stderr
     rkt.run("gc", "--grace-period=0", check=0)
     assert rkt.run("unpause", uuid, check=0).stdout == f'"{uuid}"\n'
-    wait_for(lambda: counted(rkt, uuid) > before, "more output")
+    wait_for(lambda: counted(process) > before, "more output")
     assert "paused" not in json.loads(rkt.run("status", "--format=json", uuid, check=0).stdout)
     rkt.run("enter", uuid, "/bin/true", check=0)
     assert rkt.run("unpause", uuid, check=0).stdout == f'pod "{uuid}" is not paused\n'
 
 
-@pytest.mark.parametrize("way", ["stop", "force", "signal"])
+@pytest.mark.parametrize("way", ["stop", "force", pytest.param("signal", marks=pods("supervision"))])
 def test_a_paused_pod_is_stopped(rkt: Rkt, process: Running, way: str) -> None:
     """Stop, and a signal to the supervisor, let a paused app go on to its own end; force needs nothing of it."""
     uuid = rkt.wait_for_pod()
-    wait_for(lambda: counted(rkt, uuid) > 2, "output")
+    wait_for(lambda: counted(process) > 2, "output")
     rkt.run("pause", uuid, check=0)
     begun = time.monotonic()
     if way == "signal":
@@ -89,7 +89,7 @@ def test_a_paused_pod_is_stopped(rkt: Rkt, process: Running, way: str) -> None:
     assert time.monotonic() - begun < 8 * SLOWNESS
     if way != "force":
         assert status == 7
-        assert "asked" in rkt.log(uuid, "count")
+        assert "asked" in process.stdout_text
     assert "paused" not in rkt.run("status", uuid, check=0).stdout
     rkt.run("gc", "--grace-period=0", check=0)
     assert rkt.pods() == {}

@@ -81,12 +81,14 @@ def test_a_flipped_byte_is_refused(rkt: Rkt, images: Images, position: str) -> N
     assert stored(rkt) == []
 
 
+@pods("supervision")
 def test_a_signal_that_ends_the_app_is_128_more(rkt: Rkt, images: Images) -> None:
     """An app killed by a signal has status 128 + its number, as a shell says it."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
     rkt.run(INSECURE, "run", path, "--", "-c", "kill -KILL $$", check=137)
 
 
+@pods("several apps")
 def test_apps_of_a_pod_share_a_network_and_a_terminal_line_by_line(rkt: Rkt, images: Images) -> None:
     """Two apps see the same network, IPC and pid namespaces, different mounts, and each line says whose it is."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
@@ -120,6 +122,7 @@ def test_apps_of_a_pod_share_a_network_and_a_terminal_line_by_line(rkt: Rkt, ima
     assert seen["one"][4] != seen["two"][4]
 
 
+@pods("supervision")
 def test_an_app_that_does_not_obey_is_killed_after_its_time(rkt: Rkt, images: Images) -> None:
     """SIGTERM ignored: SIGKILL after the stop time, status 137; a second signal does not wait."""
     path = images.script("example.com/stubborn", "trap '' TERM\necho up\nwhile :; do sleep 0.1; done")
@@ -166,6 +169,7 @@ def test_a_missing_interpreter_is_named(rkt: Rkt, images: Images) -> None:
     assert 'Error: Unable to open "/no/such/shell": No such file or directory' in result.stderr
 
 
+@pods("cgroups")
 def test_limits_are_in_force(rkt: Rkt, images: Images) -> None:
     """A memory limit ends an app that eats more, without hurting anything else."""
     path = images.busybox("example.com/shell", ("/bin/sh",))

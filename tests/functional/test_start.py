@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("supervision")]
+pytestmark = [pytest.mark.root, pods()]
 
 #: Counts its runs in a file of its own and one in each volume.
 COUNT = "for f in /count /kept/count /gone/count; do echo run >> $f; done; wc -l < /count; wc -l < /kept/count; wc -l < /gone/count"
@@ -33,6 +33,7 @@ VOLUMES = (
 )
 
 
+@pods("supervision", "namespaces")
 @pytest.mark.parametrize(
     "flags", [(), ("--no-overlay",), ("--private-users",)], ids=lambda f: "".join(f) or "plain"
 )
@@ -175,6 +176,7 @@ def test_start_meets_gc_and_rm(rkt: Rkt) -> None:
     assert ran + removed == rounds(16)
 
 
+@pods("supervision")
 @pytest.mark.timeout(120)
 def test_start_killed(rkt: Rkt, images: Images) -> None:
     """Start killed at any moment leaves a pod that is over, of which every command tells, and which starts again as if nothing had been."""
@@ -248,6 +250,7 @@ def test_interactive_is_of_this_start(rkt: Rkt, images: Images) -> None:
     assert "interactive option only supports pods with one app" in refused.stderr
 
 
+@pods("apps that come and go")
 def test_a_sandbox_comes_back(rkt: Rkt, images: Images) -> None:
     """The apps of a sandbox that is started again are there with their files and manifest, and start when they are told to."""
     image = stored(rkt, inspect_image(images))

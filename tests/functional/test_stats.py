@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("cgroups")]
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 MEBIBYTE = 1 << 20
@@ -59,6 +59,7 @@ def stats(rkt: Rkt, *words: str) -> list[dict[str, Any]]:
     return found
 
 
+@pods("several apps", "cgroups")
 def test_a_pod_and_its_apps(module_rkt: Rkt, pod: str, flavor: str) -> None:
     """CPU, memory with its limit, and processes are shown for the pod and for each app, near to what they do."""
     whole, busy, holds = stats(module_rkt, "--apps", pod)
@@ -79,6 +80,7 @@ def test_a_pod_and_its_apps(module_rkt: Rkt, pod: str, flavor: str) -> None:
     assert "memory" not in holds["estimated"]
 
 
+@pods("several apps", "cgroups")
 def test_a_table_once_without_a_terminal(module_rkt: Rkt, pod: str) -> None:
     """Without a terminal the table of all running pods is printed once; what is summed up over processes is marked."""
     lines = module_rkt.run("stats", "--apps", "--interval=100ms", check=0).lines
@@ -87,6 +89,7 @@ def test_a_table_once_without_a_terminal(module_rkt: Rkt, pod: str) -> None:
     assert "64MiB" in lines[3]
 
 
+@pods("several apps", "cgroups")
 def test_a_stream_until_it_is_interrupted(module_rkt: Rkt, pod: str) -> None:
     """Asked to stream, JSON is one array a line, and an interrupt ends it with success."""
     with module_rkt.popen("stats", "--no-stream=false", "--interval=50ms", "--format=json", pod) as process:
@@ -96,6 +99,7 @@ def test_a_stream_until_it_is_interrupted(module_rkt: Rkt, pod: str) -> None:
         assert all(json.loads(line)[0]["uuid"] == pod for line in process.stdout_text.splitlines())
 
 
+@pods("several apps", "cgroups")
 def test_pictures(module_rkt: Rkt, pod: str) -> None:
     """A graph of dots and a picture have one line of CPU and memory for each, axes with units, and a legend."""
     path = os.path.join(module_rkt.base, "use.svg")
@@ -116,6 +120,7 @@ def test_pictures(module_rkt: Rkt, pod: str) -> None:
         assert "prefers-color-scheme: dark" in file.read()
 
 
+@pods("several apps", "cgroups")
 def test_what_cannot_be_sampled(module_rkt: Rkt, pod: str) -> None:
     """Intervals that make no sense, pods that are not there and pods that do not run are refused by name."""
     for words, said in (
@@ -134,6 +139,7 @@ def test_nothing_runs(rkt: Rkt) -> None:
     assert "no pod ran long enough" in rkt.run("stats", "--plot", "--duration=1s", check=254).stderr
 
 
+@pods("several apps", "cgroups")
 def test_drawn_over_on_a_terminal(module_rkt: Rkt, pod: str) -> None:
     """On a terminal what is drawn again and again never scrolls, and at the end the whole graph stands there."""
     master, slave = os.openpty()

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("supervision")]
+pytestmark = [pytest.mark.root, pods()]
 
 INSECURE = "--insecure-options=image"
 #: A process whose arguments clear the screen, end the line, and are no text.
 HOSTILE = "(exec sh -c 'while sleep 1; do :; done' \"$(printf 'a\\033[2J\\nb\\200')\") & wait"
 
 
-@pytest.fixture(scope="module", params=[(), ("--private-users",)], ids=["plain", "private-users"])
+@pytest.fixture(
+    scope="module",
+    params=[(), pytest.param(("--private-users",), marks=pods("user namespaces"))],
+    ids=["plain", "private-users"],
+)
 def pod(module_rkt: Rkt, images: Images, request: pytest.FixtureRequest) -> Iterator[str]:
     """A pod of two apps, both with processes."""
     key = fetch(module_rkt, images.busybox())
@@ -49,6 +53,7 @@ def top(rkt: Rkt, *words: str) -> list[dict[str, Any]]:
     return found
 
 
+@pods("several apps")
 def test_every_process_is_shown_with_its_app(module_rkt: Rkt, pod: str) -> None:
     """Each process of the pod is there once with app, numbers on the host and in the pod, user, time and memory as /proc has them."""
     found = top(module_rkt, pod)
@@ -64,6 +69,7 @@ def test_every_process_is_shown_with_its_app(module_rkt: Rkt, pod: str) -> None:
     assert two["started_at"] > 1_600_000_000 * 10**9
 
 
+@pods("several apps")
 def test_what_processes_call_themselves_is_escaped(module_rkt: Rkt, pod: str) -> None:
     """Control characters and bytes that are no text reach neither the table nor JSON as they are; a process is one line."""
     table = module_rkt.run("top", pod, check=0).stdout
@@ -74,6 +80,7 @@ def test_what_processes_call_themselves_is_escaped(module_rkt: Rkt, pod: str) ->
     assert any("a\\x1b[2J\\nb\\x80" in p["command"] for p in top(module_rkt, pod))
 
 
+@pods("several apps")
 def test_one_app(module_rkt: Rkt, pod: str) -> None:
     """With the name of an app only its processes are listed; another name is refused with those there are."""
     assert {p["app"] for p in top(module_rkt, pod, "two")} == {"two"}

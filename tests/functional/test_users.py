@@ -10,13 +10,13 @@ import pytest
 from tests.lib.aci import Entry
 from tests.lib.flavors import pods
 from tests.lib.idmap import needs_idmapped_mounts
-from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app, stored
+from tests.lib.inspect import INSECURE, inspect_image, run_apps, shell_app, stored
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("several apps"), pytest.mark.representative]
+pytestmark = [pytest.mark.root, pods()]
 
 #: Row -> (user and group of the image, flags, expected).
 ROWS = {
@@ -43,15 +43,15 @@ ROWS = {
     scope="module",
     params=[
         "",
-        pytest.param("--private-users", marks=needs_idmapped_mounts),
-        "--private-users --no-overlay",
+        pytest.param("--private-users", marks=[needs_idmapped_mounts, pods("user namespaces")]),
+        pytest.param("--private-users --no-overlay", marks=pods("user namespaces")),
     ],
 )
 def identities(request: pytest.FixtureRequest, module_rkt: Rkt, images: Images) -> dict[str, str]:
-    """What each row's app says of itself, all of them in one pod, each with others before and after it."""
+    """What each row's app says of itself, where there may be several all in one pod, each with others before and after it."""
     owned = [Entry("rootfs/owned", uid=1234, gid=4321)]
     paths: dict[tuple[str, str], str] = {}
-    words: list[str] = []
+    apps: list[list[str]] = []
     for row, (user, group, flags, _) in ROWS.items():
         if (user, group) not in paths:
             path = inspect_image(
@@ -62,19 +62,22 @@ def identities(request: pytest.FixtureRequest, module_rkt: Rkt, images: Images) 
                 links={"link-out": "/owned"},
             )
             paths[user, group] = stored(module_rkt, path)
-        words += shell_app(paths[user, group], row.lower(), "echo $(id -u):$(id -g)", *flags)
-    return by_app(module_rkt.run("run", INSECURE, *request.param.split(), *words, check=0).stdout)
+        apps.append(shell_app(paths[user, group], row.lower(), "echo $(id -u):$(id -g)", *flags))
+    return run_apps(module_rkt, apps, *request.param.split())
 
 
+@pytest.mark.representative
 @pytest.mark.parametrize("row", ROWS)
 def test_an_app_runs_as_its_image_says_or_else_its_flags(identities: dict[str, str], row: str) -> None:
     """Numbers, names and owners of files, given by the image or by flags, each alone and both (runtime U1-U14, cli R15)."""
     assert identities[row.lower()] == f"{ROWS[row][3]}\n"
 
 
+@pods("supervision")
+@pytest.mark.representative
 @pytest.mark.parametrize(
     "flags",
-    [[], pytest.param(["--private-users"], marks=needs_idmapped_mounts)],
+    [[], pytest.param(["--private-users"], marks=[needs_idmapped_mounts, pods("user namespaces")])],
     ids=["host's users", "own users"],
 )
 def test_another_user_can_open_its_streams(module_rkt: Rkt, images: Images, flags: list[str]) -> None:
@@ -86,6 +89,7 @@ def test_another_user_can_open_its_streams(module_rkt: Rkt, images: Images, flag
     assert done.stderr.endswith("err\n")
 
 
+@pytest.mark.representative
 def test_supplementary_groups(module_rkt: Rkt, images: Images) -> None:
     """An app has the groups of its image or of its flags, its own group among them, and none of the host's (runtime R29, cli R16, RN12)."""
     image = stored(
@@ -93,13 +97,13 @@ def test_supplementary_groups(module_rkt: Rkt, images: Images) -> None:
         inspect_image(images, "groups", app={"supplementaryGIDs": [400, 500, 1200]}),
     )
     script = "id -G; sed -n 's/^Groups:[[:space:]]*//p' /proc/self/status"
-    words = [
-        *shell_app(image, "image", script),
-        *shell_app(image, "flag", script, "--supplementary-gids=7,8", "--supplementary-gids=9"),
-        *shell_app(image, "user", script, "--user=200", "--group=300"),
-        *shell_app(image, "repeated", script, "--group=500"),
+    apps = [
+        shell_app(image, "image", script),
+        shell_app(image, "flag", script, "--supplementary-gids=7,8", "--supplementary-gids=9"),
+        shell_app(image, "user", script, "--user=200", "--group=300"),
+        shell_app(image, "repeated", script, "--group=500"),
     ]
-    said = by_app(module_rkt.run("run", INSECURE, *words, check=0).stdout)
+    said = run_apps(module_rkt, apps)
     assert {name: text.replace(" \n", "\n").splitlines() for name, text in said.items()} == {
         "image": ["0 400 500 1200", "0 400 500 1200"],
         "flag": ["0 7 8 9", "0 7 8 9"],
@@ -158,6 +162,7 @@ def test_ids_that_cannot_be_are_refused_before_a_pod_exists(
     assert module_rkt.pods() == before
 
 
+@pytest.mark.representative
 @pytest.mark.parametrize("kind", ["fifo", "link", "directory", "binary"])
 def test_account_files_that_are_traps(module_rkt: Rkt, images: Images, kind: str) -> None:
     """A passwd that is a FIFO, a link out of the image, a directory or no text blocks nothing and reads nothing of the host (UN18)."""

@@ -41,7 +41,7 @@ ENFORCED = {
     "supervision": "logs",  # statuses of apps, logs, stop time: elsewhere the process is the app
     "namespaces": "processes",  # of processes, IPC, host name
     "networks": "network",
-    "cgroups": "memory",  # limits, statistics, pausing
+    "cgroups": "memory",  # limits; a cgroup that is frozen, looked at and ended every pod has
     "confinement": "confinement",  # capabilities, filter, no_new_privs, masks
     "own devices": "devices",
     "user namespaces": "users",

@@ -12,10 +12,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from tests.lib import flavors
 from tests.lib.images import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tests.lib.images import Images
     from tests.lib.rkt import Result, Rkt
@@ -75,6 +76,37 @@ def by_app(output: str) -> dict[str, str]:
         if match:
             texts[match[1]] = texts.get(match[1], "") + match[2] + "\n"
     return texts
+
+
+def run_apps(
+    rkt: Rkt,
+    apps: Iterable[Sequence[str]],
+    *flags: str,
+    way: str = "run",
+    env: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """What each of some apps says, by name: all of them in one pod, or each in its own where the flavour has one app in a pod.
+
+    Args:
+        rkt: the engine.
+        apps: words of each, as ``shell_app`` gives them; each ends with 0.
+        flags: of the pod.
+        way: ``run``, or ``prepare`` and ``run-prepared``.
+        env: variables of the caller.
+    """
+    every = [list(words) for words in apps]
+    together = flavors.has_promised(rkt.flavor, "several apps")
+    said: dict[str, str] = {}
+    for some in [every] if together else [[each] for each in every]:
+        words = [word for each in some for word in each]
+        if way == "run":
+            output = rkt.run("run", INSECURE, *flags, *words, env=env, check=0).stdout
+        else:
+            uuid = rkt.run("prepare", INSECURE, *flags, *words, env=env, check=0).stdout.strip()
+            output = rkt.run("run-prepared", uuid, check=0).stdout
+        names = [word.removeprefix("--name=") for word in words if word.startswith("--name=")]
+        said |= by_app(output) if len(names) > 1 else {names[0]: output}
+    return said
 
 
 def write_pod_manifest(path: str, apps: Iterable[dict[str, Any]], **more: Any) -> str:
