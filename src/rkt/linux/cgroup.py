@@ -282,12 +282,15 @@ class Group:
 
         Args:
             name: as for ``child``.
-            pid: of a process of the app: in version 2 the group is the one that it is in, wherever below this one.
+            pid: of a process of the app: in version 2, and in systemd's own hierarchy, the group is the one that it is in,
+                wherever below this one.
         """
         group = Group(name, [], [])
-        actual = membership(pid).get("", "") if pid else ""
+        membership_of_pid = membership(pid) if pid else {}
         for hierarchy, path, directory in self._paths:
-            if hierarchy.version == 2 and actual.startswith(path + "/") and ".." not in actual.split("/"):
+            is_managers = hierarchy.version == 2 or hierarchy.key.startswith("name=")
+            actual = membership_of_pid.get(hierarchy.key, "") if is_managers else ""
+            if actual.startswith(path + "/") and ".." not in actual.split("/"):
                 group._paths.append((hierarchy, actual, directory + actual[len(path) :]))
             elif os.path.isdir(f"{directory}/{name}"):
                 group._paths.append((hierarchy, f"{path}/{name}", f"{directory}/{name}"))

@@ -284,6 +284,29 @@ def test_children(kernel: FakeKernel) -> None:
     assert not other.has("cpu")
 
 
+def test_where_a_service_manager_has_put_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app is joined where it is in version 2 and in systemd's own hierarchy, and where its limits are in the others of version 1."""
+    paths = []
+    for version, key in ((2, ""), (1, "name=systemd"), (1, "memory"), (1, "pids")):
+        mount_point = tmp_path / (key or "unified")
+        (mount_point / "rkt-pod/app").mkdir(parents=True)
+        hierarchy = cgroup.Hierarchy(version, [key] if key else [], str(mount_point), "/", "/")
+        paths.append((hierarchy, "/rkt-pod", f"{mount_point}/rkt-pod"))
+    (tmp_path / "pids/rkt-pod/app").rmdir()
+    unit = "/rkt-pod/init/system.slice/app.service"
+    monkeypatch.setattr(
+        cgroup, "membership", lambda _pid: dict.fromkeys(("", "name=systemd", "memory", "pids"), unit)
+    )
+    group = cgroup.Group("rkt-pod", paths, [])
+    assert group.open_child("app", 1).directories() == [
+        f"{tmp_path}/unified{unit}",
+        f"{tmp_path}/name=systemd{unit}",
+        f"{tmp_path}/memory/rkt-pod/app",
+    ]
+    monkeypatch.setattr(cgroup, "membership", lambda _pid: {"name=systemd": "/rkt-pod/../../other"})
+    assert f"{tmp_path}/name=systemd/rkt-pod/app" in group.open_child("app", 1).directories()
+
+
 def test_a_group_that_cannot_be_set_up(tmp_path: Path) -> None:
     """A group whose first setting fails is not left behind: no record would have it, and no gc would find it."""
     mounts = f"31 24 0:26 / {tmp_path} rw - cgroup cgroup rw,cpuset\n".encode()
