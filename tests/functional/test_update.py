@@ -169,7 +169,7 @@ def test_words_that_are_refused(rkt: Rkt, images: Images) -> None:
     rkt.run("rm", pod.uuid, check=0)
     process, uuid = StubPods(rkt).running()
     refused = rkt.run("update", "--memory=1G", uuid, check=254)
-    assert "rkt update not implemented for pod's stage1" in refused.stderr
+    assert "rkt update not implemented for pod's stage1\nhint: run another pod" in refused.stderr
     rkt.run("stop", uuid, check=0)
     process.wait(20)
 

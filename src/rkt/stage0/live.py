@@ -153,7 +153,10 @@ def update(settings: Settings, pod: Pod, name: str, flags: AppRequest) -> None:
 
     _check_running(pod)
     if not read_program(pod).has(contract.ANNOTATION_APP_UPDATE):
-        raise Stage1Error("rkt update not implemented for pod's stage1")
+        raise Stage1Error(
+            "rkt update not implemented for pod's stage1",
+            hint="run another pod, with the limits that it needs",
+        )
     with _lock(pod):
         manifest = _any_manifest(pod)
         _find(manifest, name)
