@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
-pytestmark = [pytest.mark.root, pods("interactive")]
+pytestmark = [pytest.mark.root, pods()]
 
 
+@pods("own terminals")
 def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, images: Images) -> None:
     """With --interactive the app's standard input is a terminal of its own, and its status is the command's (runtime R23, R24, cli R13)."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
@@ -28,6 +29,7 @@ def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, 
     assert operator.status() == 5
 
 
+@pods("own terminals")
 def test_three_escapes_stop_an_interactive_pod(rkt: Rkt, images: Images) -> None:
     """``^]`` three times within a second stops the pod, whatever the app does with its keys."""
     path = images.busybox("example.com/cat", ("/bin/cat",))
@@ -39,6 +41,7 @@ def test_three_escapes_stop_an_interactive_pod(rkt: Rkt, images: Images) -> None
     assert operator.status() == 0
 
 
+@pods("own terminals")
 def test_without_interactive_there_is_no_terminal(rkt: Rkt, images: Images) -> None:
     """An app that was not given a terminal has none, even when the operator sits at one (runtime R22, cli R12)."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
@@ -55,6 +58,7 @@ def test_piped_input_reaches_an_interactive_app(rkt: Rkt, images: Images) -> Non
     assert result.lines == ["typed"]
 
 
+@pods("own terminals")
 def test_entering_at_a_terminal_gives_a_fresh_one(rkt: Rkt, images: Images) -> None:
     """A command entered from a terminal gets a terminal of the app's own devpts, never the operator's."""
     path = images.busybox("example.com/sleeper", ("/bin/sleep", "600"))

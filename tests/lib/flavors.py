@@ -50,7 +50,7 @@ ENFORCED = {
 }
 #: What else is not everywhere -> where it is.
 OTHERS = {
-    "interactive": ("ns", "nspawn"),
+    "own terminals": ("ns", "nspawn"),  # else an interactive app has the operator's
     "masks": ("ns", "nspawn"),  # /proc and /sys
     "socket activation": ("ns", "nspawn"),
     "locked masks": ("ns",),  # for an app in a user namespace that may mount, too
