@@ -72,6 +72,7 @@ def test_entering_at_a_terminal_gives_a_fresh_one(rkt: Rkt, images: Images) -> N
     assert operator.status() == 6
 
 
+@pods("several apps")
 def test_an_interactive_pod_has_one_app(rkt: Rkt, images: Images) -> None:
     """Two apps cannot share one terminal, and that is said before a pod is made."""
     path = images.busybox("example.com/shell", ("/bin/sh",))
