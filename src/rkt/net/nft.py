@@ -11,9 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: What ``nft`` says of an object that is not there, and of one that is there already (errno's words).
+#: What ``nft`` says of an object that is not there (errno's words).
 ABSENT = "No such file or directory"
-EXISTS = "File exists"
 #: Opened by name, so that it is read from its beginning: ``nft`` looks whether it is JSON first.
 _INPUT = "/proc/self/fd/0"
 

@@ -36,9 +36,6 @@ OPERATOR_DIRECTORY = "/usr/lib/rkt/plugins/net"
 STAGE1_DIRECTORY = "usr/lib/rkt/plugins/net"
 #: Longest time for one call, in seconds; a DHCP server may take its time.
 TIMEOUT_SECONDS = 60.0
-#: CNI's codes for "try again later" and "the plugin is not available".
-TRY_AGAIN = 11
-NOT_AVAILABLE = 50
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_ANSWER_BYTES = 1 << 20
 _MAX_COMPLAINT_BYTES = 16 << 10

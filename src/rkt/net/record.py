@@ -111,15 +111,24 @@ def lock_plugins(*, exclusive: bool) -> Lock:
     return lock_file(_LOCK, exclusive=exclusive, mode=0o600)
 
 
+def copy_path(file_name: str) -> str:
+    """Relative path of the copy of a network's configuration; its name is the file's, unless that is a record's."""
+    return f"{NET}/{'network-' if _number_of(file_name) >= 0 else ''}{file_name}"
+
+
 def names(pod_path: str) -> list[str]:
     """Interfaces that there are records of, in order."""
     try:
         entries = os.listdir(f"{pod_path}/{NET}")
     except FileNotFoundError:
         return []
-    numbers = [entry[len(_PREFIX) : -len(_SUFFIX)] for entry in entries if entry.endswith(_SUFFIX)]
-    found = sorted(int(number) for number in numbers if is_number(number))
-    return [f"{_PREFIX}{number}" for number in found]
+    return [f"{_PREFIX}{number}" for number in sorted(map(_number_of, entries)) if number >= 0]
+
+
+def _number_of(entry: str) -> int:
+    """The interface of which a file with this name is the record; -1 for no record."""
+    number = entry.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    return int(number) if is_number(number) and entry == f"{_PREFIX}{int(number)}{_SUFFIX}" else -1
 
 
 def load(pod_path: str, name: str) -> Interface:

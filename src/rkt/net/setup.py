@@ -18,9 +18,9 @@ import os
 
 from rkt.errors import NetworkError
 from rkt.linux import files, libc
-from rkt.net import config, plugin, results, rules, teardown
+from rkt.net import config, plugin, results, rules, sysctl, teardown
 from rkt.net.plugin import Attachment
-from rkt.net.record import NETNS_DIRECTORY, Call, Interface, lock_plugins
+from rkt.net.record import NETNS_DIRECTORY, Call, Interface, copy_path, lock_plugins
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0.contract import NET, NET_INFO, NETNS
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from rkt.net.config import Network, Request
     from rkt.net.ports import Forward
     from rkt.net.results import Result
-
-_SYSCTLS = "/proc/sys/net/ipv6/conf"
 
 
 class Planned(Record):
@@ -136,19 +134,8 @@ def quiet_ipv6() -> None:
     Router advertisements of anybody on the link would make that one the pod's router (invariant NT1). Addresses are given
     by plugins, which make sure that they are free; plugins that wait until the kernel has asked too take a second longer.
     """
-    for name, value in (
-        ("all/accept_ra", b"0"),
-        ("default/accept_ra", b"0"),
-        ("default/accept_dad", b"0"),
-    ):
-        try:
-            fd = os.open(f"{_SYSCTLS}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # a kernel without IPv6
-        try:
-            os.write(fd, value)
-        finally:
-            os.close(fd)
+    for name in ("all/accept_ra", "default/accept_ra", "default/accept_dad"):
+        sysctl.write(f"ipv6/conf/{name}", "0")
 
 
 def attach(
@@ -228,7 +215,7 @@ def mount_namespace(netns_fd: int, path: str) -> None:
 
 def _add(planned: Planned, attachment: Attachment, pod_path: str, runtime: dict[str, Any]) -> Result:
     network = planned.network
-    copy = f"{NET}/{network.file_name}"
+    copy = copy_path(network.file_name)
     files.replace_file(f"{pod_path}/{copy}", network.raw, 0o644, sync=False)
     configurations = [configuration(network, index, runtime) for index in range(len(network.plugins))]
     record = Interface(
@@ -322,7 +309,7 @@ def _describe(attached: Attached, program: str) -> dict[str, Any]:
     gateway = next((each.gateway for each in own if each.gateway), "")
     members: dict[str, Any] = {
         "netName": attached.network.name,
-        "netConf": f"{NET}/{attached.network.file_name}",
+        "netConf": copy_path(attached.network.file_name),
         "pluginPath": program,
         "ifName": attached.interface,
         "ip": v4.address if v4 else "",
