@@ -135,19 +135,21 @@ def check_listeners(forwards: Iterable[Forward]) -> None:
     Raises:
         PodError: one does.
     """
-    wanted = {(forward.protocol, forward.host_port): forward for forward in forwards}
+    # One port may be wanted at several addresses.
+    wanted: dict[tuple[str, int], list[Forward]] = {}
+    for forward in forwards:
+        wanted.setdefault((forward.protocol, forward.host_port), []).append(forward)
     for protocol in {protocol for protocol, _ in wanted}:
         for address, port in listeners(protocol):
-            forward = wanted.get((protocol, port))
             # A socket on :: has the addresses of IPv4 too, unless it was told not to, which nothing here says.
-            if forward is not None and forward.meets(
-                protocol, port, EVERY if address == EVERY_IPV6 else address
-            ):
-                shown = f"[{address}]" if is_v6(address) else address
-                raise PodError(
-                    f"port {forward} is in use: a program of the host listens on {shown}:{port}",
-                    hint=f"ss -lp{protocol[0]}n 'sport = {port}'",
-                )
+            where = EVERY if address == EVERY_IPV6 else address
+            for forward in wanted.get((protocol, port), ()):
+                if forward.meets(protocol, port, where):
+                    shown = f"[{address}]" if is_v6(address) else address
+                    raise PodError(
+                        f"port {forward} is in use: a program of the host listens on {shown}:{port}",
+                        hint=f"ss -lp{protocol[0]}n 'sport = {port}'",
+                    )
 
 
 def listeners(protocol: str) -> list[tuple[str, int]]:

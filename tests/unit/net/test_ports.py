@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.errors import InvalidManifest
+from rkt.errors import InvalidManifest, PodError
+from rkt.net import ports
 from rkt.net.ports import Forward, forwards_of
 from rkt.schema.appc import ExposedPort, Port
 from rkt.values import ACName
@@ -40,7 +41,7 @@ def test_a_range_of_ports_is_forwarded_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ports", "message"),
+    ("wanted", "message"),
     [
         ([exposed("www", 80)], 'port name "www" could not be found in any apps'),
         ([exposed("both", 80)], 'port name "both" defined multiple apps'),
@@ -58,7 +59,7 @@ def test_a_range_of_ports_is_forwarded_whole() -> None:
         ),
     ],
 )
-def test_ports_that_cannot_be_had(ports: list[ExposedPort], message: str) -> None:
+def test_ports_that_cannot_be_had(wanted: list[ExposedPort], message: str) -> None:
     """What is unknown, not unique, or wanted twice is refused in rkt's words."""
     apps = [
         *APPS,
@@ -66,19 +67,19 @@ def test_ports_that_cannot_be_had(ports: list[ExposedPort], message: str) -> Non
         ("b", [port("both", 1)]),
     ]
     with pytest.raises(InvalidManifest) as caught:
-        forwards_of(ports, apps)
+        forwards_of(wanted, apps)
     assert message in str(caught.value)
 
 
 def test_ports_that_do_not_meet() -> None:
     """The same number is had for two protocols, and for two addresses."""
-    ports = [
+    wanted = [
         exposed("http", 53, "192.0.2.1"),
         exposed("sql", 53, "192.0.2.2"),
         exposed("dns", 53),
         exposed("80-tcp", 53, "::", port("80-tcp", 80)),
     ]
-    assert len(forwards_of(ports, APPS)) == 4
+    assert len(forwards_of(wanted, APPS)) == 4
 
 
 def test_what_plugins_are_told() -> None:
@@ -89,3 +90,15 @@ def test_what_plugins_are_told() -> None:
         "protocol": "udp",
         "hostIP": "192.0.2.1",
     }
+
+
+def test_every_address_of_a_port_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invariant NT4: of one port that is wanted at several addresses each is held against the host's listeners."""
+    wanted = [
+        Forward(protocol="tcp", host_port=80, pod_port=pod_port, host_ip=host_ip)
+        for host_ip, pod_port in (("127.0.0.1", 80), ("192.0.2.1", 81))
+    ]
+    monkeypatch.setattr(ports, "listeners", lambda _: [("127.0.0.1", 80)])
+    with pytest.raises(PodError, match=r"port tcp-127\.0\.0\.1:80 is in use"):
+        ports.check_listeners(wanted)
+    ports.check_listeners(wanted[1:])
