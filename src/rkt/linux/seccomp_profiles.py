@@ -11,6 +11,7 @@ Cold: used when the filter is compiled at build time, or for an app that asks fo
 from __future__ import annotations
 
 import errno
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ NOT_THERE = ("clone3",)
 
 # <linux/sched.h>; CLONE_NEWTIME shares its bit with the exit signal of clone and is unknown to it.
 _CLONE_NEW = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
+#: Which argument of clone(2) the flags are (CLONE_BACKWARDS2).
+CLONE_FLAGS = 1 if os.uname().machine == "s390x" else 0
 # <linux/socket.h>: AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Everything else, AF_PACKET, AF_ALG, AF_RXRPC and AF_VSOCK above
 # all, is kernel code that common programs never need (RN16).
 _FAMILIES = (1, 2, 10, 16)
@@ -145,7 +148,7 @@ EXCEPTIONS: tuple[tuple[str, int, tuple[tuple[int, int, int, int], ...]], ...] =
     # Characters pushed into, or pasted to, the terminal of whoever started the pod (CVE-2017-5226, CVE-2016-10124, RN23).
     ("ioctl", errno.EPERM, ((1, MASKED, 0x5412, _LOW_32),)),  # TIOCSTI
     ("ioctl", errno.EPERM, ((1, MASKED, 0x541C, _LOW_32),)),  # TIOCLINUX
-    *[("clone", errno.EPERM, ((0, MASKED, flag, flag),)) for flag in _CLONE_NEW],
+    *[("clone", errno.EPERM, ((CLONE_FLAGS, MASKED, flag, flag),)) for flag in _CLONE_NEW],
     # "No such family" is what programs know how to deal with.
     *[
         ("socket", errno.EAFNOSUPPORT, ((0, MASKED, family, _LOW_32),))

@@ -12,14 +12,11 @@ file that could be missing, stale, or written by somebody else.
 from __future__ import annotations
 
 import errno
-import os
 
 from rkt.linux import seccomp
 from rkt.linux import seccomp_profiles as profiles
 
 _CLONE_THREAD = 0x00010000
-#: Which argument of clone(2) the flags are.
-_CLONE_FLAGS = 1 if os.uname().machine == "s390x" else 0
 _LOW_32 = 0xFFFFFFFF
 _FORMAT, _FIFO, _CHARACTER_DEVICE = 0o170000, 0o010000, 0o020000
 _PR_SET_NAME = 15
@@ -72,7 +69,7 @@ _NO_UNIX_SOCKETS = ("socket", errno.EAFNOSUPPORT, ((0, profiles.MASKED, _AF_UNIX
 def profile(kind: str) -> seccomp.Profile:
     """What a kind of worker may call: ``copy``, ``download``, ``download-user``, ``fill``, ``metadata``, ``pack`` or ``unpack``."""
     conditional: list[tuple[str, tuple[seccomp.Comparison, ...]]] = [
-        ("clone", ((_CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
+        ("clone", ((profiles.CLONE_FLAGS, profiles.MASKED, _CLONE_THREAD, _CLONE_THREAD),)),
         ("prctl", ((0, profiles.MASKED, _PR_SET_NAME, _LOW_32),)),
         *(("ioctl", ((1, profiles.MASKED, number, _LOW_32),)) for number in _IOCTLS),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import runpy
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,3 +67,12 @@ def test_document_tells_the_truth() -> None:
     assert len(named) > 20
     for word in named:
         assert word in refused or any(fnmatch.fnmatch(name, word) for name in refused), word
+
+
+@pytest.mark.parametrize(("machine", "argument"), [("s390x", 1), ("x86_64", 0), ("aarch64", 0)])
+def test_flags_of_clone(machine: str, argument: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invariant RN16: new namespaces are refused by the argument of clone(2) that is the flags on this machine."""
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    profiles = runpy.run_path(seccomp_profiles.__file__)
+    found = {comparisons[0][0] for name, _, comparisons in profiles["EXCEPTIONS"] if name == "clone"}
+    assert found == {argument}
