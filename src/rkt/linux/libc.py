@@ -58,14 +58,12 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
-MS_NOSYMFOLLOW = 256
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
-MS_RELATIME = 1 << 21
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 OPEN_TREE_CLONE = 1
@@ -76,7 +74,6 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x00100000
-MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
@@ -96,7 +93,6 @@ CLONE_INTO_CGROUP = 0x200000000
 # <linux/fcntl.h>
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
-AT_REMOVEDIR = 0x200
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
 
@@ -110,11 +106,7 @@ RESOLVE_IN_ROOT = 0x10
 # <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_NAME = 15
-PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_SET_SECUREBITS = 28
-PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -130,7 +122,6 @@ PTRACE_EVENT_EXEC = 4
 PTRACE_EVENT_STOP = 128
 
 # <linux/close_range.h>
-CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 
 # <linux/memfd.h>, <linux/fcntl.h>
@@ -416,15 +407,6 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         raise _fail("capset")
 
 
-def setfsid(number: int) -> None:
-    """setfsuid(2) and setfsgid(2), which only say what was before, followed by a look whether it was done."""
-    for name in ("setfsgid", "setfsuid"):
-        _call(name, number)
-        # An id that is none changes nothing and answers with the present one.
-        if _call(name, -1) & 0xFFFFFFFF != number:
-            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)} ({number})")
-
-
 def seccomp_load(program: bytes, flags: int = 0) -> None:
     """Install a compiled filter: an array of ``struct sock_filter`` (8 bytes each) on the calling thread."""
     # A local name keeps the program alive for the pointer to it.
@@ -482,9 +464,9 @@ def set_file_system_ids(uid: int, gid: int) -> None:
     """
     for name, value in (("setfsgid", gid), ("setfsuid", uid)):
         _call(name, value)
-        # Neither call says whether it worked; -1 is no id, and changes nothing.
-        if _call(name, -1) != value:
-            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)}", str(value))
+        # Neither call says whether it worked; -1 is no id, changes nothing, and is answered with the present one.
+        if _call(name, -1) & 0xFFFFFFFF != value:
+            raise OSError(errno.EPERM, f"{name}: {os.strerror(errno.EPERM)} ({value})")
 
 
 def join_new_session_keyring() -> None:

@@ -63,10 +63,3 @@ def join(pidfd: int, flags: int) -> None:
         flags: ``CLONE_NEW*`` bits.
     """
     libc.setns(pidfd, flags)
-
-
-def join_each(fds: dict[str, int]) -> None:
-    """Join open namespaces (kind to descriptor) one after the other, in the right order."""
-    for kind, flag in KINDS:
-        if kind in fds:
-            libc.setns(fds[kind], flag)

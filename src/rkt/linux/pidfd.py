@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 import select
-import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable
 else:
     import _signal  # ``signal`` itself builds enumerations, 4 ms
 
@@ -46,12 +44,6 @@ def wait_exit(fd: int, timeout_seconds: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if timeout_seconds is None else max(0.0, timeout_seconds * 1000)))
-
-
-def wait_all(fds: Iterable[int], timeout_seconds: float) -> bool:
-    """Wait until all of the processes have ended; False when the time is over."""
-    deadline = time.monotonic() + timeout_seconds
-    return all([wait_exit(fd, deadline - time.monotonic()) for fd in fds])  # noqa: C419 - a list waits for each
 
 
 def start_time(pid: int | str) -> int:

@@ -171,7 +171,7 @@ def assume_owner(number: int) -> None:
         OSError: the kernel did not take it.
     """
     sets = libc.capget()
-    libc.setfsid(number)
+    libc.set_file_system_ids(number, number)
     libc.capset(*sets)
 
 

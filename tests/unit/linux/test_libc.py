@@ -106,3 +106,17 @@ def test_kinds_in_order_of_joining() -> None:
     assert namespaces.KINDS[0][0] == "user"
     assert namespaces.KINDS[-1][0] == "mnt"
     assert len(set(namespaces.FLAGS.values())) == 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's rights")
+def test_file_system_ids_go_up_to_the_largest() -> None:
+    """An id above 2147483647 can be taken for files as any other, and an id that is none is refused."""
+    try:
+        libc.set_file_system_ids(0xFFFFFFFE, 0x80000000)
+        with open("/proc/thread-self/status", encoding="utf-8") as file:
+            status = {line.split()[0]: line.split()[-1] for line in file if "id:" in line[:5]}
+        assert (status["Uid:"], status["Gid:"]) == ("4294967294", "2147483648")
+    finally:
+        libc.set_file_system_ids(0, 0)
+    with pytest.raises(PermissionError):
+        libc.set_file_system_ids(0xFFFFFFFF, 0)

@@ -58,12 +58,12 @@ def test_reused_number(sleeper: subprocess.Popen[bytes]) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_wait_all_deadline(sleeper: subprocess.Popen[bytes]) -> None:
+def test_deadline(sleeper: subprocess.Popen[bytes]) -> None:
     """Waiting for a process that does not end ends at the deadline."""
     fd = pidfd.open_pid(sleeper.pid)
     begin = time.monotonic()
     try:
-        assert not pidfd.wait_all([fd], 0.05)
+        assert not pidfd.wait_exit(fd, 0.05)
     finally:
         os.close(fd)
     assert 0.04 < time.monotonic() - begin < 10

@@ -122,7 +122,7 @@ class Machine:
             joiner.join(unified=False)
             words, environment = prepare(f"/proc/{supervisor}/cwd/{_NOTIFY}")
             # With ids of the pod's execution would change them back, and the kernel forgets the signal with each change.
-            libc.setfsid(0)
+            libc.set_file_system_ids(0, 0)
             libc.die_with(supervisor)
             reset_signals()
             null_fd = os.open("/dev/null", os.O_RDWR)
