@@ -17,6 +17,7 @@ import struct
 import termios
 
 from rkt.linux import libc
+from rkt.stage1.common.streams import Outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _TIOCGPTN = 0x80045430
 _CHUNK_BYTES = 32 << 10
+#: Those above are of the pod.
+_LAST_STREAM = 2
 #: ``struct winsize``: rows, columns, and the same in pixels.
 _WINSIZE = struct.Struct("HHHH")
 
@@ -166,7 +169,8 @@ def relay(pairs: list[tuple[int, int]], done_fd: int, *, window: tuple[int, int]
     """Copy from the first to the second of each pair until the process of ``done_fd`` has ended and said all it said.
 
     Args:
-        pairs: (source, target); sources that are pipes or pseudo-terminals of the pod end by themselves.
+        pairs: (source, target); sources that are pipes or pseudo-terminals of the pod end by themselves. Targets that are
+            of the pod do not block any more afterwards, and pipes among them are closed when nothing more comes.
         done_fd: pidfd.
         window: (terminal, pseudo-terminal) whose size follows SIGWINCH.
     """
@@ -177,54 +181,75 @@ def relay(pairs: list[tuple[int, int]], done_fd: int, *, window: tuple[int, int]
         _signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGWINCH, lambda _number, _frame: None)
     pending = dict(pairs)
+    # Nobody may make the others wait: a command that does not read may be waiting until what it wrote is read.
+    outlets = {target: Outlet(target) for target in pending.values()}
+    for target in outlets:
+        if target > _LAST_STREAM:
+            os.set_blocking(target, False)
     ended = False
     while True:
         poll = select.poll()
-        for source in pending:
-            poll.register(source, select.POLLIN)
+        for fd, events in _interests(pending, outlets).items():
+            poll.register(fd, events)
         poll.register(wake_r, select.POLLIN)
         if not ended:
             poll.register(done_fd, select.POLLIN)
         # Once the process is gone, what is buffered is there at once; the operator's own input never ends.
-        events = poll.poll(0 if ended else None)
-        if ended and not any(fd in pending and fd > 2 for fd, _ in events):
+        ready = poll.poll(0 if ended else None)
+        if ended and not any(fd in pending and fd > _LAST_STREAM for fd, _ in ready):
             break
-        for fd, _ in events:
+        for fd, event in ready:
             if fd == done_fd:
                 ended = True
             elif fd == wake_r:
                 os.read(wake_r, 64)
                 if window is not None:
                     copy_window_size(*window)
-            elif not _copy(fd, pending[fd]):
-                target = pending.pop(fd)
-                if target > 2 and target not in pending.values() and fd <= 2:
-                    # The end of the operator's input is the end of the command's.
-                    _hang_up(target)
+            else:
+                if fd in outlets:
+                    outlets[fd].flush()
+                if fd in pending and event & ~select.POLLOUT and not _copy(fd, outlets[pending[fd]]):
+                    del pending[fd]
+        _hang_up(pending, outlets)
+        if ended:
+            for outlet in outlets.values():
+                if outlet.fd <= _LAST_STREAM:
+                    outlet.flush(-1)
+    if window is not None:
+        _signal.set_wakeup_fd(-1)
     os.close(wake_r)
     os.close(wake_w)
 
 
-def _copy(source: int, target: int) -> bool:
+def _interests(pending: dict[int, int], outlets: dict[int, Outlet]) -> dict[int, int]:
+    """What to poll for; a pseudo-terminal may be source and target."""
+    found = {source: select.POLLIN for source, target in pending.items() if not outlets[target].is_full}
+    for target, outlet in outlets.items():
+        if outlet.pending:
+            found[target] = found.get(target, 0) | select.POLLOUT
+    return found
+
+
+def _copy(source: int, outlet: Outlet) -> bool:
     """One piece; False at the end."""
     try:
         data = os.read(source, _CHUNK_BYTES)
+    except BlockingIOError:
+        return True
     except OSError:
         # A pseudo-terminal answers EIO when nobody holds the other side.
         return False
-    if not data:
-        return False
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(target, view) :]
-    except OSError:
-        return False
-    return True
+    outlet.add(data)
+    return bool(data) and not outlet.is_closed
 
 
-def _hang_up(target: int) -> None:
-    if os.isatty(target):
-        os.write(target, b"\x04")
-    else:
-        os.close(target)
+def _hang_up(pending: dict[int, int], outlets: dict[int, Outlet]) -> None:
+    """The end of the operator's input is the end of the command's, once that has all of it."""
+    for target, outlet in list(outlets.items()):
+        if target <= _LAST_STREAM or outlet.pending or target in pending.values():
+            continue
+        del outlets[target]
+        if not os.isatty(target):
+            os.close(target)
+        elif not outlet.is_closed:
+            outlet.add(b"\x04")

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+#: More than pipes and what waits for them hold together.
+_MUCH = 1 << 20
+_SOURCES = Path(__file__).parents[3] / "src"
+_PROGRAM = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from rkt.stage1.common import terminal
+
+command = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+pairs = [(0, command.stdin.fileno()), (command.stdout.fileno(), 1)]
+terminal.relay(pairs, os.pidfd_open(command.pid))
+os._exit(command.wait())
+"""
+
+
+def test_a_command_that_writes_while_it_is_written_to() -> None:
+    """What goes in and what comes out do not wait for each other, also when there is much of both, and all of it arrives."""
+    data = os.urandom(_MUCH)
+    words = [sys.executable, "-I", "-c", _PROGRAM, str(_SOURCES)]
+    done = subprocess.run(words, input=data, stdout=subprocess.PIPE, timeout=30, check=True)
+    assert done.stdout == data
