@@ -37,6 +37,15 @@ def test_readme_fits_on_two_screens() -> None:
     assert len(read_text("README.md").splitlines()) <= MAX_README_LINES
 
 
+def test_every_document_is_in_the_index() -> None:
+    """``docs/README.md`` names each document, of ``docs/adr`` and ``docs/man`` the places."""
+    index = read_text("docs/README.md")
+    own = [path for path in DOCUMENTS if path.startswith(("docs/", "docs/devel/"))]
+    wanted = {path.removeprefix("docs/") for path in own if not path.startswith(("docs/adr/", "docs/man/"))}
+    named = set(re.findall(r"\]\(([^)]+)\)", index))
+    assert wanted - named - {"README.md"} == set()
+
+
 def test_make_targets_of_documents_exist() -> None:
     """Every ``make TARGET`` that a document tells to type is a target."""
     targets = set(re.findall(r"^([a-z][a-z-]*):", read_text("Makefile"), re.MULTILINE))

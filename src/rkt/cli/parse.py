@@ -219,6 +219,14 @@ def near(word: str, names: Iterable[str]) -> list[str]:
     ]
 
 
+def _suggestions(word: str, group: str, names: Iterable[str]) -> list[str]:
+    """What a word that is no command may be meant to be."""
+    from rkt.cli.other_words import WORDS
+
+    known = () if group else WORDS.get(word, ())
+    return list(known) or near(word, names)
+
+
 def match(word: str, names: list[str]) -> str:
     """The name that ``word`` is, or is a unique prefix of; empty otherwise."""
     if word in names:
@@ -250,7 +258,9 @@ def find(words: list[str], commands: list[str], flags_of: Callable[[str], tuple[
     stray = _stray(before, flags_of(name))
     if stray is not None and stray != _BAD_FLAG:
         group, choices = _level(name, before[stray], words, commands)
-        raise UnknownCommand(before[stray], f"rkt {group}".rstrip(), near(before[stray], choices))
+        raise UnknownCommand(
+            before[stray], f"rkt {group}".rstrip(), _suggestions(before[stray], group, choices)
+        )
     if stray is not None:
         # The flags before the command word do not fit; reading them says why.
         read_flags(before, flags_of(name))

@@ -5,6 +5,8 @@ import pytest
 
 from rkt.cli.app_args import ALL_APP_FLAGS, FETCH_APP_FLAGS
 from rkt.cli.command import BOOL, DURATION, LIST, Command, Flag, Invocation
+from rkt.cli.main import COMMANDS as ALL
+from rkt.cli.other_words import WORDS
 from rkt.cli.parse import (
     GLOBAL_FLAGS,
     FlagError,
@@ -135,6 +137,19 @@ def test_an_unknown_command_names_its_neighbours(
         find(line.split(), COMMANDS, flags_of)
     assert caught.value.message == f'unknown command "{word}" for "{parent}"'
     assert [s for s in caught.value.suggestions if s in suggestions] == suggestions
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_of_docker_and_podman_lead_to_ours(word: str) -> None:
+    """Who types a word of theirs that rkt does not have is told rkt's; in a group it means nothing."""
+    assert word not in {name.split()[0] for name in ALL}
+    with pytest.raises(UnknownCommand) as caught:
+        find([word, "x"], list(ALL), flags_of)
+    assert caught.value.suggestions == list(WORDS[word])
+    assert {name.removeprefix("help ") for name in caught.value.suggestions} <= {*ALL, "config"}
+    with pytest.raises(UnknownCommand) as caught:
+        find(["net", word], list(ALL), flags_of)
+    assert not {"help config", "net list"} & set(caught.value.suggestions)
 
 
 def test_an_empty_word_is_no_command() -> None:
