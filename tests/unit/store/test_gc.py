@@ -33,6 +33,20 @@ def age(data: str, key: str, hours: int) -> None:
     os.utime(f"{data}/cas/used/{key}", ns=(then, then))
 
 
+def test_sweep_takes_what_a_killed_writer_left_in_trust(data: str) -> None:
+    """C10: a file that was never given its name goes once nobody can be writing it; records and newer ones stay."""
+    os.makedirs(f"{data}/trust/newest")
+    old, new = (f"{data}/trust/newest/.x.1.aa", f"{data}/trust/.policy.1.aa")
+    kept = [new, f"{data}/trust/policy", f"{data}/trust/newest/x"]
+    for path in (old, *kept):
+        with open(path, "wb"):
+            pass
+    for path in (old, *kept[1:]):
+        os.utime(path, (1, 1))
+    assert gc.sweep(data) == []
+    assert [os.path.exists(path) for path in (old, *kept)] == [False, True, True, True]
+
+
 def stage(data: str, name: str) -> str:
     """Make a staging directory with something in it."""
     path = f"{data}/cas/tmp/{name}"
