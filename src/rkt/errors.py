@@ -66,6 +66,30 @@ def reason_of(e: BaseException) -> str:
     return str(e) or type(e).__name__
 
 
+def printable(text: str) -> str:
+    """Text that cannot move the cursor, retitle the terminal or reorder a line (invariant LG3).
+
+    Everything that is not printable but a line feed or a tab is written as an escape: control characters, bidirectional
+    overrides, bytes that are not UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else _escape(c) for c in text)
+
+
+def _escape(c: str) -> str:
+    number = ord(c)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    return (
+        f"\\x{number:02x}"
+        if number < 0x100
+        else f"\\u{number:04x}"
+        if number < 0x10000
+        else f"\\U{number:08x}"
+    )
+
+
 class RktError(Exception):
     """A failure the user or the calling program can act on."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from rkt.cli.app_flag import APP_FLAG, pod_and_app
 from rkt.cli.command import Command
 from rkt.cli.format_flag import FORMAT_FLAG
-from rkt.errors import NotFound
+from rkt.errors import NotFound, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run(invocation: Invocation) -> int:
 
 
 def _lines(members: dict[str, Any]) -> list[tuple[str, str]]:
-    from rkt.cli.output import long_time, printable
+    from rkt.cli.output import long_time
 
     lines = []
     for key, value in members.items():

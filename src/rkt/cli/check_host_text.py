@@ -7,7 +7,7 @@ import os
 import sys
 from textwrap import wrap
 
-from rkt.cli.output import printable
+from rkt.errors import printable
 from rkt.stage0.host.judge import AREAS, NOT_BUILT, READY
 from rkt.stage0.host.needs import LIMITED, MISSING, NONE, OK, UNKNOWN
 

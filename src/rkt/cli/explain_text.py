@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import sys
 
-from rkt.cli.output import human_size, printable
+from rkt.cli.output import human_size
+from rkt.errors import printable
 from rkt.pod.risk import TAKEOVER_POINTS
 
 TYPE_CHECKING = False

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from rkt.cli.output import printable
-from rkt.errors import RktError
+from rkt.errors import RktError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

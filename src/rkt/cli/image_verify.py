@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, Command, Flag, Invocation
-from rkt.cli.output import message, printable, write
+from rkt.cli.output import message, write
 from rkt.cli.parse import FlagError
-from rkt.errors import EXIT_FAILURE, RktError, StoreError
+from rkt.errors import EXIT_FAILURE, RktError, StoreError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import os
 
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
+from rkt.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(invocation: Invocation) -> int:
 def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
     import time
 
-    from rkt.cli.output import human_time, long_time, print_table, printable, write
+    from rkt.cli.output import human_time, long_time, print_table, write
 
     full = invocation.values["full"]
     now_ns = time.time_ns()
@@ -108,7 +109,6 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
 def _print_errors(errors: list[str]) -> None:
     import sys
 
-    from rkt.cli.output import printable
     from rkt.cli.version import APPC_VERSION
 
     line = "-" * 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.command import Command
 from rkt.cli.format_flag import FORMAT_FLAG
+from rkt.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _MARKS = {"ok": " ", "note": "-", "bad": "!"}
 def run(invocation: Invocation) -> int:
     """Look, and tell."""
     from rkt.cli.explain_text import terminal_width
-    from rkt.cli.output import print_json, printable, write
+    from rkt.cli.output import print_json, write
     from rkt.stage0.net_report import BAD, check
 
     findings = check(invocation.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from rkt.errors import UsageError
+from rkt.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,39 +20,9 @@ _TAB_WIDTH = 8
 _NS = 1_000_000_000
 
 
-def printable(text: str) -> str:
-    """Text that cannot move the cursor, retitle the terminal or reorder a line (invariant LG3).
-
-    Everything that is not printable but a line feed or a tab is written as an escape: control characters, bidirectional
-    overrides, bytes that are not UTF-8.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    number = ord(c)
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"
-    return (
-        f"\\x{number:02x}"
-        if number < 0x100
-        else f"\\u{number:04x}"
-        if number < 0x10000
-        else f"\\U{number:08x}"
-    )
-
-
 def message(settings: Settings, text: str) -> None:
     """Words for people on stderr; each line starts with the name of the command."""
     prefixed(settings.command, text)
-
-
-def diagnostic(settings: Settings, text: str) -> None:
-    """Likewise, only with ``--debug``."""
-    if settings.debug:
-        prefixed(settings.command, text)
 
 
 def prefixed(prefix: str, text: str) -> None:
@@ -116,13 +86,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 def write(text: str) -> None:
     """A result on stdout, without a prefix."""
     sys.stdout.write(text)
-
-
-def check_format(text: str) -> str:
-    """The value of ``--format``; refuses what is none."""
-    if text not in FORMATS:
-        raise UsageError(f"Invalid format option: {text}", hint="use json or json-pretty")
-    return text
 
 
 def print_json(value: Any, *, pretty: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.command import DURATION, LIST, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
-from rkt.errors import UsageError, quoted
+from rkt.errors import UsageError, printable, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MARKS = {"ok": " ", "failed": "!", "not declared": "-", "not reached": "?"}
 def run(invocation: Invocation) -> int:
     """Try it, and tell."""
     from rkt.cli.explain_text import terminal_width
-    from rkt.cli.output import print_json, printable, write
+    from rkt.cli.output import print_json, write
     from rkt.conformance.check import check
     from rkt.conformance.promises import FAILED, GROUPS, LEFT_OUT, UNREACHED
 

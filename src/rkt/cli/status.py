@@ -6,7 +6,7 @@ from __future__ import annotations
 from rkt.cli.command import Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
-from rkt.errors import PodError
+from rkt.errors import PodError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _wait(pod: Pod, text: str, flag: str, condition: Callable[[Pod], bool]) -> N
 
 
 def _lines(pod: Pod) -> list[tuple[str, str]]:
-    from rkt.cli.output import long_time, printable
+    from rkt.cli.output import long_time
     from rkt.pod import status
 
     glance = status.read_summary(pod)

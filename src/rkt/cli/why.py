@@ -6,7 +6,7 @@ from __future__ import annotations
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import PLATFORM_FLAG
-from rkt.errors import NotFound, UsageError
+from rkt.errors import NotFound, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _LABEL_WIDTH = 11
 def run(invocation: Invocation) -> int:
     """Look, and tell."""
     from rkt.cli.explain_text import terminal_width
-    from rkt.cli.output import print_json, printable, write
+    from rkt.cli.output import print_json, write
     from rkt.stage0.why import REFUSED
 
     if len(invocation.words) != 1:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 
 from rkt.errors import ImageError, NotFound, RktError, UsageError
-from rkt.fetch import fetch
 from rkt.fetch import reference as references
 from rkt.fetch.crew import Crew
 from rkt.fetch.report import Reporter
@@ -91,12 +90,12 @@ class Fetcher:
         self._crew.close()
 
     def _in_store(self, dependency: Dependency) -> ImageRecord | None:
-        if self._pull_policy == fetch.UPDATE and not dependency.image_id:
+        if self._pull_policy == references.POLICY_UPDATE and not dependency.image_id:
             return None
         try:
             return find_dependency(open_store(self._settings), dependency)
         except NotFound:
-            if self._pull_policy == fetch.NEVER:
+            if self._pull_policy == references.POLICY_NEVER:
                 raise
             return None
 

@@ -36,6 +36,7 @@ from rkt.fetch import remote
 from rkt.fetch.job import describe_way, run_fetch
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.partial import WAITING, Partial, trim
+from rkt.fetch.reference import POLICIES, POLICY_NEVER, POLICY_NEW, POLICY_UPDATE
 from rkt.fetch.report import Reporter
 from rkt.linux.files import read_bounded
 from rkt.privsep import libraries
@@ -60,12 +61,6 @@ if TYPE_CHECKING:
     from rkt.trust.verdict import Verdict
     from rkt.values import ImageID
 
-#: Pull policies (spec cli §5.3).
-NEW = "new"
-UPDATE = "update"
-NEVER = "never"
-POLICIES = (NEW, UPDATE, NEVER)
-
 _NOT_MODIFIED = "not-modified"
 _NOT_IN_STORE = (
     "either image was not found in the store or store was disabled "
@@ -82,7 +77,7 @@ def fetch_image(
     settings: Settings,
     *,
     signature: str | None = None,
-    pull_policy: str = NEW,
+    pull_policy: str = POLICY_NEW,
     progress: Reporter | None = None,
 ) -> ImageRecord:
     """Bring an image into the store, or find it there, as the pull policy says.
@@ -119,18 +114,18 @@ def fetch_image(
     if parsed.kind in references.LOCAL_KINDS:
         return _fetch_oci(parsed, settings, store, report, signature)
     row_key = parsed.remote_key(settings.platform)
-    if pull_policy != UPDATE and (record := _from_row(row_key, store)) is not None:
+    if pull_policy != POLICY_UPDATE and (record := _from_row(row_key, store)) is not None:
         report.debug(f"using image from local store for url {reference}")
         store.touch(record.key)
         return record
     is_docker = parsed.kind == references.DOCKER
     if (
         not is_docker
-        and pull_policy != UPDATE
+        and pull_policy != POLICY_UPDATE
         and (record := _from_spool(parsed, settings, report, signature)) is not None
     ):
         return record
-    if pull_policy == NEVER:
+    if pull_policy == POLICY_NEVER:
         kind = "docker image" if is_docker else "image"
         raise NotFound(
             f'unable to fetch {kind} from URL "{reference}": {_NOT_IN_STORE}', hint=f"rkt fetch {reference}"
@@ -166,7 +161,7 @@ def _by_name(
     wanted = parsed.name
     assert wanted is not None
     key = store.find_by_name(AppcReference(wanted.name, {**references.host_labels(), **wanted.labels}))
-    if pull_policy != UPDATE:
+    if pull_policy != POLICY_UPDATE:
         if key is not None:
             report.debug(f"using image from local store for image name {parsed.text}")
             store.touch(key)
@@ -175,7 +170,7 @@ def _by_name(
             return record
     # An image of that name does not become one of a registry because its server is gone.
     elsewhere = [] if key is not None else _in_registries(wanted, settings, signature)
-    if pull_policy != UPDATE and elsewhere:
+    if pull_policy != POLICY_UPDATE and elsewhere:
         from rkt.fetch.oci_reference import row_url
 
         for reference in elsewhere:
@@ -183,7 +178,7 @@ def _by_name(
                 report.debug(f"using image from local store for url {reference}")
                 store.touch(record.key)
                 return record
-    if pull_policy == NEVER:
+    if pull_policy == POLICY_NEVER:
         raise NotFound(
             f'unable to fetch image from image name "{parsed.text}": {_NOT_IN_STORE}',
             hint=f"rkt fetch {parsed.text}",

@@ -21,6 +21,12 @@ DOCKER: Final = "docker"
 #: Docker and OCI images of a directory or a file (``fetch.oci_reference``).
 LOCAL_KINDS = ("oci", "oci-archive", "docker-archive")
 
+#: Pull policies: what the store has is good, what a server has now, what the store has and nothing else (spec cli §5.3).
+POLICY_NEW: Final = "new"
+POLICY_UPDATE: Final = "update"
+POLICY_NEVER: Final = "never"
+POLICIES = (POLICY_NEW, POLICY_UPDATE, POLICY_NEVER)
+
 _SCHEME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
 _EXTENSION = ".aci"
 

@@ -16,6 +16,8 @@ import json
 import sys
 import time
 
+from rkt.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +144,7 @@ class _Bars:
     def update(self, of: str, label: str, done: int, total: int | None) -> None:
         if of not in self._tasks:
             # Only now is the size known, if ever: a bar that first swings to and fro would be unquiet.
-            self._tasks[of] = self._progress.add_task(_printable(label), total=total)
+            self._tasks[of] = self._progress.add_task(printable(label), total=total)
         self._open.add(of)
         self._progress.update(self._tasks[of], completed=done, total=total)
         if not self._is_shown:
@@ -231,9 +233,5 @@ def _write(text: str) -> None:
     if sys.stderr is None:
         return
     # Names and URLs are foreign: nothing in them moves the cursor (invariant LG3).
-    sys.stderr.write(_printable(text))
+    sys.stderr.write(printable(text))
     sys.stderr.flush()
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from rkt.errors import FetchError, NotVerified, RktError, UsageError
+from rkt.errors import FetchError, NotVerified, RktError, UsageError, printable
 from rkt.schema.record import Record
 from rkt.trust.keys import MAX_KEY_FILE_BYTES, group_fingerprint, load_keys, parse_keys
 from rkt.trust.keystore import RULE_ROOT, Keystore
@@ -199,7 +199,7 @@ def say(text: str) -> None:
 
 def _write(text: str) -> None:
     # Identities and URLs are foreign: nothing in them moves the cursor (invariant LG3).
-    sys.stderr.write("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text))
+    sys.stderr.write(printable(text))
     sys.stderr.flush()
 
 

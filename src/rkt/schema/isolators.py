@@ -73,8 +73,6 @@ DEFAULT_MAX_PIDS = 4096
 DEFAULT_MEMORY_PERCENT = 90
 #: Smallest memory limit, one page; less is a slip as ``16m`` for ``16M``.
 MIN_MEMORY_BYTES = 4096
-#: Most processes that the kernel can number, PID_MAX_LIMIT of <linux/threads.h>.
-MAX_PIDS = 4194304
 MAX_IO_WEIGHT = 10000
 
 #: What an app may do at most unless the operator says otherwise (design §9.5, invariant RN10).

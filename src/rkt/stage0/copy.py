@@ -136,7 +136,6 @@ def _run(
     contents = source.path.endswith(("/.", "/..")) or source.path.strip("/") in {"", ".", ".."}
     name = b"." if contents else os.fsencode(os.path.basename(source.path.rstrip("/")))
     jobs: list[tuple[str, End, dict[str, Any], dict[str, int]]] = []
-    pipe: tuple[int, ...] = ()
     pipe = os.pipe() if from_side is not None and to_side is not None else (os.dup(0), os.dup(1))
     try:
         if from_side is not None:

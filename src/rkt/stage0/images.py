@@ -8,7 +8,13 @@ and URLs included, is ``rkt.fetch``'s, which is imported only then. Whether the 
 from __future__ import annotations
 
 from rkt.errors import NotFound, StoreError
-from rkt.fetch.reference import host_labels, parse_reference
+from rkt.fetch.reference import (
+    POLICY_NEVER,
+    POLICY_NEW,
+    POLICY_UPDATE,
+    host_labels,
+    parse_reference,
+)
 from rkt.schema.record import Record
 from rkt.stage0.messages import diagnose
 from rkt.store.cas import Store
@@ -24,11 +30,6 @@ if TYPE_CHECKING:
     from rkt.schema.appc import ImageManifest
     from rkt.store.record import ImageRecord
     from rkt.values import ImageKey, TreeID
-
-POLICY_NEW = "new"
-POLICY_UPDATE = "update"
-POLICY_NEVER = "never"
-POLICIES = (POLICY_NEW, POLICY_UPDATE, POLICY_NEVER)
 
 
 def find_image(

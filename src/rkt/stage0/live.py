@@ -207,8 +207,8 @@ def _plan(settings: Settings, pod: Pod, request: AppRequest, store: Store, locke
     Raises:
         RktError: it cannot be added.
     """
+    from rkt.fetch.reference import POLICY_NEVER
     from rkt.pod.request import PodRequest
-    from rkt.stage0.images import POLICY_NEVER
     from rkt.stage0.prepare import from_images
 
     # Volumes of a pod do not change, so there is no need for the lock.
@@ -514,6 +514,7 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
     except ProcessLookupError:
         raise _Over(pod) from None
     errors_r, errors_w = os.pipe()
+    child = -1
     try:
         try:
             root_fd = os.open(f"/proc/{supervisor}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -533,6 +534,8 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
     finally:
         os.close(pidfd)
         os.close(errors_w)
+        if child < 0:
+            os.close(errors_r)
     with open(errors_r, "rb") as stream:
         report = stream.read()
     _, code = os.waitpid(child, 0)

@@ -44,7 +44,6 @@ USUAL_NAME = "rkt.lock"
 #: Who vouches for the stage1 images of the installation.
 INSTALLATION = "installation"
 _MAX_BYTES = 1 << 20
-_UPDATE = "update"
 
 
 class LockedImage(Record):
@@ -131,7 +130,7 @@ class Lock(Record):
         if locked is None:
             raise self._added(app.name or "", app.reference)
         # What a tag stands for by now is seen where it is asked for, or was: that is to be noticed, not to be passed over.
-        if policy == _UPDATE or find_in_store(parsed, settings, store) is not None:
+        if policy == references.POLICY_UPDATE or find_in_store(parsed, settings, store) is not None:
             return app
         if store.contains(locked.image_id.key):
             return app.replace(reference=str(locked.image_id))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 
+from rkt.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.config.settings import Settings
@@ -23,6 +25,5 @@ def diagnose(settings: Settings, source: str, text: str) -> None:
 
 def _write(line: str) -> None:
     # Names come from images and arguments: nothing in them may reach the terminal as a control sequence (LG3).
-    printable = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in line)
-    sys.stderr.write(printable)
+    sys.stderr.write(printable(line))
     sys.stderr.flush()

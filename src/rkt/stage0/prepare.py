@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, InvalidManifest, NotFound, PodError, Stage1Error, UsageError, reason_of
+from rkt.fetch.reference import POLICY_NEVER
 from rkt.linux.files import remove_tree, write_all
 from rkt.pod import lifecycle, names, status, summary
 from rkt.pod.manifest import build_pod_manifest, check_pod_manifest
@@ -25,7 +26,7 @@ from rkt.schema.envelope import open_sealed, seal
 from rkt.schema.mounts import named_volumes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
-from rkt.stage0.images import POLICY_NEVER, Composed, compose, expect, find_by_hash, find_image
+from rkt.stage0.images import Composed, compose, expect, find_by_hash, find_image
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import Program, find_stage1
 from rkt.store.cas import Store

@@ -11,7 +11,7 @@ from rkt.linux.files import read_bounded
 from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.stage0 import contract
-from rkt.stage0.images import POLICY_NEW, find_image
+from rkt.stage0.images import find_image
 from rkt.stage0.messages import diagnose
 from rkt.trust.verdict import KIND_BUILTIN
 from rkt.values import AppcReference, ImageID
@@ -189,10 +189,8 @@ def find_stage1(choice: Choice, settings: Settings, store: Store) -> ImageRecord
     Raises:
         RktError: it cannot be had.
     """
-    if choice.kind == HASH:
+    if choice.kind in {HASH, URL}:
         return find_image(choice.value, settings, store=store)
-    if choice.kind == URL:
-        return find_image(choice.value, settings, pull_policy=POLICY_NEW, store=store)
     if choice.kind == PATH:
         return _from_file(os.path.abspath(choice.value), settings, store)
     if choice.kind == NAME:

@@ -48,10 +48,10 @@ _OF_A_RUN = (
     contract.METADATA_URL,
     contract.HOSTS,
     contract.EGRESS,
-    status.NET_INFO,
+    contract.NET_INFO,
     contract.PGID,
-    "netns",
-    "net",
+    contract.NETNS,
+    contract.NET,
 )
 _OF_AN_APP = ("pid", contract.OOM_KILLS, contract.RESTARTS)
 

@@ -299,7 +299,7 @@ class _ImageInquiry(_Inquiry):
         found = self._known(parsed)
         if found is None:
             if parsed.kind in {references.NAME, references.URL, references.DOCKER}:
-                self._tell_damaged(parsed)
+                self._tell_damaged()
                 self.note("store", "does not have it", NOTE)
             return None
         return self._record(found)
@@ -343,9 +343,8 @@ class _ImageInquiry(_Inquiry):
         except NotFound:
             return None
 
-    def _tell_damaged(self, parsed: Reference) -> None:
+    def _tell_damaged(self) -> None:
         """A damaged record has no name by which it could be found."""
-        del parsed
         damaged: list[RktError] = []
         for _ in self.store.records(damaged):
             pass

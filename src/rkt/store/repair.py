@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import NotFound, RktError, StoreError
+from rkt.fetch.reference import POLICY_UPDATE
 from rkt.store.cas import Store
 from rkt.store.locks import prepare_lock
 from rkt.store.refs import LAYER_STATES, referenced_keys, running_keys
@@ -75,9 +76,9 @@ def _fetch_again(record: ImageRecord, settings: Settings) -> None:
         elif record.oci:
             found = _fetch_oci_again(record, settings)
         else:
-            from rkt.fetch.fetch import UPDATE, fetch_image
+            from rkt.fetch.fetch import fetch_image
 
-            found = fetch_image(origin, settings, pull_policy=UPDATE)
+            found = fetch_image(origin, settings, pull_policy=POLICY_UPDATE)
     except RktError as e:
         raise StoreError(
             f"cannot repair image {key.medium} from {origin}: {e.message}", hint=e.hint or hint
@@ -91,7 +92,7 @@ def _fetch_again(record: ImageRecord, settings: Settings) -> None:
 def _fetch_oci_again(record: ImageRecord, settings: Settings) -> ImageRecord:
     """From a registry by digest, since the tag may be another image's by now."""
     from rkt.fetch import reference as references
-    from rkt.fetch.fetch import UPDATE, fetch_image
+    from rkt.fetch.fetch import fetch_image
     from rkt.fetch.oci import fetch_oci
     from rkt.fetch.oci_reference import parse_docker
     from rkt.fetch.report import Reporter
@@ -100,7 +101,7 @@ def _fetch_oci_again(record: ImageRecord, settings: Settings) -> ImageRecord:
     settings = settings.replace(platform=record.oci.platform)
     parsed = references.parse_reference(record.origin)
     if parsed.kind != references.DOCKER:
-        return fetch_image(record.origin, settings, pull_policy=UPDATE)
+        return fetch_image(record.origin, settings, pull_policy=POLICY_UPDATE)
     target = parse_docker(parsed.location).replace(digest=Digest.parse(record.key.digest))
     return fetch_oci(target, record.origin, settings, Store(settings.data_dir), Reporter(settings))
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.cli.output import escape_json, human_size, human_time, long_time, printable, table
+from rkt.cli.output import escape_json, human_size, human_time, long_time, table
+from rkt.errors import printable
 from rkt.schema import jsontext
 
 if TYPE_CHECKING:
