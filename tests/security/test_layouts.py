@@ -122,6 +122,19 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
         bring(tmp_path, f"oci-archive:{path}")
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_another_image_with_the_name_of_a_digest(tmp_path: Path, *, is_there: bool) -> None:
+    """SG3: a digest means the image that has it, whatever a layout calls by that name."""
+    other = layouts.make_image(layouts.layer({"etc/b": b"b"}))
+    entries = [layouts.named(other, IMAGE.digest), *([IMAGE.descriptor()] if is_there else [])]
+    path = layouts.write_layout(f"{tmp_path}/layout", IMAGE, other, index=layouts.make_index(*entries))
+    if is_there:
+        assert bring(tmp_path, f"oci:{path}:{IMAGE.digest}").resolved.digest == IMAGE.digest
+    else:
+        with pytest.raises(RktError, match="there is no image"):
+            bring(tmp_path, f"oci:{path}:{IMAGE.digest}")
+
+
 def test_a_layer_that_two_documents_size_differently(tmp_path: Path) -> None:
     """UN15: a Docker archive with other layers than its configuration lists is refused."""
     content = layouts.docker_files(IMAGE)

@@ -19,6 +19,7 @@ import os
 import threading
 
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
+from rkt.privsep.wire import foreign_count
 from rkt.schema.record import Record
 from rkt.store.oci import LayerBlob, unpack_layers
 
@@ -84,9 +85,9 @@ class Arriving:
         Raises:
             RktError: what has come cannot be unpacked, so that it is not worth going on.
         """
-        index, kept = event.get("index"), event.get("kept")
-        if event.get("kind") == "started" and type(index) is int and 0 <= index < len(self._layers):
-            if type(kept) is not int or kept < self._positions[index]:
+        index, kept = foreign_count(event.get("index")), foreign_count(event.get("kept"))
+        if event.get("kind") == "started" and index is not None and index < len(self._layers):
+            if kept is None or kept < self._positions[index]:
                 self._given_up.set()
             self._started[index] = True
         if self._error is not None and not self._given_up.is_set():

@@ -41,6 +41,7 @@ from rkt.fetch.report import Reporter
 from rkt.linux.files import read_bounded
 from rkt.privsep import libraries
 from rkt.privsep.confine import missing
+from rkt.privsep.wire import foreign_count
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import Store
 from rkt.store.layout import setup_data_dir
@@ -565,21 +566,21 @@ class Fetch:
         """What the worker says while it works; foreign, so only shown, and shown safely."""
         kind = event.get("kind")
         if kind == "progress":
-            done, total = event.get("done"), event.get("total")
+            done, total = foreign_count(event.get("done")), foreign_count(event.get("total"))
             if self._ahead is not None:
                 self._ahead.check()
-            if isinstance(done, int):
-                self._report.progress(self._label, done, total if isinstance(total, int) else None, self._url)
+            if done is not None:
+                self._report.progress(self._label, done, total, self._url)
         elif kind == "image":
             self._report.debug(f"fetching image from {self._url}")
         elif kind == "signature":
             self._report.debug(f"downloading signature from {event.get('url')}")
         elif kind == "started":
-            kept, total = event.get("kept"), event.get("total")
-            if self._ahead is not None and isinstance(kept, int):
-                self._ahead.started(kept, total if isinstance(total, int) else None)
-            if isinstance(kept, int) and kept:
-                size = f" of {total}" if isinstance(total, int) else ""
+            kept, total = foreign_count(event.get("kept")), foreign_count(event.get("total"))
+            if self._ahead is not None and kept is not None:
+                self._ahead.started(kept, total)
+            if kept:
+                size = "" if total is None else f" of {total}"
                 self._report.debug(f"going on with an earlier download: {kept}{size} bytes are there")
         elif kind == "deferred":
             self._report.message("server requested deferring the signature download")

@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 
-from rkt.errors import FetchError, InvalidManifest
+from rkt.errors import FetchError, ImageError, InvalidManifest
 from rkt.fetch import lookaside, oci_reference
 from rkt.fetch.job import run_fetch
 from rkt.fetch.layout_worker import OCI, OCI_ARCHIVE
@@ -85,6 +85,9 @@ class LocalSource:
             if "archive" in fds:
                 os.unlink(f"{staging.path}/archive")
         resolved = self._resolved(answer)
+        asked = self._reference.digest
+        if asked is not None and asked not in {resolved.digest, resolved.index_digest}:
+            raise ImageError(f'"{self._reference}" led to another image: {resolved.digest}')
         return None if known is not None and known in {resolved.digest, resolved.index_digest} else resolved
 
     def _resolved(self, answer: dict[str, Any]) -> Resolved:
@@ -115,7 +118,8 @@ class LocalSource:
         request = {"op": "layout-blobs", "kind": self._reference.kind, "blobs": blobs}
         with self._source(fds):
             answer = self._run(request, fds, listener)
-        if len(answer.get("blobs", ())) != len(wanted):
+        done = answer.get("blobs")
+        if not isinstance(done, list) or len(done) != len(wanted):
             raise FetchError("rkt-fetch reported other blobs than were asked for")
         return [Received(size_bytes=blob.size_bytes, kept_bytes=0) for blob in wanted]
 

@@ -258,9 +258,12 @@ class Resolve:
         """The entry of ``index.json`` that the reference means."""
         images = [d for d in index.manifests if d.media_type in (*oci.MANIFESTS, *oci.INDEXES)]
         if self._reference:
-            found = [entry for entry in images if self._reference in _names(entry)]
-            if not found and self._reference.startswith("sha256:"):
-                found = [d for d in self._nested(files, images) if d.digest == self._reference]
+            if self._reference.startswith("sha256:"):
+                # Whoever made the layout may have called something else so.
+                found = [entry for entry in images if entry.digest == self._reference]
+                found = found or [d for d in self._nested(files, images) if d.digest == self._reference]
+            else:
+                found = [entry for entry in images if self._reference in _names(entry)]
             if not found:
                 raise _no_such(self._reference, [_name(entry) or str(entry.digest) for entry in images])
         else:
@@ -471,7 +474,7 @@ def _name(entry: Descriptor) -> str:
 
 def _names(entry: Descriptor) -> tuple[str, ...]:
     """All that an entry is called."""
-    values = (entry.annotations.get(_FULL_NAME), entry.annotations.get(_REF_NAME), str(entry.digest))
+    values = (entry.annotations.get(_FULL_NAME), entry.annotations.get(_REF_NAME))
     return tuple(filter(None, values))
 
 

@@ -45,6 +45,7 @@ from rkt.fetch.partial import Partial, trim
 from rkt.image.appc_view import Origin, render_view
 from rkt.linux.files import read_bounded
 from rkt.privsep import libraries
+from rkt.privsep.wire import foreign_count
 from rkt.schema.appc import parse_image_manifest
 from rkt.schema.oci import (
     MAX_DOCUMENT_BYTES,
@@ -477,10 +478,10 @@ class _OciFetch:
 
     def _show(self, event: dict[str, Any], total: int) -> None:
         """What a source says while it works; foreign, so only shown, and shown safely."""
-        index, done = event.get("index"), event.get("done", event.get("kept"))
+        index, done = event.get("index"), foreign_count(event.get("done", event.get("kept")))
         kind = event.get("kind")
         if kind in {"progress", "started"} and type(index) is int and 0 <= index < len(self._done):
-            if type(done) is int:
+            if done is not None:
                 self._done[index] = done
             self._report.progress(self._label(), sum(self._done), total, self._text)
         elif kind == "mirror":

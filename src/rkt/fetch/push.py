@@ -24,6 +24,7 @@ from rkt.image.oci_export import squashed_parts, stored_parts
 from rkt.image.oci_output import digest_of
 from rkt.image.oci_write import Document, Layer, make_manifest, write_layer
 from rkt.linux.files import read_bounded, write_all
+from rkt.privsep.wire import foreign_count
 from rkt.schema.appc import parse_image_manifest
 from rkt.schema.oci import MAX_DOCUMENT_BYTES, parse_config, parse_manifest
 from rkt.schema.record import Record
@@ -287,7 +288,7 @@ class Push:
         return Pushed(
             digest=digest,
             is_new=ready.is_new,
-            uploaded=int(answer.get("uploaded", 0)),
+            uploaded=foreign_count(answer.get("uploaded")) or 0,
             blobs=len({layer.digest for layer in layers}) + 1,
         )
 
@@ -301,11 +302,11 @@ class Push:
                 self._message("warning: TLS verification has been disabled")
 
         def hear(event: dict[str, Any]) -> None:
-            index, done, total = event.get("index"), event.get("done"), event.get("total")
-            if event.get("kind") != "progress" or not all(isinstance(n, int) for n in (index, done, total)):
+            index, done, total = (foreign_count(event.get(name)) for name in ("index", "done", "total"))
+            if event.get("kind") != "progress" or index is None or done is None or total is None:
                 return
-            if 0 <= event["index"] < len(digests):
-                self._progress(digests[event["index"]], event["done"], event["total"])
+            if index < len(digests):
+                self._progress(digests[index], done, total)
 
         way = describe_way(self._settings, tls_insecure=self._settings.insecure.tls)
         return run_fetch(

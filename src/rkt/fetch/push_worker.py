@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from rkt.errors import FetchError, NotFound, quoted
 from rkt.fetch.registry_worker import Networked
 from rkt.fetch.repository import PULL, Repository, error_words
-from rkt.fetch.transport import check_url, origin
+from rkt.fetch.transport import check_url, follow, origin
 from rkt.linux.files import write_all
 from rkt.schema import jsontext
 from rkt.schema.oci import MAX_DOCUMENT_BYTES, OCI_INDEX, parse_index
@@ -185,7 +185,7 @@ class Target(Repository):
         location = answer.headers.get("Location", "")
         if not location:
             raise FetchError(f"{self.name} does not say where the upload goes on")
-        url = check_url(urljoin(answer.url, location))
+        url = follow(answer.url, location)
         if answer.url.startswith("https:") and not url.startswith("https:"):
             raise FetchError(f"{self.name} wants the upload to go on without TLS, which is refused")
         return url

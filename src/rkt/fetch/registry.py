@@ -18,6 +18,7 @@ from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_source import Received, Resolved
 from rkt.fetch.remote import DOCUMENT_SECONDS
 from rkt.privsep.confine import missing
+from rkt.privsep.wire import foreign_count
 from rkt.values import Digest
 
 TYPE_CHECKING = False
@@ -113,7 +114,7 @@ class RegistrySource:
             if len(results) != len(wanted):
                 raise FetchError("rkt-fetch reported other blobs than were asked for")
             return [
-                Received(size_bytes=int(result["size_bytes"]), kept_bytes=int(result["kept_bytes"]))
+                Received(size_bytes=_count(result["size_bytes"]), kept_bytes=_count(result["kept_bytes"]))
                 for result in results
             ]
         except (KeyError, TypeError, ValueError) as e:
@@ -163,6 +164,14 @@ class RegistrySource:
             if self._settings.insecure.tls:
                 self._message("warning: TLS verification has been disabled")
         return self._endpoints
+
+
+def _count(value: Any) -> int:
+    """A size that the worker reported; ``ValueError`` if it is none."""
+    count = foreign_count(value)
+    if count is None:
+        raise ValueError("no size")
+    return count
 
 
 def describe_endpoints(

@@ -149,7 +149,10 @@ def _url(value: object, *, allow_http: bool) -> str:
     """A URL that foreign text led to, in the form in which it may be asked for."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
         raise FetchError("discovery led to something that is no URL")
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError as e:
+        raise FetchError(f'discovery led to "{value[:256]}", which is no URL') from e
     schemes = ("https", "http") if allow_http else ("https",)
     if (
         len(value) > _MAX_URL_LENGTH

@@ -11,13 +11,12 @@ import contextlib
 import hashlib
 import ssl
 import threading
-from urllib.parse import urljoin
 
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
 from rkt.fetch.oci_reference import absent
 from rkt.fetch.resume import BlobFile
-from rkt.fetch.transport import NOT_TLS, causes, without_query
+from rkt.fetch.transport import NOT_TLS, causes, follow, without_query
 from rkt.schema import jsontext
 from rkt.schema.oci import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, OCI_INDEX, Index, parse_index
 from rkt.schema.record import Record
@@ -155,7 +154,7 @@ class Repository:
         if 'rel="next"' not in link:
             return ""
         path = link.partition("<")[2].partition(">")[0]
-        url = urljoin(answer.url, path)
+        url = follow(answer.url, path)
         prefix = f"{self._url('')}referrers/"
         if not url.startswith(prefix) or len(url) > len(prefix) + 4096:
             raise FetchError(f"{self.name} says that more referrers are at {quoted(path)}")

@@ -33,6 +33,7 @@ from rkt.fetch.fetch import Fetch
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.report import Reporter
 from rkt.privsep import libraries
+from rkt.privsep.wire import foreign_count
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import MAX_MANIFEST_BYTES, Store
 from rkt.store.member import MemberStore, full, member_settings
@@ -115,8 +116,8 @@ class MemberFetch(Fetch):
         libraries.enable(self._settings.installation)
         name = ACIdentifier.parse(str(answer.get("name")), what="image name")
         image_id = ImageID.parse(str(answer.get("image_id")))
-        size_bytes = answer.get("tar_bytes")
-        if type(size_bytes) is not int or size_bytes < 0:
+        size_bytes = foreign_count(answer.get("tar_bytes"))
+        if size_bytes is None:
             raise ImageError("rkt-fetch reported no size")
         self._check_name(name)
         verdict = self._judge(name, blob_path, signature)

@@ -467,10 +467,7 @@ class Client:
             if response.status not in _REDIRECTS or not location or method not in _FOLLOWING:
                 return response, current
             response.close()
-            try:
-                target = check_url(urljoin(current, location))
-            except ValueError as e:
-                raise FetchError(f'"{shown}" redirects to {location[:256]!r}, which is no URL') from e
+            target = follow(current, location)
             if current.startswith("https:") and not target.startswith("https:"):
                 raise FetchError(
                     f'"{shown}" redirects from https to "{without_query(target)}", which is refused'
@@ -655,6 +652,18 @@ def check_url(url: str) -> str:
     if parts.auth:
         raise FetchError(f"URL of host {parts.host} carries credentials, which everybody could read in ps(1)")
     return parts._replace(fragment=None).url
+
+
+def follow(url: str, location: str) -> str:
+    """Where a server leads to from a URL, in the form in which it may be asked for.
+
+    Raises:
+        FetchError: it is no URL, or one that ``check_url`` refuses.
+    """
+    try:
+        return check_url(urljoin(url, location))
+    except ValueError as e:
+        raise FetchError(f'"{without_query(url)}" leads to {location[:256]!r}, which is no URL') from e
 
 
 def parse_max_age(cache_control: str) -> int:

@@ -29,6 +29,8 @@ MAX_LINE_BYTES = 1 << 20
 #: Longest text of a worker that is shown to people, in characters.
 _MAX_TEXT = 2000
 _READ_BYTES = 1 << 16
+#: Largest size and time of the kernel's.
+_MAX_COUNT = (1 << 63) - 1
 
 
 class WireError(RktError):
@@ -91,6 +93,11 @@ class Receiver:
             if not self.fill():
                 return None
         return message
+
+
+def foreign_count(value: Any) -> int | None:
+    """A number of bytes or seconds that a worker reported; None for anything else, and for what no file could have."""
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
 
 
 def foreign_text(value: Any) -> str:

@@ -15,6 +15,7 @@ from rkt.errors import ImageError, InvalidManifest, StoreError
 from rkt.image.limits import DEFAULT_LIMITS
 from rkt.linux.files import read_bounded, remove_tree
 from rkt.privsep.client import run_worker
+from rkt.privsep.wire import foreign_count
 from rkt.schema.appc import parse_image_manifest
 from rkt.store.cas import MAX_MANIFEST_BYTES
 from rkt.store.record import ImageRecord
@@ -164,8 +165,8 @@ def _manifest(target_fd: int, result: dict[str, Any]) -> bytes:
 
 
 def _size(result: dict[str, Any], name: str) -> int:
-    value = result.get(name)
-    if type(value) is not int or value < 0:
+    value = foreign_count(result.get(name))
+    if value is None:
         raise ImageError(f"rkt-unpack reported no {name}")
     return value
 

@@ -42,7 +42,8 @@ _COSIGN_LABELS = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KE
 _PLAIN_LABELS = ("PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
 #: As cosign has it: 64 MiB, a fifth of a second.
 _SCRYPT = {"N": 65536, "r": 8, "p": 1}
-_MAX_SCRYPT_N, _MAX_SCRYPT_R, _MAX_SCRYPT_P = 1 << 20, 16, 16
+#: A file may ask for eight times as much, and no more.
+_MAX_SCRYPT_WORK = 8 * 65536 * 8
 _SCRYPT_MEMORY = 1 << 30
 _SALT_BYTES = 32
 _LINE = 64
@@ -154,7 +155,9 @@ def _open(text: bytes, label: str, password: bytes) -> bytes:
 
 def _derive(password: bytes, salt: bytes, parameters: dict[str, Any]) -> bytes:
     n, r, p = (parameters[name] for name in ("N", "r", "p"))
-    if n > _MAX_SCRYPT_N or r > _MAX_SCRYPT_R or p > _MAX_SCRYPT_P:
+    if not all(type(value) is int and 0 < value <= _MAX_SCRYPT_WORK for value in (n, r, p)):
+        raise ValueError("scrypt is told no numbers")
+    if n * r * p > _MAX_SCRYPT_WORK:
         raise ValueError("scrypt wants more than it may have")
     return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, dklen=KEY_BYTES, maxmem=_SCRYPT_MEMORY)
 

@@ -14,7 +14,7 @@ import time
 from rkt.errors import RktError
 from rkt.privsep.client import run_worker
 from rkt.privsep.confine import VERIFY_UID_BASE
-from rkt.privsep.wire import foreign_text
+from rkt.privsep.wire import foreign_count, foreign_text
 from rkt.schema import jsontext
 from rkt.trust.evidence import EVIDENCE_FOR, MAX_REASON_LENGTH, Finding
 from rkt.trust.keyfiles import read_key_file
@@ -177,7 +177,9 @@ def _finding(value: Any, requirement: int, source: str, subject: Subject, signed
     """
     try:
         number = value["requirement"]
-        signed_at = value["signed_at"]
+        signed_at = foreign_count(value["signed_at"])
+        if type(number) is not int or number != requirement or signed_at is None:
+            raise RktError("rkt-verify reported a finding about nothing that was asked")
         finding = Finding(
             requirement=number,
             source=source,
@@ -189,8 +191,6 @@ def _finding(value: Any, requirement: int, source: str, subject: Subject, signed
         )
     except (KeyError, TypeError) as e:
         raise RktError("rkt-verify reported an unreadable finding") from e
-    if type(number) is not int or number != requirement or type(signed_at) is not int:
-        raise RktError("rkt-verify reported a finding about nothing that was asked")
     if signed is not None:
         finding = finding.replace(signer=signed.signer, signed_at=signed.signed_at)
     if not finding.reason and (finding.digest not in subject.digests or not finding.signer):

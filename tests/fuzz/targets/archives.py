@@ -202,12 +202,12 @@ def read_marks(data: bytes) -> None:
     assert parse_marks(found.dump(), "marks") == found, "written and read again"
 
 
-_FIELDS = (
+FIELDS = (
     b"\0", b"\xff" * 8, b"\x80" + b"\0" * 7, b"\x80\0\0\0\xff\xff\xff\xff", b"/", b"..", b"../", b"./", b"0000000\0", b"7777777\0",
     b"77777777777\0", b"ustar\x0000", b"ustar  \0", b"x", b"g", b"L", b"K", b"S", b"5", b"2", b"1", b"12 path=a/b\n", b"13 size=1024\n",
     b"20 GNU.sparse.major=1\n", b"27 SCHILY.xattr.user.k=v\n", b"=", b" ", b"\n", b"10 uid=-1\n", b"9 path=\n", b"19 hdrcharset=BINARY\n",
 )  # fmt: skip
-_NAMES = (
+NAMES = (
     b".wh.",
     b".wh..wh..opq",
     b".wh..",
@@ -224,9 +224,9 @@ _NAMES = (
 )
 
 TARGETS = (
-    Target(name="tar", read=read_tar, refuses=(ImageError,), pieces=_FIELDS, max_bytes=16 << 10),
-    Target(name="pax", read=read_pax, refuses=(ImageError,), pieces=_FIELDS),
-    Target(name="whiteout", read=read_whiteout, refuses=(ImageError,), pieces=_NAMES),
+    Target(name="tar", read=read_tar, refuses=(ImageError,), pieces=FIELDS, max_bytes=16 << 10),
+    Target(name="pax", read=read_pax, refuses=(ImageError,), pieces=FIELDS),
+    Target(name="whiteout", read=read_whiteout, refuses=(ImageError,), pieces=NAMES),
     Target(
         name="tar-split",
         read=read_tar_split,

@@ -31,7 +31,7 @@ _APPC_PIECES = (
     b'"name"', b'"NAME"', b'"acKind"', b'"ackind"', b'"value"', b'"app"', b'"set"', b'"../../etc"', b'"a//b"', b'"sha512-"',
     b'"CAP_SYS_ADMIN"', b'"@appc.io/all"', b'"isolators"', b'"resource/memory"', b'"1e18"', b'"dependencies"', b'"pathWhitelist"',
 )  # fmt: skip
-_OCI_PIECES = (
+OCI_PIECES = (
     b'"layers"', b'"manifests"', b'"config"', b'"mediaType"', b'"digest"', b'"size"', b'"sha256:"', b'"sha512:"', b'"platform"',
     b'"urls"', b'"data"', b'"artifactType"', b'"subject"', b'"rootfs"', b'"diff_ids"', b'"history"', b'"User"', b'"ExposedPorts"',
     b'"Env"', b'"Volumes"', b'"/../x"', b'"StopSignal"', b'"Healthcheck"', b"application/vnd.oci.image.manifest.v1+json",
@@ -251,13 +251,13 @@ TARGETS = (
         name="oci-document",
         read=read_oci_document,
         refuses=(InvalidManifest,),
-        pieces=(*JSON_PIECES, *_OCI_PIECES),
+        pieces=(*JSON_PIECES, *OCI_PIECES),
     ),
     Target(
         name="oci-config",
         read=read_oci_config,
         refuses=(InvalidManifest,),
-        pieces=(*JSON_PIECES, *_OCI_PIECES),
+        pieces=(*JSON_PIECES, *OCI_PIECES),
     ),
     Target(
         name="store-record",

@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import base64
 import json
+from unittest import mock
 
 from rkt.errors import CannotVerify, ConfigError, InvalidManifest, SignatureMismatch
-from rkt.trust import openpgp, packets
+from rkt.schema import jsontext
+from rkt.trust import openpgp, packets, private_keys
 from rkt.trust.bundle import parse_bundle
-from rkt.trust.dsse import parse_statement
+from rkt.trust.dsse import PROVENANCE_V02, PROVENANCE_V1, Envelope, parse_envelope, parse_statement
 from rkt.trust.evidence import COSIGN_CLASSIC, Evidence, Subject
 from rkt.trust.keys import KeyMaterial, PublicKey, parse_keys
 from rkt.trust.keystore import TrustedKey
 from rkt.trust.message import MAX_PAYLOAD_BYTES, open_message
 from rkt.trust.packets import Malformed, parse_detached_signatures
 from rkt.trust.payload import COSIGN_TYPE, parse_payload
+from rkt.trust.private_keys import load_private_key
+from rkt.trust.public_keys import load_public_key
 from rkt.trust.rules import Policy, parse_policy, rule_name
 from rkt.trust.verify_simple_signing import verify
+from rkt.trust.verify_slsa import check_provenance
 from tests.fuzz.target import Target
 from tests.fuzz.targets.documents import JSON_PIECES
 
@@ -153,6 +158,48 @@ def read_payload(data: bytes) -> None:
     assert payload.digest == critical["image"]["docker-manifest-digest"], "another digest"
 
 
+def read_attestation(data: bytes) -> None:
+    """Provenance counts for the image and by the builder that it names, wherever else it has words; nothing else does (SG15)."""
+    envelope = parse_envelope(jsontext.parse(data, what="the DSSE envelope"))
+    again = Envelope(payload_type=envelope.payload_type, payload=envelope.payload, signature=b"other")
+    assert again.signed_bytes == envelope.signed_bytes, "what is signed depends on the signature"
+    statement = parse_statement(envelope)
+    assert json.loads(envelope.payload)["predicateType"] == statement.predicate_type, "of another type"
+    subject = Subject(name="example.com/app", reference="", digests=[_DIGEST])
+    assert check_provenance(statement, _BUILDER, subject) == _DIGEST, "another image"
+    assert _DIGEST in statement.digests, "another image"
+    predicate = json.loads(envelope.payload)["predicate"]
+    details = predicate["runDetails"] if statement.predicate_type == PROVENANCE_V1 else predicate
+    assert statement.predicate_type in {PROVENANCE_V1, PROVENANCE_V02}, "no provenance"
+    assert details["builder"]["id"] == _BUILDER, "another builder"
+
+
+def read_public_key(data: bytes) -> None:
+    """A key that counts is one of the strong kinds, and signatures by it are good or refused, never anything else (SG5)."""
+    pem, _, signature = data.partition(b"\n--\n")
+    key = load_public_key(pem)
+    assert load_public_key(pem.strip()).fingerprint == key.fingerprint, "another key without space around it"
+    assert key.kind.partition(" ")[0] in {"ECDSA", "Ed25519", "RSA"}, "of another kind"
+    for verify_signature in (key.verify, key.verify_digest):
+        try:
+            verify_signature(signature, b"\0" * 32)
+        except (SignatureMismatch, CannotVerify):
+            continue
+        raise AssertionError("a good signature from nowhere")
+
+
+def read_private_key(data: bytes) -> None:
+    """A key file is read with its password, within bounds of time and memory, or refused by one error."""
+    if data.startswith(b"{"):
+        data = private_keys._armour(data, "ENCRYPTED SIGSTORE PRIVATE KEY")
+    # What is allowed costs seconds, as it should.
+    with mock.patch.object(private_keys, "_MAX_SCRYPT_WORK", 1 << 14):
+        key = load_private_key(data, b"password", "/key")
+    assert load_public_key(key.public_pem).fingerprint == key.public.fingerprint, "halves of two keys"
+    key.public.verify(key.sign(b"text"), b"text")
+
+
+_BUILDER = "https://builder.example/1"
 _PGP_PIECES = (
     b"-----BEGIN PGP SIGNATURE-----\n", b"-----END PGP SIGNATURE-----\n", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", b"-----BEGIN PGP MESSAGE-----", b"=",
     b"\n\n", b"\x88", b"\x89", b"\xc2", b"\x98", b"\x99", b"\xc6", b"\xb4", b"\xce", b"\xff\xff\xff\xff\xff", b"\xe0", b"\x04\x00\x16\x08", b"\x06", b"\x05\x02",
@@ -189,5 +236,23 @@ TARGETS = (
         read=read_payload,
         refuses=(CannotVerify, InvalidManifest),
         pieces=(*JSON_PIECES, b'"critical"', b'"identity"', b'"docker-reference"', b'"optional"', _DIGEST.encode(), b"example.com/app:1", b"docker.io/"),
+    ),
+    Target(
+        name="attestation",
+        read=read_attestation,
+        refuses=(CannotVerify, InvalidManifest, SignatureMismatch),
+        pieces=(*JSON_PIECES, b'"payloadType":"application/vnd.in-toto+json"', b'"payload":"', b'"signatures":[{"sig":"YQ=="}]', b"A===", b"AB=="),
+    ),
+    Target(
+        name="public-key",
+        read=read_public_key,
+        refuses=(CannotVerify,),
+        pieces=(b"-----BEGIN PUBLIC KEY-----\n", b"-----END PUBLIC KEY-----", b"-----BEGIN CERTIFICATE-----", b"\n", b"\n--\n", b"=", b"MII", b"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE", b"MCowBQYDK2VwAyEA"),
+    ),
+    Target(
+        name="private-key",
+        read=read_private_key,
+        refuses=(ConfigError,),
+        pieces=(*JSON_PIECES, b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", b"-----END ENCRYPTED SIGSTORE PRIVATE KEY-----", b"-----BEGIN PRIVATE KEY-----\n", b"\n", b"=", b'"kdf"', b'"params"'),
     ),
 )  # fmt: skip
