@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -30,6 +31,10 @@ from packaging.utils import canonicalize_name
 from tools import sbom, source
 from tools.copy_libraries import required
 from tools.source import ROOT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TEMPLATES = os.path.join(ROOT, "dist", "debian")
 SCRIPTS = ("postinst", "prerm", "postrm")
@@ -138,7 +143,19 @@ def stanza(site: str, directory: str) -> str:
         f"License: {sbom.license_expression(metadata).replace(' OR ', ' or ')}",
         *(f" {line.rstrip()}" if line.strip() else " ." for line in body),
     ]
+    if parts := [_named(part) for part in sbom.embedded(site, directory, metadata["Name"])]:
+        words = f"Comment: Linked into it, each with the license that it names: {', '.join(parts)}."
+        lines += textwrap.wrap(words, 100, subsequent_indent=" ", break_long_words=False)
     return "\n".join(lines)
+
+
+def _named(part: dict[str, Any]) -> str:
+    """A component of a bill of materials with its licenses."""
+    said = [each.get("expression") or each["license"].get("id", "") for each in part.get("licenses", ())]
+    # The bill that wheels bring says nothing of this one.
+    known = {"openssl": "Apache-2.0"}
+    license_ = " and ".join(said) or known.get(part["name"], "see there")
+    return f"{part['name']} {part.get('version', '')} ({license_})"
 
 
 def copyright_file(site: str, *, name: str = "copyright") -> str:

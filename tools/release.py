@@ -50,6 +50,17 @@ def build(directory: str) -> None:
             shutil.copyfile(os.path.join(images, name), os.path.join(directory, name))
 
 
+def check_key(key: str) -> None:
+    """Refuse a key that could not sign before minutes were spent on what it should sign."""
+    command = ["gpg", "--batch", "--list-secret-keys", "--", key]
+    try:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        sys.exit("release: gpg, which signs, is not there\nhint: apt-get install gpg gpg-agent")
+    if done.returncode:
+        sys.exit(f"release: your GnuPG has no secret key {key}\nhint: gpg --list-secret-keys")
+
+
 def write_sums(directory: str) -> str:
     """The list of checksums, in the form that ``sha256sum --check`` takes; returns its path."""
     path = os.path.join(directory, SUMS)
@@ -83,7 +94,9 @@ def main() -> None:
     """Build and sign."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--key", required=True, help="secret key of the caller's GnuPG")
-    parser.add_argument("--output", help="directory, replaced (build/release/VERSION)")
+    parser.add_argument(
+        "--output", help="directory, replaced (build/release/VERSION; that of the package to try)"
+    )
     parser.add_argument(
         "--snapshot", action="store_true", help="also of a commit without the tag of its version"
     )
@@ -94,7 +107,10 @@ def main() -> None:
             f"release: this is not the unchanged commit with the tag v{version}\n"
             f"hint: git status; git tag --sign v{version}; or SNAPSHOT=1 to try"
         )
-    directory = os.path.abspath(options.output or os.path.join(ROOT, "build", "release", version))
+    check_key(options.key)
+    # What was only tried does not take the place of the release.
+    name = version if source.is_release() else source.debian_version().rpartition("-")[0]
+    directory = os.path.abspath(options.output or os.path.join(ROOT, "build", "release", name))
     os.umask(0o022)
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)

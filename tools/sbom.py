@@ -100,7 +100,7 @@ def _source(path: str) -> str:
     return os.path.join(os.path.dirname(directory), f"{name.partition('.')[0]}.py")
 
 
-def _embedded(root: str, directory: str, owner: str) -> list[Component]:
+def embedded(root: str, directory: str, owner: str) -> list[Component]:
     """What a library says is linked into it."""
     found: list[Component] = []
     place = os.path.join(root, directory, "sboms")
@@ -143,7 +143,7 @@ def libraries(root: str, prefix: str, owners: dict[str, str]) -> list[Component]
             "version": metadata["Version"],
             "licenses": _licenses(license_expression(metadata)),
             "purl": purl,
-            "components": _embedded(root, f"{SITE}/{name}", purl),
+            "components": embedded(root, f"{SITE}/{name}", purl),
         }
     for path in _files(root, SITE):
         project = owners[_source(os.path.relpath(path, SITE))]

@@ -120,12 +120,17 @@ install_environment() {
         "$interpreter" -I -m venv .venv
     fi
     say 'installing Python libraries into .venv'
-    retry 4 .venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
-        --requirement requirements/dev.txt >build/pip.log 2>&1 || {
-        tail -n 20 build/pip.log >&2
-        say 'could not install the Python libraries of requirements/dev.txt'
-        exit 1
-    }
+    : >build/pip.log
+    local file
+    for file in build dev; do
+        # Without isolation a library that must be built is built by what build.txt has, not by what an index has today.
+        retry 4 .venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+            --no-build-isolation --requirement "requirements/$file.txt" >>build/pip.log 2>&1 || {
+            tail -n 20 build/pip.log >&2
+            say "could not install the Python libraries of requirements/$file.txt"
+            exit 1
+        }
+    done
     printf '%s\n' "$wanted" >.venv/installed
 }
 

@@ -39,6 +39,13 @@ do_install() {
     expect "^rkt Version: " rkt version
     expect 'run image' rkt help run
     expect 'compdef' rkt completion zsh
+    for file in man/man1/rkt.1.gz man/man1/rkt-run.1.gz bash-completion/completions/rkt zsh/vendor-completions/_rkt \
+        fish/vendor_completions.d/rkt.fish; do
+        [ -s "/usr/share/$file" ] || fail "there is no $file"
+    done
+    command -v systemd-nspawn >/dev/null || fail 'what the flavor nspawn needs is not recommended'
+    systemd-analyze verify --man=no /usr/lib/systemd/system/rkt-*.{service,socket,timer} >/mnt/units.txt 2>&1 || true
+    ! grep rkt /mnt/units.txt || fail 'systemd finds fault with a unit'
     installing install -y /mnt/rkt-keyless.deb
     [ -z "$(dpkg --verify rkt-keyless)" ] || fail 'files differ from the package'
     python3 -ISc 'import sys; sys.path.insert(0, "/usr/lib/rkt/site"); import sigstore.verify'
@@ -109,8 +116,14 @@ do_use() {
     grep -q 'Hello from hello: user 0' /tmp/demo.txt || fail 'nobody said hello'
     grep -q 'Seccomp:.2' /tmp/demo.txt || fail 'no system call filter'
 
+    # What an administrator asks first.
+    expect '^  ns *ready' rkt check-host
+    expect '^  nspawn *ready' rkt check-host
+    expect '^  fly *ready' rkt check-host
+
     # The directories of the package, and namespaces of the pod's own.
     key
+    expect 'example.com' rkt trust list
     image=$(signed own "cd /proc/self/ns; for name in *; do busybox readlink \$name; done; echo host \$(busybox hostname)")
     said=$(rkt run --net=none "$image" 2>/dev/null)
     printf '%s\n' "$said"
@@ -124,6 +137,14 @@ do_use() {
     grep -q '^pid:' <<<"$said" || fail "fly: the app was not run: $said"
     said=$(rkt run --net=none --stage1-name=coreos.com/rkt/stage1-nspawn "$image" 2>&1) || fail "nspawn: $said"
     grep -q '^pid:' <<<"$said" || fail "nspawn: the app was not run: $said"
+    # As the default of this host.
+    mkdir -p /etc/rkt/stage1.d
+    python3 -c 'import json
+image = json.load(open("/usr/lib/rkt/stage1-images/stage1.json"))["images"]["fly"]
+kind = {"rktKind": "stage1", "rktVersion": "v1"}
+print(json.dumps({**kind, "name": image["name"], "version": image["version"]}))' >/etc/rkt/stage1.d/default.json
+    expect "$(readlink /proc/self/ns/pid | tr -d '[]' | cut -d: -f2)" rkt run --net=host "$image"
+    rm /etc/rkt/stage1.d/default.json
     # With a network of the default kind, by Debian's plugins.
     said=$(rkt run "$(signed net 'busybox ip -4 addr show eth0')" 2>&1) || fail "the default network does not work: $said"
     grep -q 'inet 172\.16\.28\.' <<<"$said" || fail "no address: $said"
@@ -169,6 +190,9 @@ do_remove() {
     rkt gc --grace-period=0 >/dev/null
     nothing_left
     dpkg --purge rkt >/mnt/purge.txt 2>&1
+    [ ! -s /mnt/purge.txt ] || ! grep -i 'warning\|error' /mnt/purge.txt || fail 'purging complains'
+    left=$(find / -xdev \( -path /mnt -o -path /var/log -o -path /var/lib/apt \) -prune -o -name '*rkt*' -print)
+    [ -z "$left" ] || fail "purging left $left"
     for path in /var/lib/rkt /etc/rkt /usr/lib/rkt /usr/bin/rkt /usr/share/doc/rkt; do
         [ ! -e "$path" ] || fail "purging left $path: $(find "$path" | head)"
     done

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import sysconfig
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from backports import zstd
 
 from rkt.config.settings import Installation
 from rkt.image.layer import LayerResult, unpack_layer
@@ -27,6 +27,11 @@ from tests.lib import aci
 from tests.lib.store import INSECURE
 from tests.lib.unpacking import opened, stream
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -39,7 +44,7 @@ SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 #: Where workers find the package and its libraries.
 INSTALLATION = Installation(
     package_path=SOURCE,
-    library_paths=[os.path.dirname(os.path.dirname(os.path.dirname(zstd.__file__)))],
+    library_paths=[sysconfig.get_path("platlib")],
     stage1_images_path="",
 )
 

@@ -157,7 +157,7 @@ def built_in_images(settings: Settings) -> tuple[dict[str, BuiltIn], str]:
     except FileNotFoundError as e:
         raise Stage1Error(
             f"no built-in stage1 images: {path} is missing",
-            hint="install rkt completely (in a checkout: make setup), or use --stage1-{path,url,name,hash}",
+            hint="in a checkout make setup; a Python wheel has none: --stage1-path=stage1-ns.aci of the release",
         ) from e
     except (OSError, InvalidManifest, KeyError, TypeError, AttributeError) as e:
         raise Stage1Error(f"cannot use {path}: {e}") from e
