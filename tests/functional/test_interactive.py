@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.flavors import pods
+from tests.lib.kernel import Kernel
 from tests.lib.terminal import Operator
 
 if TYPE_CHECKING:
@@ -27,6 +28,29 @@ def test_interactive_gives_the_app_a_terminal_and_takes_what_is_typed(rkt: Rkt, 
     operator.until("got-Saluton")
     operator.type("exit 5\r")
     assert operator.status() == 5
+
+
+@pods("cgroups", "own terminals")
+def test_an_app_with_a_terminal_is_within_its_limits(rkt: Rkt, images: Images) -> None:
+    """So is what it forks before anything else, and root starts where it is to (security RN24)."""
+    path = images.busybox("example.com/shell", ("/bin/sh",))
+    words = ("--interactive", path, "--memory=64Mi", "--working-dir=/bin")
+    operator = Operator(
+        rkt, "--insecure-options=image", "run", *words, "--", "-c", "sleep 600 & pwd; exec cat"
+    )
+    operator.until("/bin\r\n")
+    kernel = Kernel(rkt, rkt.wait_for_pod())
+    assert kernel.memory_limit("shell") == 64 << 20
+    pid = kernel.pid("shell")
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        (child,) = file.read().split()
+    groups = []
+    for each in (pid, child):
+        with open(f"/proc/{each}/cgroup", encoding="ascii") as file:
+            groups.append(file.read())
+    assert groups[0] == groups[1]
+    operator.type("\x1d\x1d\x1d")
+    assert operator.status() == 0
 
 
 @pods("own terminals")

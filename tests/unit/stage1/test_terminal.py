@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from rkt.stage1.common import terminal
+
 #: More than pipes and what waits for them hold together.
 _MUCH = 1 << 20
 _SOURCES = Path(__file__).parents[3] / "src"
@@ -27,3 +31,21 @@ def test_a_command_that_writes_while_it_is_written_to() -> None:
     words = [sys.executable, "-I", "-c", _PROGRAM, str(_SOURCES)]
     done = subprocess.run(words, input=data, stdout=subprocess.PIPE, timeout=30, check=True)
     assert done.stdout == data
+
+
+def test_a_locked_terminal_is_not_opened() -> None:
+    """Whoever opens it by name is told to come back (EIO), and has it when the lock is off."""
+    master, slave = os.openpty()
+    try:
+        name = os.ttyname(slave)
+        terminal.lock(master, is_locked=True)
+        with pytest.raises(OSError, match="Input/output error"):
+            os.open(name, os.O_RDWR | os.O_NOCTTY)
+        terminal.lock(master, is_locked=False)
+        other = os.open(name, os.O_RDWR | os.O_NOCTTY)
+        os.write(other, b"there")
+        assert os.read(master, 16) == b"there"
+        os.close(other)
+    finally:
+        os.close(master)
+        os.close(slave)

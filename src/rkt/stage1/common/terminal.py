@@ -63,7 +63,7 @@ def open_pty(uid: int, root: str = "/") -> tuple[int, int]:
 
 
 def lock(master: int, *, is_locked: bool) -> None:
-    """Have nobody open the other side, or have it opened again."""
+    """Have nobody open the other side, or have it opened again. Who tries meanwhile breaks it for those who have it, until then."""
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", is_locked))
 
 
