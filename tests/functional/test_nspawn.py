@@ -287,3 +287,13 @@ def test_a_systemd_that_is_executed_anew(rkt: Rkt, images: Images) -> None:
     uuid = rkt.wait_for_pod()
     rkt.run("enter", uuid, "/bin/touch", "/go", check=0)
     assert process.wait(20) == 3
+
+
+def test_an_app_of_many_groups(rkt: Rkt, images: Images) -> None:
+    """Nothing is overlooked of a process of which the kernel tells at length: it is confirmed, and can be entered."""
+    image = inspect_image(images, "groups", app={"supplementaryGIDs": [*range(20000, 33000)]})
+    process = rkt.popen("run", *FLAGS, image, "--user=7", "--exec=/bin/sleep", "--", "600")
+    uuid = rkt.wait_for_pod()
+    assert rkt.run("enter", uuid, "/bin/id", "-u", check=0).stdout == "7\n"
+    rkt.run("stop", uuid, check=0)
+    assert process.wait(20) == 0

@@ -265,7 +265,7 @@ class Machine:
         for pid in self._children():
             try:
                 with open(f"/proc/{pid}/status", "rb", buffering=0) as stream:
-                    text = stream.read(_MESSAGE_BYTES)
+                    text = stream.readall()  # of an app with many groups it is long
             except OSError:
                 continue
             for line in text.splitlines():

@@ -71,6 +71,8 @@ _HANDLERS = ((_PRE_START, "ExecStartPre"), (_POST_STOP, "ExecStopPost"))
 #: supplementary groups, not even 0.
 _AS_ROOT = "!"
 _SECCOMP_MODE_FILTER = 2
+#: More than a process with as many groups as it may have (NGROUPS_MAX) shows.
+_MAX_STATUS_BYTES = 1 << 20
 #: How many filters a process has; of kernels from 5.9 on.
 _FILTERS = b"Seccomp_filters"
 
@@ -477,7 +479,7 @@ def astray(app: str, execute: ExecPlan) -> Stage1Error:
 def _status(pid: int) -> dict[bytes, bytes]:
     """What ``/proc/PID/status`` says."""
     fields = {}
-    for text in files.read_bounded(f"/proc/{pid}/status", 64 << 10).splitlines():
+    for text in files.read_bounded(f"/proc/{pid}/status", _MAX_STATUS_BYTES).splitlines():
         key, _, value = text.partition(b":")
         fields[key] = value.strip()
     return fields
