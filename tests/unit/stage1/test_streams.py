@@ -3,15 +3,40 @@ from __future__ import annotations
 
 import os
 
-from rkt.stage1.common.streams import HIGH_WATER_BYTES, Outlet, Prefixer
+from rkt.stage1.common.streams import HIGH_WATER_BYTES, LONGEST_LINE_BYTES, Outlet, Prefixer, let_go
 
 
 def test_each_line_gets_the_prefix_once() -> None:
     """Prefixes stand at line starts, however the bytes were cut."""
     prefixer = Prefixer(b"app: ")
-    assert prefixer.mark(b"one\ntw") == b"app: one\napp: tw"
-    assert prefixer.mark(b"o\n\n") == b"o\napp: \n"
+    assert prefixer.mark(b"one\ntw") == b"app: one\n"
     assert prefixer.mark(b"") == b""
+    assert prefixer.mark(b"o\n\n") == b"app: two\napp: \n"
+    assert prefixer.rest() == b""
+
+
+def test_lines_of_two_apps_are_not_glued() -> None:
+    """A line that an app says in two pieces is one line, whoever speaks between; the end completes what was left."""
+    read_end, write_end = os.pipe()
+    outlet = Outlet(write_end)
+    one, other = Prefixer(b"one: "), Prefixer(b"other: ")
+    outlet.add(one.mark(b"first"))
+    outlet.add(other.mark(b"whole\nleft"))
+    outlet.add(one.mark(b" second\n"))
+    source = os.open("/dev/null", os.O_RDONLY)
+    outlets = {source: (b"stdout", other, outlet)}
+    let_go(outlets, source)
+    assert os.read(read_end, 4096) == b"other: whole\none: first second\nother: left\n"
+    assert not outlets
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_line_without_end_is_cut() -> None:
+    """No app makes the supervisor keep more than a line of bounded length."""
+    prefixer = Prefixer(b"app: ")
+    assert prefixer.mark(b"x" * (LONGEST_LINE_BYTES + 1)) == b"app: %s\n" % (b"x" * LONGEST_LINE_BYTES)
+    assert prefixer.rest() == b"app: x\n"
 
 
 def test_without_a_prefix_bytes_pass_unchanged() -> None:

@@ -85,6 +85,12 @@ class Sink(Outlet):
         if self._console is not None:
             self._console.add(self._prefixer.mark(data))
 
+    def last(self, rest: bytes) -> None:
+        """See ``Outlet``."""
+        super().last(rest)
+        if self._console is not None:
+            self._console.add(self._prefixer.rest())
+
     @property
     def is_full(self) -> bool:
         """Only the console makes apps wait."""

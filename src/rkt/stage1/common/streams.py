@@ -11,6 +11,8 @@ HIGH_WATER_BYTES = 256 << 10
 #: A pipe that is writable takes this many bytes without blocking (PIPE_BUF, pipe(7)).
 _ATOMIC_BYTES = 4096
 READ_BYTES = 64 << 10
+#: A marked line that is longer is cut, in bytes.
+LONGEST_LINE_BYTES = 64 << 10
 
 
 class Outlet:
@@ -32,6 +34,11 @@ class Outlet:
             return
         self.pending += data
         self.flush()
+
+    def last(self, rest: bytes) -> None:
+        """Queue what a source that has ended left unfinished."""
+        if rest:
+            self.add(rest)
 
     def flush(self, timeout_ms: int = 0) -> None:
         """Write while the other side takes it."""
@@ -59,20 +66,35 @@ class Outlet:
 
 
 class Prefixer:
-    """Marks each line of an app with its name when several apps share one terminal."""
+    """Marks each line of an app with its name when several apps share one terminal.
 
-    __slots__ = ("_at_line_start", "_prefix")
+    Lines are let out whole: what one app says in two pieces another may speak between.
+    """
+
+    __slots__ = ("_prefix", "_rest")
 
     def __init__(self, prefix: bytes) -> None:
         self._prefix = prefix
-        self._at_line_start = True
+        self._rest = b""
 
     def mark(self, data: bytes) -> bytes:
-        """``data`` with the prefix at the start of each line."""
-        if not self._prefix or not data:
+        """The lines that ``data`` completes, each with the prefix; without a prefix, ``data``."""
+        if not self._prefix:
             return data
-        ends = data.endswith(b"\n")
-        body = data[:-1] if ends else data
-        marked = (self._prefix if self._at_line_start else b"") + body.replace(b"\n", b"\n" + self._prefix)
-        self._at_line_start = ends
-        return marked + b"\n" if ends else marked
+        *lines, rest = (self._rest + data).split(b"\n")
+        while len(rest) > LONGEST_LINE_BYTES:
+            lines.append(rest[:LONGEST_LINE_BYTES])
+            rest = rest[LONGEST_LINE_BYTES:]
+        self._rest = rest
+        return b"".join(b"%s%s\n" % (self._prefix, line) for line in lines)
+
+    def rest(self) -> bytes:
+        """The line that nothing more comes of, made a whole one; empty if there is none."""
+        return self.mark(b"\n") if self._rest else b""
+
+
+def let_go(outlets: dict[int, tuple[bytes, Prefixer, Outlet]], fd: int) -> None:
+    """Close what an app's output came from, and let out what was left unfinished."""
+    _, prefixer, outlet = outlets.pop(fd)
+    os.close(fd)
+    outlet.last(prefixer.rest())

@@ -15,6 +15,7 @@ from rkt.errors import Stage1Error
 from rkt.stage1.common import control, live
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.signals import STOP_SECONDS
+from rkt.stage1.common.streams import let_go
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
 from rkt.stage1.ns.supervisor import App, Starting, Supervisor
 
@@ -148,8 +149,7 @@ class LiveSupervisor(Supervisor):
                 while fd in app.outlets:
                     self._carry(app, fd)
             except BlockingIOError:
-                os.close(fd)
-                del app.outlets[fd]
+                let_go(app.outlets, fd)
         if app.streams is not None:
             app.streams.finish(app)
         app.log.finish()

@@ -26,7 +26,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import steps
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS
-from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
+from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer, let_go
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
@@ -366,6 +366,9 @@ class Supervisor(Reception):
         deadline = time.monotonic() + _DRAIN_SECONDS
         while any(app.outlets for app in self._apps) and time.monotonic() < deadline:
             self._turn(100)
+        for app in self._apps:
+            for fd in list(app.outlets):
+                let_go(app.outlets, fd)
         for outlet in self._outlets:
             outlet.flush(int(_DRAIN_SECONDS * 1000))
         for app in self._apps:
@@ -422,8 +425,7 @@ class Supervisor(Reception):
             # A terminal that nobody holds any more answers EIO.
             data = b""
         if not data:
-            os.close(fd)
-            del app.outlets[fd]
+            let_go(app.outlets, fd)
             return
         app.log.write(stream, data)
         if not app.log.covers(outlet.fd):

@@ -27,7 +27,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common.log import find_driver, journal_fields, open_log
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS, stop_signal
-from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer
+from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer, let_go
 from rkt.stage1.nspawn import dbus, units, witness
 from rkt.stage1.nspawn.pod_journal import PodJournal
 from rkt.stage1.nspawn.root import APPS, STREAMS
@@ -577,7 +577,8 @@ class Supervisor(Reception):
         """Say whose the lines are, where there are several."""
         if self._several:
             mark = f"{app.name}[{number}]: ".encode()
-            for fd, (stream, _, outlet) in app.outlets.items():
+            for fd, (stream, old, outlet) in app.outlets.items():
+                outlet.add(old.rest())
                 app.outlets[fd] = (stream, Prefixer(mark), outlet)
 
     def _let_in(self, app: App, pid: int) -> None:
@@ -827,17 +828,15 @@ class Supervisor(Reception):
             while fd in app.outlets:
                 self._carry(app, fd)
         except BlockingIOError:
-            os.close(fd)
-            del app.outlets[fd]
+            let_go(app.outlets, fd)
 
     def _close(self, app: App) -> None:
         """Let go of an app that is over."""
         for each in app.witnesses:
             each.close()
         app.witnesses.clear()
-        for fd in app.outlets:
-            os.close(fd)
-        app.outlets.clear()
+        for fd in list(app.outlets):
+            let_go(app.outlets, fd)
         self.tickers = [ticker for ticker in self.tickers if id(ticker) != id(app.log.journal)]
         app.log.finish()
 
@@ -883,8 +882,7 @@ class Supervisor(Reception):
             raise
         except OSError:
             # A terminal that nobody holds any more answers EIO.
-            os.close(fd)
-            del app.outlets[fd]
+            let_go(app.outlets, fd)
             return
         app.log.write(stream, data)
         if not app.log.covers(outlet.fd):
