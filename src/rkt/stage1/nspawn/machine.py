@@ -16,7 +16,6 @@ import time
 
 from rkt.errors import RktError, Stage1Error
 from rkt.linux import libc, pidfd
-from rkt.stage0 import contract
 from rkt.stage2.exec import EXIT_EXEC_FAILED, reset_signals
 
 TYPE_CHECKING = False
@@ -243,7 +242,6 @@ class Machine:
         os.waitpid(self.pid, 0)
         self.is_over = True
         if self._guard >= 0:
-            # Before the supervisor lets go of the lock, which the guard has too.
             os.close(self._hold)
             os.waitpid(self._guard, 0)
         self.forget()
@@ -293,14 +291,14 @@ def sweep(name: str) -> None:
 def _stand_guard(hold_fd: int, leader_pidfd: int) -> NoReturn:
     """In a child of the supervisor: wait for the end of one of the two, and see to the other.
 
-    It holds the pod's lock, so that the pod counts as running until the last of its processes is gone.
+    Not with the pod's lock: the pod is over with its supervisor, and gc and start kill what is left before they do anything.
     """
     try:
         os.setsid()
         for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT):
             _signal.signal(number, _signal.SIG_IGN)
         first = 0
-        for fd in sorted((hold_fd, leader_pidfd, int(os.environ[contract.ENV_LOCK_FD]))):
+        for fd in sorted((hold_fd, leader_pidfd)):
             if fd > first:
                 libc.close_range(first, fd - 1)
             first = fd + 1
