@@ -39,9 +39,12 @@ _ENDING_MS = 300
 _FORWARDED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], *, most: int = -1) -> int:
     """Run ``enter --pid=PID --appname=APP -- CMD…``; returns the command's status.
 
+    Args:
+        argv: these words.
+        most: mask of the capabilities that no process of the pod has more of.
     Raises:
         Stage1Error: the app is not running, or a step was refused.
     """
@@ -50,7 +53,7 @@ def main(argv: list[str]) -> int:
     app = load_pod().app(name)
     pid, app_pidfd = find_app(name)
     try:
-        return _enter(app, arguments, command, pid, app_pidfd)
+        return _enter(app, arguments, command, pid, app_pidfd, most)
     except (OSError, Stage1Error):
         # What is missing of a process that is ending is no news, its end is.
         poll = select.poll()
@@ -60,10 +63,13 @@ def main(argv: list[str]) -> int:
         raise
 
 
-def _enter(app: PodApp, arguments: RunArguments, command: list[str], pid: int, app_pidfd: int) -> int:
+def _enter(
+    app: PodApp, arguments: RunArguments, command: list[str], pid: int, app_pidfd: int, most: int
+) -> int:
     name = app.name
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     plan = build_exec_plan(app, root_fd, arguments, argv=command, entering=True)
+    plan = plan.replace(capabilities=plan.capabilities & most)
     plan.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
     if b"TERM" in os.environb:
         plan.environment[b"TERM"] = os.environb[b"TERM"]
@@ -93,7 +99,6 @@ def join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
 
 
 def parse(argv: list[str]) -> tuple[str, list[str]]:
-    """The app's name, and the command."""
     """The app's name and the command.
 
     Raises:

@@ -30,16 +30,34 @@ def main(argv: list[str]) -> int:
         Stage1Error: the app or the pod is not running, or a step was refused.
     """
     name, command = enter.parse(argv)
-    return _enter_pod(command) if not name else enter.main(argv)
+    if not name:
+        return _enter_pod(command)
+    # nspawn takes some capabilities from a pod with a user namespace of its own, and so from its apps.
+    return enter.main(argv, most=_bounding(_leader()))
+
+
+def _leader() -> int:
+    return int(files.read_bounded(contract.PID, 64))
+
+
+def _bounding(pid: int) -> int:
+    """What a process of the pod, and whatever it starts, can have.
+
+    Raises:
+        Stage1Error: it is gone.
+    """
+    try:
+        return capabilities.read_status(pid)["CapBnd"]
+    except (FileNotFoundError, ProcessLookupError) as e:
+        raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is") from e
 
 
 def _enter_pod(command: list[str]) -> int:
     arguments = load_run()
-    pid = int(files.read_bounded(contract.PID, 64))
+    pid = _leader()
     try:
         pidfd = os.pidfd_open(pid)
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        bounding = capabilities.read_status(pid)["CapBnd"]
     except (FileNotFoundError, ProcessLookupError) as e:
         raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is") from e
     record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
@@ -59,7 +77,7 @@ def _enter_pod(command: list[str]) -> int:
         gid=0,
         groups=[0],
         working_directory=b"/",
-        capabilities=bounding,
+        capabilities=_bounding(pid),
         no_new_privileges=True,
         seccomp=pod_filter(load_pod(), arguments),
     )
