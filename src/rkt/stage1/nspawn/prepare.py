@@ -154,7 +154,7 @@ def _check_directory(root_fd: int, name: str, path: bytes) -> None:
         os.close(libc.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT))
     except OSError as e:
         raise Stage1Error(
-            f"app {name!r}: working directory {os.fsdecode(path)}: {os.strerror(e.errno)}"
+            f"app {name!r}: working directory {os.fsdecode(path)}: {os.strerror(e.errno or 0)}"
         ) from e
 
 
