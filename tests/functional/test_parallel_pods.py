@@ -45,7 +45,7 @@ def test_parallel_runs(rkt: Rkt, images: Images) -> None:
     assert len({line.split("\t")[0] for line in listed}) == COUNT
     # All that a pod leaves is its directory: what is on the host is gone before any gc.
     assert rkt.leaks() == []
-    rkt.run("gc", "--grace-period=0", check=0)
+    rkt.run("gc", "--grace-period=0", check=0, timeout=200)
     assert rkt.pods() == {}
 
 
