@@ -50,10 +50,12 @@ class Fly:
         """Run a shell script to its end."""
         return self.rkt.run(*self.words(script, flags, app, image), check=check)
 
-    def start(self, script: str, *flags: str, app: tuple[str, ...] = ()) -> tuple[Running, str]:
+    def start(
+        self, script: str, *flags: str, app: tuple[str, ...] = (), image: str = ""
+    ) -> tuple[Running, str]:
         """Start a shell script; the process and the UUID of its pod, once that has a pid."""
         before = set(self.rkt.pods("run"))
-        process = self.rkt.popen(*self.words(script, flags, app))
+        process = self.rkt.popen(*self.words(script, flags, app, image))
 
         def pod() -> str | None:
             assert process.poll() is None, process.texts()
@@ -105,6 +107,21 @@ def test_stop_enter_and_start(fly: Fly) -> None:
     wait_for(lambda: "up\n" in again.texts()[0], "the app's word")
     fly.rkt.run("stop", "--force", uuid, check=0)
     assert again.wait(10) == -signal.SIGKILL
+
+
+def test_a_command_that_cannot_be_entered(fly: Fly) -> None:
+    """When the app has removed its working directory that is said, in one line."""
+    image = fetch(
+        fly.rkt, fly.images.busybox(name="example.com/leaving", files={"gone/x": b""}, file="leaving")
+    )
+    process, uuid = fly.start("rm -r /gone && echo up; sleep 100", app=("--working-dir=/gone",), image=image)
+    wait_for(lambda: "up\n" in process.texts()[0], "the app's word")
+    refused = fly.rkt.run("enter", uuid, "/bin/true", check=254)
+    assert refused.stderr.splitlines()[-1] == (
+        "stage1: cannot enter: working directory /gone: No such file or directory"
+    )
+    fly.rkt.run("stop", "--force", uuid, check=0)
+    process.wait(10)
 
 
 def test_what_the_app_leaves_behind_is_the_pod(fly: Fly) -> None:

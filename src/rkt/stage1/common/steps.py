@@ -43,6 +43,15 @@ class Step:
         """Close what it holds; called in the parent, where nothing is applied."""
 
 
+def failure(step: Step | None, e: BaseException) -> str:
+    """Why a step, or what comes after all of them, failed: the kernel's word without its number, each path once."""
+    where = "" if step is None else f"{step.describe()}: "
+    if not isinstance(e, OSError) or not e.strerror:
+        return f"{where}{e}"
+    path = os.fsdecode(e.filename or b"")
+    return f"{where}{e.strerror}" if path in where else f"{where}{e.strerror}: {path}"
+
+
 class JoinCgroup(Step):
     """Move the calling process into its cgroups; before the cgroup namespace, whose root they become.
 

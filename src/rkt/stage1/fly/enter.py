@@ -7,8 +7,9 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, files, libc, pidfd
+from rkt.linux import cgroup, disk, files, libc, pidfd
 from rkt.stage0 import contract
+from rkt.stage1.common import steps
 from rkt.stage1.common.arguments import load_run
 from rkt.stage1.common.enter import find_app, parse
 from rkt.stage1.common.limits import group_name
@@ -41,14 +42,18 @@ def main(argv: list[str]) -> int:
     # No import can be served from the image's files from here on (invariant EN2).
     sys.meta_path.clear()
     sys.path.clear()
-    joiner.join(unified=True)
-    joiner.close()
-    libc.setns(app_pidfd, libc.CLONE_NEWNS)
-    os.fchdir(root_fd)
-    os.chroot(".")
-    if pidfd.wait_exit(app_pidfd, 0):
-        raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID shows what is")
-    become(plan)
+    try:
+        joiner.join(unified=True)
+        joiner.close()
+        libc.setns(app_pidfd, libc.CLONE_NEWNS)
+        os.fchdir(root_fd)
+        os.chroot(".")
+        if pidfd.wait_exit(app_pidfd, 0):
+            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID shows what is")
+        become(plan)
+    except OSError as e:
+        # Whoever tells of it could import nothing any more.
+        raise Stage1Error(f"cannot enter: {steps.failure(None, e)}", hint=disk.remedy(e.errno)) from e
     return 0
 
 

@@ -15,7 +15,8 @@ import fcntl
 import os
 import sys
 
-from rkt.linux import cgroup, files, libc, mount, pidfd
+from rkt.errors import Stage1Error
+from rkt.linux import cgroup, disk, files, libc, mount, pidfd
 from rkt.schema import isolators
 from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.stage0 import contract
@@ -91,12 +92,19 @@ def main(argv: list[str]) -> int:
     sys.meta_path.clear()
     sys.path.clear()
     os.chdir(root_path)
-    for step in plan:
-        step.apply(root_fd)
-    _say_who(app.name, lock_fd)
-    if manager is not None:
-        notify.send(manager, b"READY=1")
-    become(execute)
+    current: steps.Step | None = None
+    try:
+        for each in plan:
+            current = each
+            each.apply(root_fd)
+        current = None
+        _say_who(app.name, lock_fd)
+        if manager is not None:
+            notify.send(manager, b"READY=1")
+        become(execute)
+    except OSError as e:
+        # Whoever tells of it could import nothing any more.
+        raise Stage1Error(f"app {app.name!r}: {steps.failure(current, e)}", hint=disk.remedy(e.errno)) from e
     return 0
 
 

@@ -191,18 +191,9 @@ def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
         step = None
         become(plan.execute)
     except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
-        where = "" if step is None else f"{step.describe()}: "
-        os.write(error_fd, f"{where}{_reason(e, where)}".encode(errors="replace")[:4096])
+        os.write(error_fd, steps.failure(step, e).encode(errors="replace")[:4096])
     finally:
         os._exit(EXIT_EXEC_FAILED)
-
-
-def _reason(e: BaseException, where: str) -> str:
-    """What the kernel said, without the number it has for it, and without a path that was named before."""
-    if not isinstance(e, OSError) or not e.strerror:
-        return str(e)
-    path = os.fsdecode(e.filename or b"")
-    return e.strerror if path in where else f"{e.strerror}: {path}"
 
 
 class Supervisor(Reception):
