@@ -138,6 +138,12 @@ class Pod:
         """Whether a line stands that often in the log."""
         return self.logged().count(line) == times
 
+    def kill(self) -> None:
+        """Kill the supervisor; the pod counts as running until the last of its processes is gone."""
+        self.process.kill()
+        self.process.wait(10)
+        wait_for(lambda: "state=exited" in self.rkt.run("status", self.uuid).lines, "the end of the pod")
+
     def stop(self) -> None:
         """It is still running, and stop ends it with status 0."""
         assert self.process.poll() is None, self.process.texts()
@@ -552,9 +558,8 @@ def test_a_supervisor_that_was_killed(engine: Engine) -> None:
     pod = engine.run(ASK, *STREAMS)
     client = pod.pipe(text="Bonan\n")
     pod.wait_said(client, "got-Bonan\n")
-    pod.process.kill()
+    pod.kill()
     assert client.wait(10) == 0
-    pod.process.wait(10)
     assert f'pod "{pod.uuid}" isn\'t currently running' in pod.rkt.run("attach", pod.uuid, check=254).stderr
     assert os.path.exists(f"{pod.directory}/sock-stdin")
     refused = engine.rkt.run("start", "--interactive", pod.uuid, check=254)
@@ -565,8 +570,7 @@ def test_a_supervisor_that_was_killed(engine: Engine) -> None:
     wait_for(lambda: pod.first_process() not in {"", old}, "a running pod")
     client = pod.pipe(text="Saluton\n")
     pod.wait_said(client, "got-Saluton\n")
-    pod.process.kill()
-    pod.process.wait(10)
+    pod.kill()
     engine.rkt.run("rm", pod.uuid, check=0)
     assert pod.uuid not in engine.rkt.pods()
 
