@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rkt.cli.command import Command
 from rkt.cli.pod_flags import UUID_FILE_FLAG, for_each_pod
-from rkt.errors import PodError
+from rkt.errors import PodError, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ def run(invocation: Invocation) -> int:
         try:
             remove(invocation.settings, pod)
         except OSError as e:
-            raise PodError(f'unable to remove pod "{pod.uuid}": {e.strerror} ({e.filename})') from e
+            from rkt.linux.disk import remedy
+
+            hint = remedy(e.errno) or "rkt gc --grace-period=0, which goes on with it"
+            raise PodError(f'unable to remove pod "{pod.uuid}": {reason_of(e)}', hint=hint) from e
         write(f'"{pod.uuid}"\n')
 
     return for_each_pod(invocation, act, failed="failed to remove one or more pods")

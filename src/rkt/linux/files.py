@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
+#: So many directories are named in an error.
+_MOST_NAMED = 64
 #: For files of the kernel's, which say that they are empty.
 _LEAST_CHUNK = 1 << 12
 
@@ -160,6 +162,11 @@ def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
                 os.close(fd)
                 fd = below
                 stack.append((entry, iter(os.listdir(fd)), _identity(fd)))
+    except OSError as e:
+        # By its last name alone nobody would find it. A hostile tree may be deeper than a path is long.
+        if isinstance(e.filename, str) and len(stack) < _MOST_NAMED:
+            e.filename = "/".join([*(own for own, _, _ in stack), e.filename])
+        raise
     finally:
         os.close(fd)
     _rmdir(name, dir_fd)

@@ -14,7 +14,7 @@ import os
 import time
 
 from rkt.errors import PodError, RktError, Stage1Error, reason_of
-from rkt.linux.disk import FULL
+from rkt.linux.disk import FULL, remedy
 from rkt.linux.files import remove_tree
 from rkt.pod import lifecycle, names
 from rkt.stage0 import contract, net_gc, roots
@@ -162,6 +162,8 @@ def _release_networks(settings: Settings, pod: Pod) -> None:
 
 def _report(settings: Settings, pod: Pod, e: RktError | OSError) -> None:
     tell(settings, f'unable to remove pod "{pod.uuid}": {reason_of(e)}')
+    if hint := e.hint if isinstance(e, RktError) else remedy(e.errno):
+        tell(settings, f"hint: {hint}")
 
 
 def try_lock(pod: Pod) -> bool:
@@ -245,6 +247,10 @@ def delete(settings: Settings, pod: Pod) -> None:
     changes = _lock_changes(pod)
     try:
         _delete(settings, pod)
+    except OSError as e:
+        if isinstance(e.filename, str) and not e.filename.startswith("/"):
+            e.filename = f"{pod.path}/{e.filename}"
+        raise
     finally:
         if changes is not None:
             changes.close()

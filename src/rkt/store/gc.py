@@ -232,10 +232,11 @@ def _remove_stray_files(store: Store) -> None:
             os.rmdir(f"{names}/{quoted}")
         except OSError:
             continue  # not empty
-    for record in store.records():
-        store.index_name(record.name, record.key)
     store.remove_remote_rows(None)
     forget_blobs(store)
+    # Last, as it is the only step that may want room.
+    for record in store.records():
+        store.index_name(record.name, record.key)
 
 
 def _keys(path: str) -> list[ImageKey]:

@@ -25,6 +25,26 @@ def test_read_bounded(tmp_path: Path) -> None:
     assert refused.value.filename == str(path)
 
 
+def test_a_removal_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error on the way says where in the tree it was, and what is left goes with the next attempt."""
+    (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "b" / "file").touch()
+    unlink = os.unlink
+
+    def refuse(path: str, *, dir_fd: int | None = None) -> None:
+        if path == "file":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        unlink(path, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        with pytest.raises(OSError, match="Input/output") as refused:
+            files.remove_tree(f"{tmp_path}/tree")
+    assert refused.value.filename == f"{tmp_path}/tree/a/b/file"
+    files.remove_tree(f"{tmp_path}/tree")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_write_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of a descriptor says of which file, and a file that was to be replaced stays as it was."""
     path = str(tmp_path / "file")
