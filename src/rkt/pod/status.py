@@ -190,7 +190,8 @@ def _manifest(pod: Pod) -> dict[str, Any] | None:
 
 def _read_manifest(pod: Pod) -> dict[str, Any] | None:
     data = pod.read(contract.POD_MANIFEST)
-    if data is None:
+    if not data:
+        # Empty: the pod was started a moment before a power cut.
         return None
     members = jsontext.parse(data, what=f'manifest of pod "{pod.uuid}"')
     if not isinstance(members, dict):
@@ -201,7 +202,7 @@ def _read_manifest(pod: Pod) -> dict[str, Any] | None:
 def networks(pod: Pod) -> list[Network]:
     """The pod's networks; none are recorded for ``host`` and ``none``."""
     data = pod.read(NET_INFO)
-    if data is None:
+    if not data:
         return []
     entries = jsontext.parse(data, what=f'{NET_INFO} of pod "{pod.uuid}"')
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -215,7 +216,7 @@ def networks(pod: Pod) -> list[Network]:
 def egress(pod: Pod) -> dict[str, Any]:
     """``rules`` that say what the pod may talk to, and ``names`` in them with their addresses; empty without such rules."""
     data = pod.read(contract.EGRESS)
-    if data is None:
+    if not data:
         return {}
     members = jsontext.parse(data, what=f'{contract.EGRESS} of pod "{pod.uuid}"')
     return {"rules": members["rules"], "names": members["names"]}

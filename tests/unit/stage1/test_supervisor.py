@@ -290,3 +290,29 @@ def test_a_full_table_of_descriptors_gets_no_fuller(monkeypatch: pytest.MonkeyPa
         Starting(cast("Any", plan), -1)
     assert len(os.listdir("/proc/self/fd")) == len(before)
     assert released == [True]
+
+
+def test_apps_that_nobody_looks_after_are_taken_leave_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When an app's log cannot be opened the processes that have been started are reaped: pid 1 cannot go before."""
+    started = []
+
+    class Counted(Shell):
+        """Tells who was started."""
+
+        def __init__(self, script: str, stdin_fd: int) -> None:
+            super().__init__(script, stdin_fd)
+            started.append(self.pid)
+
+    def refuse() -> LogFile:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "logs/a.log")
+
+    monkeypatch.setattr(module, "Starting", Counted)
+    first, second = Script("a", main="true"), Script("b", main="true")
+    monkeypatch.setattr(first, "open_log", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        pod.run(first, second)
+    pod.supervisor.finish()
+    assert len(started) == 2
+    for pid in started:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -102,13 +102,17 @@ class LiveSupervisor(Supervisor):
             finally:
                 self._shared.leave()
             starting.wait()
+            try:
+                app = App(launch)
+            except BaseException:
+                starting.abandon()
+                raise
         except BaseException:
             volumes.close()
             launch.release()
             launch.cgroup.kill()
             launch.cgroup.remove()
             raise
-        app = App(launch)
         self._apps.append(app)
         self._volumes[name] = volumes
         self._attach(app, starting)

@@ -166,11 +166,16 @@ class Starting:
             report += chunk
         os.close(self.error_fd)
         if report:
-            os.waitpid(self.pid, 0)
-            self._close(self.pidfd, self.stdout_fd, self.stderr_fd)
-            if self.streams is not None:
-                self.streams.close()
+            self.abandon()
             raise Stage1Error(f"app {self.plan.name!r}: {report.decode(errors='replace')}")
+
+    def abandon(self) -> None:
+        """End the process, and take leave of it: pid 1 of the pod would wait for that."""
+        _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._close(self.pidfd, self.stdout_fd, self.stderr_fd)
+        if self.streams is not None:
+            self.streams.close()
 
     @staticmethod
     def _close(*fds: int) -> None:
@@ -235,7 +240,7 @@ class Supervisor(Reception):
         self._thaw = thaw
         self._set_limits = set_limits
         self._apps: list[App] = []
-        #: Processes that were started when pid 1 could not be.
+        #: Processes that were started and belong to no app, because something failed meanwhile.
         self._forlorn: list[int] = []
         self._several = False
         self.tickers: list[Ticker] = []
@@ -255,26 +260,25 @@ class Supervisor(Reception):
         """
         self._several = len(launches) > 1
         starting: list[tuple[Launch, Starting]] = []
-        try:
-            try:
-                for launch in launches:
-                    each = Starting(launch.plan(launch.first), self._stdin_of(launch.first))
-                    starting.append((launch, each))
-            finally:
-                # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
-                self._init.wait_ready()
-        except BaseException:
-            self._forlorn = [each.pid for _, each in starting]
-            raise
-        self._shared.leave()
         failure: RktError | None = None
+        try:
+            for launch in launches:
+                each = Starting(launch.plan(launch.first), self._stdin_of(launch.first))
+                starting.append((launch, each))
+                self._forlorn.append(each.pid)
+        finally:
+            # When the first process of a pid namespace is gone nothing can be forked there, so its word comes first.
+            self._init.wait_ready()
+        self._shared.leave()
         for launch, each in starting:
             try:
                 each.wait()
             except RktError as e:
+                self._forlorn.remove(each.pid)
                 failure = failure or e
                 continue
             app = App(launch)
+            self._forlorn.remove(each.pid)
             self._apps.append(app)
             self._attach(app, each)
         if failure is not None:
