@@ -31,8 +31,12 @@ _IMPORTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "module_imp
 LAUNCHER = """\
 import marshal
 
-with open(f"{sys.path[0]}/modules", "rb", 0) as file:
-    head = file.read(1 << 16)
+try:
+    with open(f"{sys.path[0]}/modules", "rb", 0) as file:
+        head = file.read(1 << 16)
+except OSError as e:
+    sys.stderr.write(f"cannot read {sys.path[0]}/modules: {e.strerror}\\n")
+    sys.exit(254)
 if head[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
     exec(marshal.loads(head[12:]), importer := {})
     importer["install"](file.name, head)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.rkt import ROOT
+from tools import module_file
 from tools.build_launcher import MAX_SHEBANG_BYTES, head_of_script, real_interpreter
 
 if TYPE_CHECKING:
@@ -103,3 +104,13 @@ def test_second_setup_finds_everything_in_place(rkt_binary: str) -> None:
     )
     assert done.stdout + done.stderr == ""
     assert [os.stat(path).st_mtime_ns for path in paths] == before
+
+
+def test_a_program_whose_modules_cannot_be_read(tmp_path: Path) -> None:
+    """What keeps a program from its own modules is said in a line, not by a traceback."""
+    script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{module_file.LAUNCHER}"
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        254,
+        f"cannot read {tmp_path}/modules: No such file or directory\n",
+    )

@@ -176,7 +176,7 @@ def _read_filter(name: str) -> bytes:
     path = f"{_FILTERS}/seccomp-{name}-{os.uname().machine}.bpf"
     try:
         return files.read_bounded(path, _MAX_FILTER_BYTES)
-    except OSError as e:
+    except FileNotFoundError as e:
         raise Stage1Error(
             f"this stage1 has no system call filter for {os.uname().machine}: {path}",
             hint="rkt run --insecure-options=seccomp",

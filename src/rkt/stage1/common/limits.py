@@ -163,9 +163,11 @@ def _set_devices(group: cgroup.Group, devices: Sequence[DeviceRule]) -> None:
     try:
         group.set_devices((*cgroup.DEFAULT_DEVICES, *devices))
     except OSError as e:
-        raise Stage1Error(
-            f"cannot restrict the pod's devices: {e.strerror}", hint="rkt run --insecure-options=paths"
-        ) from e
+        from rkt.linux.disk import remedy
+
+        # To go without is for hosts that have no means, not for those where it does not work today.
+        hint = remedy(e.errno) or "rkt run --insecure-options=paths"
+        raise Stage1Error(f"cannot restrict the pod's devices: {e.strerror}", hint=hint) from e
 
 
 def create_app_group(

@@ -15,7 +15,7 @@ import _signal
 import os
 import stat
 
-from rkt.errors import Stage1Error
+from rkt.errors import Stage1Error, reason_of
 from rkt.linux import capabilities, libc, mount
 from rkt.stage2.exec import reset_signals
 
@@ -183,7 +183,7 @@ def _become_init(
         os.execve(reaper_fd, [b"rkt-init", b"-P"], {})
     except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
         try:
-            os.write(ready_w, str(e).encode(errors="replace"))
+            os.write(ready_w, reason_of(e).encode(errors="replace"))
         finally:
             os._exit(1)
 
