@@ -258,17 +258,14 @@ class Machine:
     def host_pid(self, number: int) -> int:
         """The host's number of a process that the pod's systemd has started, by the pod's; -1 when it is gone.
 
-        Its father is looked at: a number by itself could be another process by now.
+        Its father is looked at: a number by itself could be another process by now. Orphans of namespaces that an app has made
+        are children of the same father, with the numbers that they have there.
         """
+        depth = len(_numbers(self.leader))
         for pid in self._children():
-            try:
-                with open(f"/proc/{pid}/status", "rb", buffering=0) as stream:
-                    text = stream.readall()  # of an app with many groups it is long
-            except OSError:
-                continue
-            for line in text.splitlines():
-                if line.startswith(b"NSpid:") and int(line.split()[-1]) == number:
-                    return pid
+            numbers = _numbers(pid)
+            if numbers and len(numbers) == depth and int(numbers[-1]) == number:
+                return pid
         return -1
 
     def _children(self) -> list[int]:
@@ -277,6 +274,16 @@ class Machine:
                 return [int(word) for word in stream.readall().split()]
         except FileNotFoundError:
             return []
+
+
+def _numbers(pid: int) -> list[bytes]:
+    """Those of a process in each namespace, from ours to its own; none when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as stream:
+            text = stream.readall()  # of an app with many groups it is long
+    except OSError:
+        return []
+    return next((line.split()[1:] for line in text.splitlines() if line.startswith(b"NSpid:")), [])
 
 
 def sweep(name: str) -> None:

@@ -547,6 +547,8 @@ class Supervisor(Reception):
     def _receive(self, app: App, pid: int, execute: ExecPlan) -> None:
         """See to a process of an app that has just been forked, and waits for its output to be opened."""
         if pid <= 0:
+            if witness.is_needed(execute) and self._may_restart(app):
+                self._fail(f"app {app.name!r}: it cannot be seen where its process starts: it is gone")
             return
         if app.cgroup is not None:
             self._take(app, app.cgroup, pid)
