@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What registries answer besides blobs: documents, lists of referrers in pages, places where uploads go on."""
+"""What registries answer besides blobs: documents, pages of referrers, places of uploads; and what they are sent."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from urllib3 import HTTPHeaderDict
 
-from rkt.errors import FetchError, InvalidManifest, NotFound, RktError
-from rkt.fetch import push_worker, transport
+from rkt.config import authfile
+from rkt.errors import ConfigError, FetchError, InvalidManifest, NotFound, RktError
+from rkt.fetch import credentials, push_worker, transport
 from rkt.fetch.repository import Repository
 from rkt.fetch.transport import Answer
+from rkt.schema import jsontext
 from rkt.schema.oci import parse_document
 from rkt.values import Digest
 from tests.fuzz.target import Target
@@ -106,6 +109,26 @@ def read_pages(data: bytes) -> None:
         raise refusals[0]
 
 
+def read_credentials(data: bytes) -> None:
+    """What is sent to a registry is found by its name alone, and nothing secret is in an error or shown by accident."""
+    with contextlib.suppress(ConfigError):
+        secret = credentials._read_answer(data, "helper")
+        assert secret.identity_token or secret.user or secret.password, "nothing to send"
+    file = authfile.parse_auth_file(jsontext.parse(data, what="file"), "/auth.json", 0)
+    assert authfile.parse_auth_file(json.loads(data), "/auth.json", 0) == file, "read again"
+    shown = repr(file)
+    for name, secret in file.entries.items():
+        host, _, path = name.partition("/")
+        assert file.entry(host, path) == secret, "an entry that is not found"
+        for text in (secret.password, secret.identity_token, secret.token):
+            assert len(text) < 8 or text in str(sorted(file.entries)) or text not in shown + repr(secret), (
+                "a secret is shown"
+            )
+    for helper in (*file.helpers.values(), file.store):
+        assert "/" not in helper, "a helper is elsewhere"
+        assert not helper.startswith((".", "-")), "a helper is no name"
+
+
 TARGETS = (
     Target(
         name="registry-pages",
@@ -115,5 +138,12 @@ TARGETS = (
                 b"OCI-Subject: ", b"OCI-Chunk-Min-Length: ", b"application/vnd.oci.image.index.v1+json", _HERE.encode(), b"https://[", b"//[", b"//other.example/", b"http://", b"?n=",
                 b"/v2/app/referrers/", b"#", b"@", b"\\", b"%", b"\xe9", b"\t"),
         max_bytes=8192,
+    ),
+    Target(
+        name="credentials",
+        read=read_credentials,
+        refuses=(ConfigError, InvalidManifest),
+        pieces=(*JSON_PIECES, b'"auths"', b'"auth"', b'"credHelpers"', b'"credsStore"', b'"identitytoken"', b'"registrytoken"', b'"username"', b'"password"', b'"Username"', b'"Secret"',
+                b'"<token>"', b"https://index.docker.io/v1/", b"docker.io", b"registry.example/a/b", b"YTpi", b'"../x"'),
     ),
 )  # fmt: skip
