@@ -730,7 +730,7 @@ class Supervisor(Reception):
             stream, prefixer, outlet = outlets[0]
             text = reason.encode(errors="surrogateescape") + b"\n"
             app.log.write(stream, text)
-            outlet.add(prefixer.mark(text))
+            outlet.add(prefixer.rest() + prefixer.mark(text))
 
     def _reason(self, app: App, execute: ExecPlan) -> str:
         from rkt.stage1.nspawn import programs
