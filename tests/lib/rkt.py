@@ -251,8 +251,10 @@ class Rkt:
         try:
             self.stop_everything()
             problems = []
-            if self.pods():
-                result = self.run("gc", "--grace-period=0", "--expire-prepared=0")
+            if pods := self.pods():
+                # Each is collected by a program of its flavour.
+                seconds = TIMEOUT_SECONDS + 2 * len(pods)
+                result = self.run("gc", "--grace-period=0", "--expire-prepared=0", timeout=seconds)
                 if result.status != 0:
                     problems.append(f"rkt gc failed\n{result}")
                 if pods := self.pods():
