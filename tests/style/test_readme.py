@@ -5,10 +5,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from typing import TYPE_CHECKING
 
 import pytest
 
+from rkt.cli import main
+from rkt.cli.parse import GLOBAL_FLAGS, find, parse
 from tests.lib.tree import ROOT, read_text, tracked_files
+
+if TYPE_CHECKING:
+    from rkt.cli.command import Flag
 
 DOCUMENTS = [
     path
@@ -54,6 +61,24 @@ def test_make_targets_of_documents_exist() -> None:
             words = command.split()
             if words[:1] == ["make"] and len(words) > 1:
                 assert words[1] in targets, f"{path}: {command}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_commands_of_documents_are_understood(path: str) -> None:
+    """Every ``rkt`` command that a document tells to type is one, with flags that it has."""
+    text = read_text(path).replace("\\\n", " ")
+    for line in _commands(text):
+        command = re.split(r" [|&>;]", line.removeprefix("sudo "))[0].rstrip(" &")
+        if not command.startswith("rkt "):
+            continue
+        words = [word for word in shlex.split(command)[1:] if "…" not in word]
+        found = find(words, list(main.COMMANDS), _flags)
+        if found.name in main.COMMANDS:
+            parse(found.words, main.load_command(found.name))
+
+
+def _flags(name: str) -> tuple[Flag, ...]:
+    return (*main.load_command(name).flags, *GLOBAL_FLAGS) if name in main.COMMANDS else GLOBAL_FLAGS
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
