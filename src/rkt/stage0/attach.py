@@ -10,6 +10,7 @@ from rkt.errors import PodError, Stage1Error, UsageError, quoted
 from rkt.pod import status
 from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.stage0 import contract
+from rkt.stage0.enter import check_running
 from rkt.stage0.run import stage1_environment
 from rkt.stage0.stage1 import program_root, read_program
 from rkt.store.cas import Store
@@ -122,8 +123,7 @@ def attach(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn
         PodError: the pod does not run.
         Stage1Error: stage1 cannot, or cannot be executed.
     """
-    if not pod.is_running:
-        raise PodError(f'pod "{pod.uuid}" isn\'t currently running', hint=f"rkt status {pod.uuid.short}")
+    check_running(pod)
     program = read_program(pod)
     if not program.has(contract.ANNOTATION_ATTACH):
         raise Stage1Error("rkt attach not implemented for pod's stage1", hint=f"rkt logs {pod.uuid.short}")

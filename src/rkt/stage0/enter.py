@@ -71,7 +71,7 @@ def enter(settings: Settings, pod: Pod, app: str, words: list[str]) -> NoReturn:
         PodError: the pod does not run.
         Stage1Error: stage1 cannot be executed.
     """
-    _check_not_paused(pod)
+    check_not_paused(pod)
     store = Store(settings.data_dir)
     if not words:
         words = [_shell(pod, store, app)]
@@ -96,7 +96,7 @@ def enter_pod(settings: Settings, pod: Pod, words: list[str]) -> NoReturn:
             f'pod "{pod.uuid}" has no root of its own beside its apps: {stage1.name} has none',
             hint=f"rkt enter --app=APP {pod.uuid.short}; pods of coreos.com/rkt/stage1-nspawn have one",
         )
-    _check_not_paused(pod)
+    check_not_paused(pod)
     if not words:
         # What is in the pod's root is the host's, so what the host has is there.
         words = [_SHELLS[0] if os.path.exists(_SHELLS[0]) else _SHELLS[1]]
@@ -104,7 +104,12 @@ def enter_pod(settings: Settings, pod: Pod, words: list[str]) -> NoReturn:
     _enter(pod, Store(settings.data_dir), "", words)
 
 
-def _check_not_paused(pod: Pod) -> None:
+def check_not_paused(pod: Pod) -> None:
+    """Refuse what a paused pod would wait for.
+
+    Raises:
+        PodError: it is paused.
+    """
     if status.is_paused(pod):
         raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
 

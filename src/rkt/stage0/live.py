@@ -23,6 +23,7 @@ from rkt.schema.appc import VOLUME_IMAGE, parse_image_manifest, parse_pod_manife
 from rkt.schema.mounts import belongs_to, named_volumes
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
+from rkt.stage0.enter import check_not_paused
 from rkt.stage0.entrypoint import run_entrypoint
 from rkt.stage0.messages import tell
 from rkt.stage0.stage1 import program_root, read_program
@@ -101,7 +102,7 @@ def start(settings: Settings, pod: Pod, name: str) -> None:
     with _lock(pod):
         _check_running(pod)
         _find(_manifest(pod), name)
-        _check_not_paused(pod)
+        check_not_paused(pod)
         check_pod_verdicts(pod, settings, [name])
         _ask(settings, pod, contract.ANNOTATION_APP_START, name, "start")
 
@@ -112,7 +113,7 @@ def stop(settings: Settings, pod: Pod, name: str) -> bool:
         return False
     _check_running(pod)
     _find(_manifest(pod), name)
-    _check_not_paused(pod)
+    check_not_paused(pod)
     _ask(settings, pod, contract.ANNOTATION_APP_STOP, name, "stop")
     return True
 
@@ -126,7 +127,7 @@ def remove(settings: Settings, pod: Pod, name: str) -> None:
         lives = pod.is_running
         if lives:
             _check_running(pod, "is running but its supervisor is not ready yet")
-            _check_not_paused(pod)
+            check_not_paused(pod)
         manifest = _manifest(pod)
         _sweep(pod, manifest, lives=lives)
         _find(manifest, name)
@@ -273,11 +274,6 @@ def _lock(pod: Pod) -> Lock:
         lock.close()
         raise PodError(removed)
     return lock
-
-
-def _check_not_paused(pod: Pod) -> None:
-    if status.is_paused(pod):
-        raise PodError(f'pod "{pod.uuid}" is paused', hint=f"rkt unpause {pod.uuid.short}")
 
 
 def _any_manifest(pod: Pod) -> PodManifest:
