@@ -30,6 +30,10 @@ _KEY_DIGITS = {"sha512": (KEY_HEX_LENGTH, SHA512_HEX_LENGTH), "sha256": (KEY_HEX
 _ID_DIGITS = {"sha512": SHA512_HEX_LENGTH, "sha256": KEY_HEX_LENGTH}
 #: Of a number that ``int`` reads at all (``sys.int_info.default_max_str_digits``).
 _MOST_DIGITS = 4300
+#: Docker Hub: as people write it, and the host that answers; all its names are one registry (spec cli §12.2).
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_REGISTRY = "registry-1.docker.io"
+DOCKER_HUB_NAMES = (DOCKER_HUB, "index.docker.io", DOCKER_HUB_REGISTRY)
 #: Shortest prefix of a key that may be used to look one up, in hex digits.
 MIN_KEY_PREFIX_LENGTH = 2
 

@@ -151,14 +151,14 @@ def _asked(rule: Rule) -> str:
 
 
 def _rule_row(row: dict[str, Any], name: str) -> list[str]:
-    from rkt.trust.rule_files import shown
+    from rkt.trust.rules import shown_name
 
     state = row["state"]
     if name and state == "in force":
         state = (
             "decides" if row["counts"] else "a longer prefix decides" if row["prefix"] else "a rule decides"
         )
-    prefix = shown(row["prefix"]) or "(all others)"
+    prefix = shown_name(row["prefix"]) or "(all others)"
     return [prefix, row["asks_for"], row.get("rollback", "-"), state, row["file"] or "-"]
 
 

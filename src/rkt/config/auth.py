@@ -11,6 +11,7 @@ import os
 from rkt.config.files import read_directory, text_member
 from rkt.errors import ConfigError
 from rkt.schema.record import Record
+from rkt.values import DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from rkt.config.settings import Settings
 
 _OPEN_TO_ALL = 0o007
-#: Registry of Docker Hub, whichever of its names was written (spec cli §12.2).
-DOCKER_HUB = "registry-1.docker.io"
-_DOCKER_HUB_NAMES = frozenset(("docker.io", "index.docker.io", DOCKER_HUB))
 _DEFAULT_AWS_REGION = "us-east-1"
 
 
@@ -94,7 +92,7 @@ def load_auth(settings: Settings) -> AuthConfig:
 def registry_key(host: str) -> str:
     """The name under which credentials of a registry are kept: one for all of Docker Hub's names."""
     lowered = host.lower()
-    return DOCKER_HUB if lowered in _DOCKER_HUB_NAMES else lowered
+    return DOCKER_HUB_REGISTRY if lowered in DOCKER_HUB_NAMES else lowered
 
 
 def aws_region(host: str) -> str:

@@ -7,11 +7,12 @@ host are searched.
 
 from __future__ import annotations
 
-from rkt.config.auth import DOCKER_HUB, registry_key
+from rkt.config.auth import registry_key
 from rkt.config.files import read_directory
 from rkt.config.network import FETCH_KINDS, is_host
 from rkt.errors import quoted
 from rkt.schema.record import Record
+from rkt.values import DOCKER_HUB_REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rkt.config.settings import Settings
 
 #: Registries whose owners are known to issue tokens on another of their hosts (invariant RG1).
-_TOKEN_HOSTS = {DOCKER_HUB: ["auth.docker.io"], "registry.gitlab.com": ["gitlab.com"]}
+_TOKEN_HOSTS = {DOCKER_HUB_REGISTRY: ["auth.docker.io"], "registry.gitlab.com": ["gitlab.com"]}
 _MAX_MIRRORS = 16
 _MAX_SEARCHED = 8
 _PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")

@@ -13,9 +13,10 @@ import os
 import signal
 import stat
 
-from rkt.config.auth import DOCKER_HUB, load_auth, registry_key
+from rkt.config.auth import load_auth, registry_key
 from rkt.config.authfile import Secret, auth_files
 from rkt.errors import ConfigError, InvalidManifest
+from rkt.values import DOCKER_HUB_REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run_helper(name: str, registry: str, file: AuthFile, path: str = HELPER_PATH
         user = pwd.getpwuid(file.uid)
     except KeyError:
         raise ConfigError(f'the owner of "{file.path}" is no user of this host') from None
-    asked = _HUB_NAME if registry_key(registry) == DOCKER_HUB else registry
+    asked = _HUB_NAME if registry_key(registry) == DOCKER_HUB_REGISTRY else registry
     environment = {
         "PATH": HELPER_PATH,
         "HOME": user.pw_dir,

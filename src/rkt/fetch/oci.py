@@ -34,7 +34,6 @@ from rkt.fetch.arriving import Arriving, ArrivingLayer
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.oci_reference import (
     DOCKER_ARCHIVE,
-    DOCKER_HUB,
     DockerReference,
     LocalReference,
     parse_docker,
@@ -75,7 +74,7 @@ from rkt.trust.evidence import Subject
 from rkt.trust.judging import Asked
 from rkt.trust.policy import check_verdict, is_about, judge_oci
 from rkt.trust.verdict import KIND_INSECURE, KIND_POLICY, told
-from rkt.values import ACIdentifier, Digest, ImageID
+from rkt.values import DOCKER_HUB, DOCKER_HUB_REGISTRY, ACIdentifier, Digest, ImageID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -580,7 +579,7 @@ def _subject(target: Target, resolved: Resolved) -> Subject:
     reference = ""
     if origin.registry:
         # As the programs that sign write it.
-        registry = "docker.io" if origin.registry == DOCKER_HUB else origin.registry
+        registry = DOCKER_HUB if origin.registry == DOCKER_HUB_REGISTRY else origin.registry
         end = f":{origin.tag}" if origin.tag else f"@{target.digest or resolved.digest}"
         reference = f"{registry}/{origin.repository}{end}"
     return Subject(name=_subject_name(target), reference=reference, digests=list(_digests(resolved)))

@@ -7,7 +7,7 @@ import os
 
 from rkt.errors import InvalidManifest, UsageError, quoted
 from rkt.schema.record import Record
-from rkt.values import ACIdentifier, Digest
+from rkt.values import DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY, ACIdentifier, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ OCI_ARCHIVE: Final = "oci-archive"
 DOCKER_ARCHIVE: Final = "docker-archive"
 LOCAL_KINDS = (LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE)
 
-#: Where Docker Hub answers; ``docker.io`` and ``index.docker.io`` are names for the same.
-DOCKER_HUB = "registry-1.docker.io"
-_HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
 _OFFICIAL = "library"
 DEFAULT_TAG = "latest"
 #: Bounds of the reference grammar, in characters.
@@ -112,9 +109,9 @@ def parse_docker(text: str) -> DockerReference:
     if slash and ("." in first or ":" in first or first.lower() == "localhost"):
         registry = first.lower()
     else:
-        registry, path = DOCKER_HUB, rest
-    if registry in _HUB_NAMES:
-        registry = DOCKER_HUB
+        registry, path = DOCKER_HUB_REGISTRY, rest
+    if registry in DOCKER_HUB_NAMES:
+        registry = DOCKER_HUB_REGISTRY
     path, colon, tag = path.partition(":")
     if colon and not _is_tag(tag):
         raise _invalid(text, f"{quoted(tag)} is no tag")
@@ -126,7 +123,7 @@ def parse_docker(text: str) -> DockerReference:
         if not _is_component(component):
             upper = " (names are in lower case)" if component != component.lower() else ""
             raise _invalid(text, f"{quoted(component)} is no part of a name{upper}")
-    if registry == DOCKER_HUB and "/" not in path:
+    if registry == DOCKER_HUB_REGISTRY and "/" not in path:
         path = f"{_OFFICIAL}/{path}"
     if len(registry) + 1 + len(path) > _MAX_NAME_LENGTH:
         raise _invalid(text, f"the name is longer than {_MAX_NAME_LENGTH} characters")

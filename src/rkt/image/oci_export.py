@@ -28,6 +28,7 @@ from rkt.store.composition import merge, resolve
 from rkt.store.locks import image_lock, prepare_lock
 from rkt.store.oci import read_oci
 from rkt.store.staging import Staging
+from rkt.values import DOCKER_HUB, DOCKER_HUB_REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DOCKER = "appc.io/docker/"
-_DOCKER_HUB = ("registry-1.docker.io", "docker.io")
 
 
 class Exported(Record):
@@ -224,8 +224,8 @@ def reference_of(manifest: ImageManifest) -> str:
     annotations = manifest.annotations
     repository = annotations.get(f"{_DOCKER}repository", manifest.name)
     registry = annotations.get(f"{_DOCKER}registryurl", "")
-    if registry == _DOCKER_HUB[0]:
-        registry = _DOCKER_HUB[1]
+    if registry == DOCKER_HUB_REGISTRY:
+        registry = DOCKER_HUB
     tag = manifest.labels.get("version", "")
     if not tag:
         return ""

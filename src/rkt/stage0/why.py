@@ -416,17 +416,18 @@ class _ImageInquiry(_Inquiry):
             return
         from rkt.trust.compiled import read_policy
         from rkt.trust.keystore import Keystore
-        from rkt.trust.rule_files import asked, shown
+        from rkt.trust.rule_files import asked
+        from rkt.trust.rules import shown_name
 
         policy = read_policy(self.settings)
         rules = policy.rules_for(self._name)
         for rule in rules:
-            self.note("rules", f"{rule.path} asks below {shown(rule.prefix)} for {asked(rule)}")
+            self.note("rules", f"{rule.path} asks below {shown_name(rule.prefix)} for {asked(rule)}")
         if not rules:
             if policy.default_path:
                 self.note(
                     "rules",
-                    f'none covers {shown(self._name)}; default = "{policy.default}" ({policy.default_path})',
+                    f'none covers {shown_name(self._name)}; default = "{policy.default}" ({policy.default_path})',
                     NOTE,
                 )
             else:
@@ -440,8 +441,7 @@ class _ImageInquiry(_Inquiry):
 
     def _tell_near_misses(self, rules: list[str], keys: list[str]) -> None:
         """Prefixes of the same registry that do not cover the name: a slip of the pen looks like this."""
-        from rkt.trust.rule_files import shown
-        from rkt.trust.rules import rule_name
+        from rkt.trust.rules import rule_name, shown_name
 
         name = rule_name(self._name)
         host = name.partition("/")[0]
@@ -454,8 +454,8 @@ class _ImageInquiry(_Inquiry):
                 and not f"{name}/".startswith(f"{rule_name(prefix)}/")
             }
             if near:
-                listed = ", ".join(shown(prefix) for prefix in sorted(near)[:4])
-                self._near = f"a {word} for {listed} does not cover {shown(name)}"
+                listed = ", ".join(shown_name(prefix) for prefix in sorted(near)[:4])
+                self._near = f"a {word} for {listed} does not cover {shown_name(name)}"
                 self.note("rules", self._near, NOTE)
 
     def _tell_way(self) -> None:
@@ -704,9 +704,9 @@ def _sentence(text: str) -> str:
 
 def _ruled(name: str) -> str:
     """As ``rkt trust list --name`` takes it."""
-    from rkt.trust.rule_files import shown
+    from rkt.trust.rules import shown_name
 
-    return shown(name)
+    return shown_name(name)
 
 
 def _size(count: int) -> str:

@@ -27,6 +27,7 @@ from rkt.trust.rules import (
     UNSIGNED,
     Requirement,
     Rule,
+    shown_name,
 )
 from rkt.trust.verdict import KIND_OPENPGP, KIND_POLICY, Fact, Verdict
 from rkt.values import ACIdentifier
@@ -48,7 +49,6 @@ _DEFAULT_RULE = Rule(
     prefix="", match_all=True, requirements=[Requirement(kind=OPENPGP, keys=KEYSTORE)], path=""
 )
 _NO_KEY = "no key of the key store counts for that name"
-_HUB = "registry-1.docker.io/"
 
 
 class Asked:
@@ -101,7 +101,7 @@ class Asked:
         if not notes:
             return
         if self.is_default:
-            notes = [f'no rule covers "{shown(self.name)}", and no OpenPGP key counts for it']
+            notes = [f'no rule covers "{shown_name(self.name)}", and no OpenPGP key counts for it']
         raise self._refused(notes)
 
     def check_unchanged(self) -> None:
@@ -112,7 +112,7 @@ class Asked:
         """
         if read_policy(self._settings) != self._policy:
             raise CannotVerify(
-                f'image "{shown(self.name)}" verification failed: the trust policy changed meanwhile',
+                f'image "{shown_name(self.name)}" verification failed: the trust policy changed meanwhile',
                 hint="do it again",
             )
 
@@ -175,8 +175,8 @@ class Asked:
                 f"{command} with the public key of who signs there, or --openpgp-key=FILE; or {RULE_INSECURE}"
             )
         elif self.is_default or any(self._impossible(each) == _NO_KEY for each in self.requirements):
-            hint = trust_hint(shown(self.name))
-        failure = kind(f'image "{shown(self.name)}" verification failed', hint=hint)
+            hint = trust_hint(shown_name(self.name))
+        failure = kind(f'image "{shown_name(self.name)}" verification failed', hint=hint)
         for note in notes:
             failure.add_note(note)
         return failure
@@ -392,13 +392,8 @@ def _failed(name: str, e: NotVerified, keys: list[TrustedKey]) -> NotVerified:
     return failure
 
 
-def shown(name: str) -> str:
-    """A name as people write it."""
-    return f"docker.io/{name.removeprefix(_HUB)}" if name.startswith(_HUB) else name
-
-
 def trust_command(name: str) -> str:
     """What trusts the namespace of a Docker or OCI image: the command to type."""
-    parts = shown(name).split("/")
+    parts = shown_name(name).split("/")
     prefix = "/".join(parts[:-1] if len(parts) > 2 else parts)
     return f"rkt trust --prefix={prefix} --{COSIGN}-key=FILE"

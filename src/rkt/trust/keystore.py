@@ -31,7 +31,7 @@ import os
 
 from rkt.errors import ConfigError, HostError, InvalidManifest
 from rkt.schema.record import Record
-from rkt.values import ACIdentifier, is_number
+from rkt.values import DOCKER_HUB, DOCKER_HUB_NAMES, ACIdentifier, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ FINGERPRINT_LENGTHS = (40, 64)
 RULE_ROOT = "root"
 
 _HEX = frozenset("0123456789abcdef")
-#: The first one is what people write, and what is written here; the last one who answers.
-_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
 _WRITABLE_BY_OTHERS = 0o002
 _MAX_PORT_DIGITS = 5
@@ -114,7 +112,7 @@ def name_components(name: str) -> list[str]:
         raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
     # The grammar of appc names has no ports.
     components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")
-    components[0] = _HUB_NAMES[0] if first in _HUB_NAMES else first
+    components[0] = DOCKER_HUB if first in DOCKER_HUB_NAMES else first
     for component in components:
         if not component.strip("."):
             raise InvalidManifest(f"invalid image name {name!r}: component {component!r} is not a name")
@@ -129,7 +127,7 @@ def name_prefixes(name: str) -> list[str]:
     """
     components = name_components(name)
     # A directory that somebody made by hand counts by whatever name.
-    registries = _HUB_NAMES if components[0] in _HUB_NAMES else (components[0],)
+    registries = DOCKER_HUB_NAMES if components[0] in DOCKER_HUB_NAMES else (components[0],)
     return [
         "/".join((registry, *components[1:count]))
         for count in range(1, len(components) + 1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from rkt.errors import CannotVerify, InvalidManifest, quoted
 from rkt.schema import jsontext
 from rkt.schema.record import Record
+from rkt.values import DOCKER_HUB, DOCKER_HUB_NAMES
 
 #: What ``critical.type`` says when cosign, skopeo or podman signed by a key.
 COSIGN_TYPE = "cosign container image signature"
 _CRITICAL = frozenset(("identity", "image", "type"))
-_HUB = "docker.io"
-_HUB_NAMES = frozenset((_HUB, "index.docker.io", "registry-1.docker.io"))
 
 
 class Payload(Record):
@@ -85,7 +84,7 @@ def _split(reference: str) -> tuple[str, str]:
     head, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
     registry, first_slash, rest = f"{head}{slash}{last}".partition("/")
-    if registry in _HUB_NAMES:
-        registry = _HUB
+    if registry in DOCKER_HUB_NAMES:
+        registry = DOCKER_HUB
         rest = rest if "/" in rest else f"library/{rest}"
     return f"{registry}{first_slash}{rest}", "" if at else tag

@@ -33,7 +33,9 @@ from rkt.trust.rules import (
     load_policy,
     parse_policy,
     rule_name,
+    shown_name,
 )
+from rkt.values import DOCKER_HUB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 _DIRECTORY = "trust.d"
 _KEYS = "keys"
 _MAX_BYTES = 1 << 20
-_HUB = "docker.io"
-_HUB_HOST = "registry-1.docker.io"
 #: Members of a requirement in the order in which they are written.
 _MEMBERS = ("kind", "keys", "lookaside", "key", "builder", "identity", "issuer", "root")
 _FILES = ("keys", "key", "root")
@@ -103,17 +103,11 @@ def typed_prefix(text: str) -> str:
         bare = bare[: bare.rindex(":")] if ":" in bare.rpartition("/")[2] else bare
         raise UsageError(f"a rule is about a repository, not about {quoted(text)}", hint=f"--prefix={bare}")
     if not is_host:
-        name = f"{_HUB}/{name}" if slash else f"{_HUB}/library/{name}"
+        name = f"{DOCKER_HUB}/{name}" if slash else f"{DOCKER_HUB}/library/{name}"
     try:
-        return shown(rule_name(f"{first.lower()}{slash}{rest}" if is_host else name))
+        return shown_name(rule_name(f"{first.lower()}{slash}{rest}" if is_host else name))
     except InvalidManifest as e:
         raise UsageError(f"invalid --prefix: {e.message}") from None
-
-
-def shown(name: str) -> str:
-    """A prefix as people write it."""
-    first, slash, rest = name.partition("/")
-    return f"{_HUB}{slash}{rest}" if first == _HUB_HOST else name
 
 
 def write_rule(

@@ -29,7 +29,7 @@ from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.trust.keystore import name_components
 from rkt.trust.policy import POLICY_DIRECTORY
-from rkt.values import is_number
+from rkt.values import DOCKER_HUB, DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ _MEMBERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 _WRITABLE_BY_OTHERS = 0o022
 _WRITABLE_BY_EVERYBODY = 0o002
-#: As ``fetch.oci_reference`` names it.
-_HUB = "registry-1.docker.io"
-_HUB_NAMES = frozenset(("docker.io", "index.docker.io"))
 #: Of an IPv6 address.
 _ADDRESS = frozenset("0123456789abcdef:.")
 
@@ -204,7 +201,14 @@ def rule_name(text: str) -> str:
         host = "address"
     # The grammar of appc names has neither ports nor addresses.
     name_components(f"{host or first}{slash}{rest}")
-    return f"{_HUB if first in _HUB_NAMES else first}{slash}{rest}"
+    # As ``fetch.oci_reference`` names it.
+    return f"{DOCKER_HUB_REGISTRY if first in DOCKER_HUB_NAMES else first}{slash}{rest}"
+
+
+def shown_name(name: str) -> str:
+    """What ``rule_name`` returned as people write it."""
+    first, slash, rest = name.partition("/")
+    return f"{DOCKER_HUB}{slash}{rest}" if first == DOCKER_HUB_REGISTRY else name
 
 
 def policy_files(directories: Sequence[str]) -> list[str]:

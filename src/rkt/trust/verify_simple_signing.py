@@ -19,7 +19,7 @@ from rkt.schema import jsontext
 from rkt.schema.record import Record
 from rkt.trust.evidence import Finding
 from rkt.trust.message import MAX_PAYLOAD_BYTES
-from rkt.values import Digest
+from rkt.values import DOCKER_HUB, DOCKER_HUB_NAMES, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rkt.trust.evidence import Evidence, Subject
 
 _TYPE = "atomic container signature"
-_HUB = "docker.io"
-_HUB_NAMES = frozenset((_HUB, "index.docker.io", "registry-1.docker.io"))
 _OFFICIAL = "library"
 
 
@@ -139,8 +137,8 @@ def _parse_name(text: str) -> _Name:
     registry, slash, path = rest.partition("/")
     registry = registry.lower()
     if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
-        registry, path = _HUB, rest
-    if registry in _HUB_NAMES:
-        registry = _HUB
+        registry, path = DOCKER_HUB, rest
+    if registry in DOCKER_HUB_NAMES:
+        registry = DOCKER_HUB
         path = path if "/" in path else f"{_OFFICIAL}/{path}"
     return _Name(repository=f"{registry}/{path}", tag=tag, digest=digest)

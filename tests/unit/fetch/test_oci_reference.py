@@ -7,7 +7,8 @@ import os
 import pytest
 
 from rkt.errors import UsageError
-from rkt.fetch.oci_reference import DOCKER_HUB, LocalReference, parse_docker, parse_local
+from rkt.fetch.oci_reference import LocalReference, parse_docker, parse_local
+from rkt.values import DOCKER_HUB_REGISTRY
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
@@ -16,20 +17,20 @@ DIGEST = f"sha256:{'0123456789abcdef' * 4}"
     ("text", "registry", "repository", "tag", "digest"),
     [
         # spec cli, table 7.1
-        ("busybox", DOCKER_HUB, "library/busybox", "latest", None),
-        ("library/busybox", DOCKER_HUB, "library/busybox", "latest", None),
-        ("docker.io/library/busybox:1", DOCKER_HUB, "library/busybox", "1", None),
+        ("busybox", DOCKER_HUB_REGISTRY, "library/busybox", "latest", None),
+        ("library/busybox", DOCKER_HUB_REGISTRY, "library/busybox", "latest", None),
+        ("docker.io/library/busybox:1", DOCKER_HUB_REGISTRY, "library/busybox", "1", None),
         ("gcr.io/google-samples/node-hello:1.0", "gcr.io", "google-samples/node-hello", "1.0", None),
-        (f"alpine@{DIGEST}", DOCKER_HUB, "library/alpine", "", DIGEST),
+        (f"alpine@{DIGEST}", DOCKER_HUB_REGISTRY, "library/alpine", "", DIGEST),
         ("localhost:5000/x", "localhost:5000", "x", "latest", None),
-        (f"alpine:3@{DIGEST}", DOCKER_HUB, "library/alpine", "", DIGEST),
+        (f"alpine:3@{DIGEST}", DOCKER_HUB_REGISTRY, "library/alpine", "", DIGEST),
         # and beyond
-        ("busybox:latest", DOCKER_HUB, "library/busybox", "latest", None),
-        ("index.docker.io/busybox", DOCKER_HUB, "library/busybox", "latest", None),
-        ("registry-1.docker.io/library/busybox", DOCKER_HUB, "library/busybox", "latest", None),
-        ("user/app:v1_2.3-x", DOCKER_HUB, "user/app", "v1_2.3-x", None),
+        ("busybox:latest", DOCKER_HUB_REGISTRY, "library/busybox", "latest", None),
+        ("index.docker.io/busybox", DOCKER_HUB_REGISTRY, "library/busybox", "latest", None),
+        ("registry-1.docker.io/library/busybox", DOCKER_HUB_REGISTRY, "library/busybox", "latest", None),
+        ("user/app:v1_2.3-x", DOCKER_HUB_REGISTRY, "user/app", "v1_2.3-x", None),
         ("localhost/x", "localhost", "x", "latest", None),
-        ("localhost:5000", DOCKER_HUB, "library/localhost", "5000", None),
+        ("localhost:5000", DOCKER_HUB_REGISTRY, "library/localhost", "5000", None),
         ("[::1]:5000/x/y__z/a--b", "[::1]:5000", "x/y__z/a--b", "latest", None),
         ("[::1]/x", "[::1]", "x", "latest", None),
         ("127.0.0.1:5000/x:1", "127.0.0.1:5000", "x", "1", None),
