@@ -9,9 +9,12 @@ from rkt.linux import files, libc
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts
 from rkt.stage1.common.app_root import OWN_FILES, SHM
+from rkt.stage1.common.arguments import ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.networks import Networks
     from rkt.stage1.common.pod import LoadedPod
@@ -39,12 +42,23 @@ def make_own_files(arguments: RunArguments) -> None:
     files.write_new(f"{OWN_FILES}/hosts", hosts.hosts_file(arguments.hosts_mode, hostname), 0o644)
     if arguments.resolv_mode in {"stage0", "host"}:
         files.write_new(f"{OWN_FILES}/resolv.conf", hosts.resolv_file(arguments.resolv_mode), 0o644)
-    if arguments.private_users:
-        from rkt.stage1.common.private_users import give, parse_ids
+    ids = ids_of(arguments)
+    if ids is not None:
+        from rkt.stage1.common.private_users import give
 
         visible = [name for name in os.listdir(OWN_FILES) if name in {"hostname", "hosts", "resolv.conf"}]
-        give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], parse_ids(arguments.private_users))
+        give([SHM, *(f"{OWN_FILES}/{name}" for name in visible)], ids)
     libc.mount(None, own, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | _OWN_FLAGS)
+
+
+def take_leave(arguments: RunArguments, server: _socket.socket) -> None:
+    """The pod is over: nobody asks in its name any more, and last of all its socket goes, which says that nobody killed it."""
+    if os.path.exists(contract.MDS_REGISTERED):
+        from rkt.stage1.common import metadata
+
+        metadata.forget(arguments.uuid)
+    server.close()
+    os.unlink(contract.CONTROL_SOCKET)
 
 
 def hostname_of(arguments: RunArguments) -> str:

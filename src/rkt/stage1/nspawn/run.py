@@ -77,25 +77,22 @@ def main(argv: list[str]) -> int:
     # Before anything is made: a source that is missing or not to be trusted ends the pod here.
     volumes = Volumes(pod, ids_of(arguments), say)
     server = control.listen()
-    host = cgroup.Cgroups.detect()
-    if scope.enter(host, arguments.uuid, say, debug=arguments.debug):
-        host = cgroup.Cgroups.detect()
-    groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices(), also=(_NAMED,))
-    if arguments.debug:
-        for warning in groups.warnings:
-            say(warning)
     try:
-        return _supervise(pod, arguments, groups, volumes, server, networks, program, held)
+        host = cgroup.Cgroups.detect()
+        if scope.enter(host, arguments.uuid, say, debug=arguments.debug):
+            host = cgroup.Cgroups.detect()
+        groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices(), also=(_NAMED,))
+        if arguments.debug:
+            for warning in groups.warnings:
+                say(warning)
+        try:
+            return _supervise(pod, arguments, groups, volumes, server, networks, program, held)
+        finally:
+            if networks is not None:
+                networks.release()
+            groups.remove()
     finally:
-        if networks is not None:
-            networks.release()
-        groups.remove()
-        if os.path.exists(contract.MDS_REGISTERED):
-            from rkt.stage1.common import metadata
-
-            metadata.forget(arguments.uuid)
-        server.close()
-        os.unlink(contract.CONTROL_SOCKET)
+        own_files.take_leave(arguments, server)
 
 
 def _supervise(
