@@ -28,6 +28,8 @@ _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SUMMARY = summary.FILE.encode()
 _PAUSED = contract.PAUSED.encode()
+#: What reading a pod raises whose files are not what they should be.
+_DAMAGED = (OSError, RktError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
@@ -44,7 +46,7 @@ def glances(pods_dir: str, errors: list[str]) -> list[Glance]:
             glance = _quick_glance(f"{pods_dir}/{place}/{uuid}", uuid, place, apps)
             if glance is None:
                 glance = _slow_glance(pods_dir, uuid)
-        except (OSError, RktError) as e:
+        except _DAMAGED as e:
             errors.append(_words(uuid, e))
             continue
         if glance is not None:
@@ -63,7 +65,7 @@ def details(pods_dir: str, errors: list[str]) -> list[dict[str, Any]]:
             if pod is not None:
                 with pod:
                     found.append(status.to_json(status.examine(pod)))
-        except (OSError, RktError, AttributeError, TypeError, ValueError) as e:
+        except _DAMAGED as e:
             errors.append(_words(uuid, e))
     return found
 

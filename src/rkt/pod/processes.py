@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: Of a command line, in bytes; more is cut.
 _COMMAND_BYTES = 4096
 _FILE_BYTES = 8192
+#: A process may have 65536 supplementary groups, which come before what is looked for: it must not be able to hide.
+_STATUS_BYTES = 1 << 20
 #: Who everybody is that a user namespace does not have.
 _NOBODY = 65534
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -140,7 +142,9 @@ def _read(
         app = spaces.get(os.readlink("ns/mnt", dir_fd=fd), "")
     head, _, tail = _file(fd, "stat").rpartition(b")")
     fields = tail.split()
-    status = dict(line.split(b":", 1) for line in _file(fd, "status").splitlines() if b":" in line)
+    status = dict(
+        line.split(b":", 1) for line in _file(fd, "status", _STATUS_BYTES).splitlines() if b":" in line
+    )
     uid = int(status[b"Uid"].split()[1])
     started_ns = clock.boot_ns + int(fields[19]) * 1_000_000_000 // clock.ticks
     cpu_seconds = (int(fields[11]) + int(fields[12])) / clock.ticks
@@ -202,10 +206,13 @@ def _first_uid(pod: Pod) -> int:
 
 def _file(fd: int, name: str, limit_bytes: int = _FILE_BYTES) -> bytes:
     file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
+    data = b""
     try:
-        return os.read(file, limit_bytes)
+        while len(data) < limit_bytes and (chunk := os.read(file, min(_FILE_BYTES, limit_bytes - len(data)))):
+            data += chunk
     finally:
         os.close(file)
+    return data
 
 
 def escape(data: bytes) -> str:

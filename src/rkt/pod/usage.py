@@ -17,6 +17,7 @@ where something is limited for it alone. What is summed up over processes instea
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -38,6 +39,8 @@ MEMORY = "memory"
 PIDS = "pids"
 IO = "io"
 _FILE_BYTES = 64 << 10
+#: How it shows that a cgroup, or a process, has ended while it was looked at.
+_GONE = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH))
 #: Version 1 writes a number near 2⁶³ where there is no limit.
 _NO_LIMIT = 1 << 60
 
@@ -103,8 +106,11 @@ def sample(pods_dir: str, uuids: Iterable[PodUUID], *, with_apps: bool) -> list[
         with pod:
             try:
                 found += examine(pod, with_apps=with_apps)
-            except (PodError, FileNotFoundError, ProcessLookupError):
-                continue  # it ended while it was looked at, or its cgroups are being made
+            except PodError:
+                continue  # its cgroups are being made, or gone
+            except OSError as e:
+                if e.errno not in _GONE:
+                    raise
     return found
 
 

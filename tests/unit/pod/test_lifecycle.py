@@ -11,7 +11,7 @@ import pytest
 
 from rkt.errors import Ambiguous, NotFound, PodError, RktError, UsageError
 from rkt.linux.locks import lock_directory
-from rkt.pod import lifecycle, names
+from rkt.pod import lifecycle, listing, names
 from rkt.pod.lifecycle import EMBRYO, EXITED_GARBAGE, GARBAGE, PLACES, PREPARE, PREPARED, RUN
 from rkt.values import PodUUID
 
@@ -299,3 +299,17 @@ def test_half_made_state_directories_are_completed(tmp_path: object, monkeypatch
                 pass
         with lifecycle.create(data) as pod:
             assert set(os.listdir(pod.pods_dir)) == {*PLACES, "names"}
+
+
+def test_a_damaged_pod_hides_no_other(pods_dir: str) -> None:
+    """A pod whose copy of an image manifest is not one is told of, and the others are listed."""
+    for uuid in (A, B):
+        path = put(pods_dir, PREPARED, uuid)
+        os.makedirs(f"{path}/appsinfo/x")
+        for name, text in (("pod", '{"apps": [{"name": "x"}]}'), ("appsinfo/x/manifest", "{}")):
+            with open(f"{path}/{name}", "w", encoding="utf-8") as file:
+                file.write(text if uuid == A or "/" not in name else '{"name": "example.com/x"}')
+    for read in (listing.glances, listing.details):
+        errors: list[str] = []
+        assert len(read(pods_dir, errors)) == 1  # type: ignore[operator]
+        assert errors == [f"unable to read pod \"{A}\": a manifest is not of the expected form ('name')"]
