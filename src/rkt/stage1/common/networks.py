@@ -90,24 +90,25 @@ class Networks:
         runtime = dict(self._runtime)
         if forwards:
             runtime[rules.PORT_MAPPINGS] = [each.to_json() for each in forwards]
-        with _Interruptible():
-            try:
-                with self._view:
-                    self.attached = setup.attach(
-                        self._plan,
-                        uuid=self._arguments.uuid,
-                        pod_path=self._path,
-                        netns_fd=netns_fd,
-                        hold_fd=self._lock_fd,
-                        runtime=runtime,
-                        forwards=forwards,
-                        report=say,
-                    )
-            except NetworkError as e:
-                raise NetworkError(f"failed to setup network: {e.message}", hint=e.hint) from e
-            except OSError as e:
-                where = f": {os.fsdecode(e.filename)}" if e.filename else ""
-                raise NetworkError(f"failed to setup network: {e.strerror}{where}") from e
+        try:
+            # In this order: an interruption half way into the host's view, or out of it, would leave us there.
+            with self._view, _Interruptible():
+                self.attached = setup.attach(
+                    self._plan,
+                    uuid=self._arguments.uuid,
+                    pod_path=self._path,
+                    netns_fd=netns_fd,
+                    hold_fd=self._lock_fd,
+                    runtime=runtime,
+                    forwards=forwards,
+                    report=say,
+                )
+        except NetworkError as e:
+            raise NetworkError(f"failed to setup network: {e.message}", hint=e.hint) from e
+        except OSError as e:
+            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
+            raise NetworkError(f"failed to setup network: {e.strerror}{where}") from e
+        self._warn_of_dns()
         setup.record(self._path, setup.describe(self.attached, self._plan.networks))
 
     def restrict(self, text: str, resolv_mode: str, netns_fd: int) -> None:
@@ -135,14 +136,20 @@ class Networks:
         files.replace_file(contract.EGRESS, jsontext.dump(record).encode() + b"\n", 0o644, sync=False)
 
     def dns(self) -> tuple[str, Dns] | None:
-        """The first network that says something about names, and what; later ones are told of (spec runtime §4.5)."""
-        speaking = [each for each in self.attached if not each.result.dns.is_empty]
-        is_open = self._arguments.resolv_mode == "default"
-        for each in speaking[1 if is_open else 0 :] if self._arguments.resolv_mode != "none" else []:
-            say(
-                f"warning: network {each.network.name} plugin specified DNS configuration, but DNS already supplied"
-            )
-        return (speaking[0].network.name, speaking[0].result.dns) if speaking and is_open else None
+        """The first network that says something about names, and what, where nobody else has (spec runtime §4.5)."""
+        if self._arguments.resolv_mode != "default":
+            return None
+        speaking = (each for each in self.attached if not each.result.dns.is_empty)
+        return next(((each.network.name, each.result.dns) for each in speaking), None)
+
+    def _warn_of_dns(self) -> None:
+        """Tell of networks that say something about names in vain."""
+        if self._arguments.resolv_mode == "none":
+            return
+        found = self.dns()
+        speaking = [each.network.name for each in self.attached if not each.result.dns.is_empty]
+        for name in speaking[1:] if found is not None else speaking:
+            say(f"warning: network {name} plugin specified DNS configuration, but DNS already supplied")
 
     def write_resolv_conf(self, path: str) -> bool:
         """Write what a network says about names, for apps; whether one does."""
