@@ -60,6 +60,9 @@ SUPERVISOR_SUFFIX = ".supervisor"
 
 #: Why a cgroup cannot be made on a host that has them. ``EAGAIN``: ``cgroup.max.descendants`` of one above.
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EAGAIN, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE))
+#: How it shows that somebody else has removed a group meanwhile.
+_GONE = frozenset((errno.ENOENT, errno.ENODEV))
+
 _READ_LIMIT_BYTES = 1 << 16
 _CFS_PERIOD_US = 100_000
 _CFS_MINIMUM_US = 1000
@@ -629,7 +632,7 @@ class Group:
                 try:
                     found.update(int(item) for item in _read(f"{path}/cgroup.procs").split())
                 except OSError as e:
-                    if e.errno not in {errno.ENOENT, errno.ENODEV}:  # removed meanwhile
+                    if e.errno not in _GONE:
                         raise
         return found
 
@@ -673,10 +676,14 @@ class Group:
         ceiling = b""
         while left := self.pids() - {os.getpid()}:
             # Not before: a group that somebody else has removed meanwhile has no controllers to ask for.
-            pids = pids or self._find("pids")
-            if pids is not None and not ceiling:
-                ceiling = _read(f"{pids[1]}/pids.max").encode()
-                _write(f"{pids[1]}/pids.max", b"0")
+            try:
+                pids = pids or self._find("pids")
+                if pids is not None and not ceiling:
+                    ceiling = _read(f"{pids[1]}/pids.max").encode()
+                    _write(f"{pids[1]}/pids.max", b"0")
+            except OSError as e:
+                if e.errno not in _GONE:
+                    raise
             for pid in left:
                 self._kill_one(pid)
             if (freezer := self.freezer) is not None and freezer[0] == 1:
@@ -686,7 +693,11 @@ class Group:
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
         if pids is not None and ceiling:
-            _write(f"{pids[1]}/pids.max", ceiling)
+            try:
+                _write(f"{pids[1]}/pids.max", ceiling)
+            except OSError as e:
+                if e.errno not in _GONE:
+                    raise
         return True
 
     def _kill_one(self, pid: int) -> None:

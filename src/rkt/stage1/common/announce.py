@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.linux import files
+from rkt.linux import files, pidfd
 from rkt.stage0 import contract
 
 
@@ -13,6 +13,20 @@ def announce(pid: int) -> None:
     """The files stage0 waits for, the pid last."""
     announce_ready()
     files.replace_file(contract.PID, b"%d" % pid, 0o640, sync=False)
+
+
+def announce_app(name: str, pid: int, directory: str = ".") -> None:
+    """``appsinfo/APP/pid``: pid and start time, by which ``enter`` finds the app and knows it for the same process.
+
+    Args:
+        name: of the app.
+        pid: of its program; of one that is over already nothing is said.
+        directory: the pod's.
+    """
+    started = pidfd.start_time(pid)
+    if started:
+        path = f"{directory}/appsinfo/{name}/pid"
+        files.replace_file(path, b"%d %d\n" % (pid, started), 0o640, sync=False)
 
 
 def announce_ready() -> None:

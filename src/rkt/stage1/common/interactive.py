@@ -107,7 +107,10 @@ class Interactive:
 
     def type(self, stop: Callable[[], None]) -> None:
         """Take what the operator typed to the app; ``stop`` is called for three escapes."""
-        data = os.read(0, READ_BYTES)
+        try:
+            data = os.read(0, READ_BYTES)
+        except OSError:
+            data = b""  # a terminal that is gone
         if not data:
             self.input.is_closed = True
             stop()

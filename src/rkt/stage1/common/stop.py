@@ -8,7 +8,7 @@ import os
 import select
 
 from rkt.errors import Stage1Error
-from rkt.linux import files
+from rkt.linux import files, pidfd
 from rkt.stage0 import contract
 from rkt.stage1.common import control
 
@@ -29,7 +29,10 @@ def main(argv: list[str]) -> int:
     force = "--force" in argv
     client = control.connect()
     pid, _, _ = control.peer(client)
-    supervisor = os.pidfd_open(pid)
+    try:
+        supervisor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0  # it has ended since
     if force:
         _kill(supervisor, argv[-1])
         return 0
@@ -53,9 +56,9 @@ def _kill(supervisor: int, uuid: str) -> None:
     except (FileNotFoundError, ProcessLookupError):
         pass
     else:
-        _signal.pidfd_send_signal(init, _signal.SIGKILL)
+        pidfd.send_signal(init, _signal.SIGKILL)
     # Both, and the supervisor in any case: it may be stuck in the kernel or stopped.
-    _signal.pidfd_send_signal(supervisor, _signal.SIGKILL)
+    pidfd.send_signal(supervisor, _signal.SIGKILL)
     if os.path.exists(contract.PAUSED):
         _thaw(uuid)
     _await_end()

@@ -16,12 +16,12 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, disk, files, libc, mount, pidfd
+from rkt.linux import cgroup, disk, files, libc, mount
 from rkt.schema import isolators
 from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.stage0 import contract
 from rkt.stage1.common import hosts, limits, steps
-from rkt.stage1.common.announce import announce_ready
+from rkt.stage1.common.announce import announce_app, announce_ready
 from rkt.stage1.common.app_root import OWN_FILES
 from rkt.stage1.common.arguments import parse_run, save_run
 from rkt.stage1.common.pod import load_pod
@@ -208,7 +208,5 @@ def _say_who(name: str, lock_fd: int) -> None:
     """The app's process, below the pod directory, which is out of sight by now but for its descriptor."""
     pod = f"/proc/self/fd/{lock_fd}"
     pid = os.getpid()
-    files.replace_file(
-        f"{pod}/appsinfo/{name}/pid", b"%d %d" % (pid, pidfd.start_time(pid)), 0o640, sync=False
-    )
+    announce_app(name, pid, pod)
     files.replace_file(f"{pod}/{contract.PID}", b"%d" % pid, 0o640, sync=False)

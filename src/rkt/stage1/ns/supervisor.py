@@ -20,10 +20,11 @@ import select
 import time
 
 from rkt.errors import EXIT_FAILURE, RktError, Stage1Error, reason_of
-from rkt.linux import files, libc, pidfd
+from rkt.linux import files, libc
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
+from rkt.stage1.common.announce import announce_app
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer, let_go
@@ -313,7 +314,7 @@ class Supervisor(Reception):
         ):
             app.outlets[fd] = (stream, Prefixer(prefix), outlet)
         if app.stage == MAIN:
-            _record_pid(app)
+            announce_app(app.name, app.pid)
             for ticker in self.tickers:
                 ticker.started(app)
             if self._interactive is not None:
@@ -599,13 +600,3 @@ class Supervisor(Reception):
         if app.streams is None:
             return {"ok": True, "pid": app.pid, "targets": []}
         return app.streams.answer(client, message, app)
-
-
-def _record_pid(app: App) -> None:
-    """``appsinfo/APP/pid``: pid and start time, by which ``enter`` finds the app and knows it for the same process."""
-    try:
-        started = pidfd.start_time(app.pid)
-    except OSError:
-        # Over already; there is nothing to enter.
-        return
-    files.replace_file(f"appsinfo/{app.name}/pid", b"%d %d\n" % (app.pid, started), 0o640, sync=False)

@@ -24,6 +24,7 @@ from rkt.schema import isolators
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
+from rkt.stage1.common.announce import announce_app
 from rkt.stage1.common.log import find_driver, journal_fields, open_log
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS, stop_signal
@@ -684,7 +685,7 @@ class Supervisor(Reception):
         except RktError as e:
             self._fail(e.message)
         else:
-            _record_pid(app)
+            announce_app(app.name, app.pid)
 
     def _ended(self, app: App) -> None:
         """An app's unit is over, and so are its processes."""
@@ -912,7 +913,7 @@ class Supervisor(Reception):
         self._kill_at = time.monotonic() + STOP_SECONDS + _GRACE_SECONDS
         # A paused pod meets its signals before it does anything else, and its systemd may stand still too.
         self._thaw()
-        for app in self._apps.values():
+        for app in list(self._apps.values()):
             if app.is_running:
                 self._stop_unit(app)
             elif app.goes_on:
@@ -954,10 +955,3 @@ def _renew_fifo(app: str, stream: str) -> None:
     os.mkfifo(f"{path}.new", stat.S_IMODE(there.st_mode))
     os.chown(f"{path}.new", there.st_uid, there.st_gid)
     os.rename(f"{path}.new", path)
-
-
-def _record_pid(app: App) -> None:
-    """``appsinfo/APP/pid``: pid and start time, by which ``enter`` finds the app and knows it for the same process."""
-    started = pidfd.start_time(app.pid)
-    if started:
-        files.replace_file(f"appsinfo/{app.name}/pid", b"%d %d\n" % (app.pid, started), 0o640, sync=False)
