@@ -167,7 +167,7 @@ def follow(pods_dir: str) -> Iterator[list[Event]]:
         while True:
             present: dict[str, str] = {}
             new: list[Event] = []
-            for pod_path, events in _look(pods_dir):
+            for paths, events in _look(pods_dir):
                 for event in events:
                     present[event.uuid] = event.name
                     if _key(event) not in seen:
@@ -176,7 +176,9 @@ def follow(pods_dir: str) -> Iterator[list[Event]]:
                         if event.kind == STARTED:
                             # A pod that was started again is over again some time.
                             seen -= {(event.uuid, kind, "", 0) for kind in (EXITED, MARKED)}
-                _watch_pod(bell, pod_path)
+                # Again each time: a directory may have come meanwhile.
+                for path in paths:
+                    bell.watch(path)
             for uuid in sorted(known.keys() - present.keys()):
                 new.append(Event(time_ns=time.time_ns(), kind=REMOVED, uuid=uuid, name=known[uuid]))
                 seen = {key for key in seen if key[0] != uuid}
@@ -188,29 +190,15 @@ def follow(pods_dir: str) -> Iterator[list[Event]]:
         bell.close()
 
 
-def _watch_pod(bell: Bell, path: str) -> None:
-    """Where a running pod says how it is; watched again each time, because a directory may have come meanwhile."""
-    if path:
-        bell.watch(path)
-        bell.watch(f"{path}/{_status_of(path)}")
-        try:
-            apps = os.listdir(f"{path}/appsinfo")
-        except FileNotFoundError:
-            return  # it is being removed
-        for app in apps:
-            bell.watch(f"{path}/appsinfo/{app}")
-
-
-def _status_of(path: str) -> str:
-    """The directory of exit statuses below a pod's."""
+def _places_of(pod: Pod) -> list[str]:
+    """Directories in which a running pod says how it is."""
+    base = status.stage1_writable_root(pod)
+    found = [pod.path, f"{pod.path}/{base}/{contract.STATUS_DIR}"]
     try:
-        fd = os.open(f"{path}/{contract.STAGE1_TREE_ID}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return f"{contract.STAGE1_ROOTFS}/{contract.STATUS_DIR}"
-    try:
-        return f"overlay/{os.read(fd, 256).decode().strip()}/upper/{contract.STATUS_DIR}"
-    finally:
-        os.close(fd)
+        found += [f"{pod.path}/appsinfo/{app}" for app in os.listdir(f"{pod.path}/appsinfo")]
+    except FileNotFoundError:
+        pass  # it is being removed
+    return found
 
 
 def _order(event: Event) -> tuple[int, int]:
@@ -223,14 +211,14 @@ def _key(event: Event) -> tuple[str, str, str, int]:
     return event.uuid, event.kind, event.app, again
 
 
-def _look(pods_dir: str) -> Iterator[tuple[str, list[Event]]]:
-    """For each pod the path to watch, if it runs, and its events."""
+def _look(pods_dir: str) -> Iterator[tuple[list[str], list[Event]]]:
+    """For each pod what to watch, if it runs, and its events."""
     for uuid in lifecycle.all_uuids(pods_dir, _PLACES):
         try:
             pod = lifecycle.open_pod(pods_dir, PodUUID(uuid), _PLACES)
             if pod is not None:
                 with pod:
-                    yield pod.path if pod.is_running else "", _events(pod)
+                    yield _places_of(pod) if pod.is_running else [], _events(pod)
         except (OSError, RktError):
             continue  # it is being removed, or damaged, which ``list`` says
 

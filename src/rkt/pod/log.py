@@ -455,13 +455,6 @@ def _names(pod: Pod) -> list[str]:
         os.close(fd)
 
 
-def read_all(pod: Pod, apps: list[str], tail: int | None = None) -> Iterator[tuple[str, Entry]]:
-    """What several apps wrote so far, in the order of time; of each the last ``tail`` lines."""
-    with Reader(pod, apps, tail=tail) as reader:
-        for turn in reader.turns():
-            yield from turn
-
-
 def timestamp(time_ns: int) -> bytes:
     """A time in the form of the log."""
     import time
@@ -503,7 +496,7 @@ def _begin_before(fd: int, offset: int) -> int:
     if start == 0:
         return 0
     data = os.pread(fd, offset - start, start)
-    return start + data.index(b"\n") + 1
+    return start + data.find(b"\n") + 1
 
 
 def escape_controls(text: bytes) -> bytes:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 INSECURE_OPTIONS = "insecure-options"
 #: Beside the words of ``--insecure-options``: nobody signed an image of the pod, and a rule of the trust policy lets it pass.
 UNSIGNED = "unsigned"
-#: Where a pod's networks are recorded by stage1.
-NET_INFO = "net-info.json"
 #: Exit status of an app whose status file cannot be read.
 UNREADABLE_STATUS = 1
 #: Exit status of a pod that was killed before any app left one.
@@ -201,12 +199,12 @@ def _read_manifest(pod: Pod) -> dict[str, Any] | None:
 
 def networks(pod: Pod) -> list[Network]:
     """The pod's networks; none are recorded for ``host`` and ``none``."""
-    data = pod.read(NET_INFO)
+    data = pod.read(contract.NET_INFO)
     if not data:
         return []
-    entries = jsontext.parse(data, what=f'{NET_INFO} of pod "{pod.uuid}"')
+    entries = jsontext.parse(data, what=f'{contract.NET_INFO} of pod "{pod.uuid}"')
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise PodError(f'{NET_INFO} of pod "{pod.uuid}" is not a list of networks')
+        raise PodError(f'{contract.NET_INFO} of pod "{pod.uuid}" is not a list of networks')
     return [
         Network(name=str(entry.get("netName", "")), ip=str(entry.get("ip", "")), raw=entry)
         for entry in entries

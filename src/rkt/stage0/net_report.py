@@ -10,7 +10,7 @@ from rkt.net import config, plugin, program, record, sysctl, teardown
 from rkt.pod import lifecycle, status
 from rkt.schema import jsontext
 from rkt.schema.record import Record
-from rkt.stage0 import net_gc
+from rkt.stage0 import contract, net_gc
 from rkt.stage0.networks import directories
 from rkt.stage0.stage1 import built_in_images
 from rkt.values import PodUUID
@@ -278,7 +278,7 @@ def _check_pods(settings: Settings) -> list[Finding]:
     for pod in _running(settings):
         with pod:
             # One that is being set up right now has no results yet.
-            for name in record.names(pod.path) if pod.has(status.NET_INFO) else []:
+            for name in record.names(pod.path) if pod.has(contract.NET_INFO) else []:
                 finding = _check_interface(pod, name)
                 # What went away while it was looked at was not broken.
                 if finding.state == OK or (pod.refresh() and pod.is_running):

@@ -25,7 +25,7 @@ _NSIG = 65
 _FIRST_FD = 3
 _HEAD_BYTES = 4096
 #: Interpreters of interpreters that execve(2) follows before it gives up with ELOOP.
-_MAX_INTERPRETERS = 5
+MAX_INTERPRETERS = 5
 _EM_PT_INTERP = 3
 
 
@@ -178,7 +178,7 @@ def _explain(program: bytes, failure: OSError) -> None:
     missing = program
     if failure.errno == errno.ENOENT:
         # A script's interpreter may be a script, or lack its loader; the kernel follows five.
-        for _ in range(_MAX_INTERPRETERS):
+        for _ in range(MAX_INTERPRETERS):
             if not os.path.exists(missing):
                 break
             missing = _interpreter(missing) or missing
@@ -187,17 +187,30 @@ def _explain(program: bytes, failure: OSError) -> None:
 
 
 def _interpreter(program: bytes) -> bytes:
-    """The interpreter that a ``#!`` line or an ELF PT_INTERP segment asks for; empty when there is none to be found."""
+    """The interpreter that a program asks for; empty when there is none to be found."""
     try:
         fd = os.open(program, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return b""
     try:
+        return read_interpreter(fd) or b""
+    finally:
+        os.close(fd)
+
+
+def read_interpreter(fd: int) -> bytes | None:
+    """What the ``#!`` line or the ELF PT_INTERP segment of an open file asks for; empty where it cannot be found.
+
+    ``None`` of a file that is neither.
+    """
+    try:
         head = os.read(fd, _HEAD_BYTES)
         if head.startswith(b"#!"):
             words = head[2:].split(b"\n", 1)[0].split()
             return words[0] if words else b""
-        if head[:5] != b"\x7fELF\x02" or head[5:6] != b"\x01":
+        if not head.startswith(b"\x7fELF"):
+            return None
+        if head[4:6] != b"\x02\x01":
             return b""
         table = int.from_bytes(head[32:40], "little")
         size = int.from_bytes(head[54:56], "little")
@@ -208,8 +221,6 @@ def _interpreter(program: bytes) -> bytes:
                 return os.pread(fd, _HEAD_BYTES, offset).split(b"\0", 1)[0]
     except OSError:
         return b""
-    finally:
-        os.close(fd)
     return b""
 
 

@@ -9,12 +9,14 @@ import pytest
 
 from rkt.errors import PodError
 from rkt.pod import lifecycle, log
+from rkt.pod.log import Reader
 from rkt.stage1.common import log as stage1_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rkt.pod.lifecycle import Pod
+    from rkt.pod.log import Entry
 
 HEAD = b"2026-01-02T03:04:05.%09dZ "
 
@@ -32,16 +34,23 @@ def lines(*texts: bytes, start: int = 0) -> bytes:
     return b"".join(HEAD % (start + i) + text + b"\n" for i, text in enumerate(texts))
 
 
+def read_all(pod: Pod, apps: list[str], tail: int | None) -> Iterator[tuple[str, Entry]]:
+    """What several apps wrote so far, in the order of time; of each the last ``tail`` lines."""
+    with Reader(pod, apps, tail=tail) as reader:
+        for turn in reader.turns():
+            yield from turn
+
+
 def texts(pod: Pod, *apps: str, tail: int | None = None) -> list[bytes]:
     """What reading gives."""
-    return [entry.text for _, entry in log.read_all(pod, list(apps), tail)]
+    return [entry.text for _, entry in read_all(pod, list(apps), tail)]
 
 
 def test_streams_and_parts(pod: Pod) -> None:
     """Each entry keeps its stream and text; the parts of a line are put together, whatever is between them."""
     pod.write("logs/a.log.1", lines(b"stdout F one", b"stderr P two", b"stdout F "))
     pod.write("logs/a.log", lines(b"stderr F three", b"stdout P end", start=3))
-    entries = [entry for _, entry in log.read_all(pod, ["a"], None)]
+    entries = [entry for _, entry in read_all(pod, ["a"], None)]
     assert [(e.stream, e.text, e.begins, e.partial) for e in entries] == [
         ("stdout", b"one", True, False),
         ("stdout", b"", True, False),
@@ -54,7 +63,7 @@ def test_parts_without_an_end_are_bounded(pod: Pod, monkeypatch: pytest.MonkeyPa
     """A line that never ends comes in pieces of the longest line, which say that they go on (LG2)."""
     monkeypatch.setattr(log, "_MAX_LINE_BYTES", 1000)
     pod.write("logs/a.log", lines(*[b"stdout P " + b"x" * 100] * 50, b"stdout F end", b"stdout F next"))
-    entries = [entry for _, entry in log.read_all(pod, ["a"], None)]
+    entries = [entry for _, entry in read_all(pod, ["a"], None)]
     assert b"".join(e.text for e in entries[:-1]) == b"x" * 5000 + b"end"
     assert max(len(e.text) for e in entries) <= 1100
     assert [e.begins for e in entries] == [True, *[False] * (len(entries) - 2), True]

@@ -15,7 +15,7 @@ def test_a_pod_that_a_power_cut_left_without_content(tmp_path: Path) -> None:
     lifecycle.ensure_directories(str(tmp_path))
     with lifecycle.create(str(tmp_path)) as pod:
         pod.write(contract.POD_MANIFEST, b"")
-        pod.write(status.NET_INFO, b"")
+        pod.write(contract.NET_INFO, b"")
         pod.write(contract.EGRESS, b"")
         pod.move(lifecycle.RUN, sync=False)
         uuid = str(pod.uuid)

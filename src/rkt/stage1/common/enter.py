@@ -20,7 +20,7 @@ from rkt.linux import cgroup, files, libc, namespaces, pidfd
 from rkt.schema.appc import EVENT_PRE_START
 from rkt.stage0 import contract
 from rkt.stage1.common import feed, steps, terminal
-from rkt.stage1.common.arguments import load_run
+from rkt.stage1.common.arguments import ids_of, load_run
 from rkt.stage1.common.exec_plan import build_exec_plan
 from rkt.stage1.common.limits import SetOomScore, group_name
 from rkt.stage1.common.pod import load_pod
@@ -91,11 +91,12 @@ def _enter(
 
 def join_users(pid: int, arguments: RunArguments) -> JoinUsers | None:
     """The command's way into the pod's user namespace, which the helper, with the host's rights, stays out of."""
-    if not arguments.private_users:
+    ids = ids_of(arguments)
+    if ids is None:
         return None
-    from rkt.stage1.common.private_users import JoinUsers, open_users, parse_ids
+    from rkt.stage1.common.private_users import JoinUsers, open_users
 
-    return JoinUsers(open_users(pid, parse_ids(arguments.private_users)))
+    return JoinUsers(open_users(pid, ids))
 
 
 def parse(argv: list[str]) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from rkt.errors import Stage1Error
 from rkt.linux import capabilities
 from rkt.schema import isolators
 from rkt.stage1.common import users as accounts
+from rkt.stage1.common.arguments import ids_of
 from rkt.stage1.common.environment import build_environment
 from rkt.stage2.exec import ExecPlan
 
@@ -50,11 +51,7 @@ def build_exec_plan(
     words = list(argv if argv is not None else app.app.exec)
     if not words or not words[0]:
         raise Stage1Error(f"app {app.name!r} has nothing to execute", hint="rkt run IMAGE --exec=PROGRAM")
-    ids = None
-    if arguments.private_users:
-        from rkt.stage1.common.private_users import parse_ids
-
-        ids = parse_ids(arguments.private_users)
+    ids = ids_of(arguments)
     kept = _capabilities(app, arguments, confined=confined)
     uid = gid = 0
     groups: list[int] = []

@@ -7,7 +7,6 @@ a file of the host's. So a process outside the pod reads it, and the app has a p
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from rkt.linux import libc
@@ -42,9 +41,8 @@ def feed_to(source: int, write_fd: int) -> None:
     parent = os.getpid()
     if os.fork() == 0:
         try:
-            libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
-            if os.getppid() == parent:
-                _copy(source, write_fd)
+            libc.die_with(parent)
+            _copy(source, write_fd)
         finally:
             os._exit(0)
     os.close(write_fd)

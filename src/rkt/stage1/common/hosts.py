@@ -6,10 +6,6 @@ from __future__ import annotations
 from rkt.linux import files
 from rkt.stage0 import contract
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 _LIMIT_BYTES = 1 << 20
 _FALLBACK = """\
 # This is the default rkt /etc/hosts

@@ -13,13 +13,15 @@ from rkt.errors import Stage1Error
 from rkt.linux import libc
 from rkt.schema import isolators
 from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET, NAMESPACE_UTS, check_sysctl
-from rkt.stage1.common.private_users import parse_ids
+from rkt.stage1.common.arguments import ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod
 
+#: The namespaces that have any.
+ALL = (NAMESPACE_IPC, NAMESPACE_NET, NAMESPACE_UTS)
 _ROOT = "/proc/sys"
 _RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
 
@@ -41,10 +43,6 @@ def check(pod: LoadedPod, arguments: RunArguments) -> None:
             raise Stage1Error(f"sysctl {name} would be the host's with {flag}", hint=f"leave out {flag}")
 
 
-#: The namespaces that have any.
-ALL = (NAMESPACE_IPC, NAMESPACE_NET, NAMESPACE_UTS)
-
-
 def write(pod: LoadedPod, arguments: RunArguments, kinds: tuple[str, ...] = ALL) -> None:
     """Set those of some namespaces, the pod's, in which the calling process is: it would be another's elsewhere.
 
@@ -60,10 +58,11 @@ def write(pod: LoadedPod, arguments: RunArguments, kinds: tuple[str, ...] = ALL)
                 try:
                     _write(root_fd, name, value)
                 except PermissionError:
-                    if not arguments.private_users:
+                    ids = ids_of(arguments)
+                    if ids is None:
                         raise
                     # Some ask for the user id that is root in the user namespace that owns the pod's, whatever else one may do.
-                    os.seteuid(parse_ids(arguments.private_users).first)
+                    os.seteuid(ids.first)
                     try:
                         _write(root_fd, name, value)
                     finally:

@@ -8,15 +8,12 @@ import os
 import stat
 
 from rkt.linux import libc
+from rkt.stage2.exec import MAX_INTERPRETERS, read_interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.stage2.exec import ExecPlan
 
-_HEAD_BYTES = 4096
-#: Interpreters of interpreters that execve(2) follows before it gives up with ELOOP.
-_MAX_INTERPRETERS = 5
-_EM_PT_INTERP = 3
 _MAY_EXECUTE = 0o111
 
 
@@ -52,7 +49,7 @@ def find_program(root_fd: int, execute: ExecPlan) -> tuple[bytes, str]:
 def explain(root_fd: int, path: bytes) -> str:
     """Why a program cannot be executed: the file itself, its script interpreter, or its dynamic loader; empty if it can."""
     missing = path
-    for _ in range(_MAX_INTERPRETERS):
+    for _ in range(MAX_INTERPRETERS):
         mode = _mode(root_fd, missing)
         if not mode:
             return f'Error: Unable to open "{os.fsdecode(missing)}": {os.strerror(errno.ENOENT)}'
@@ -84,10 +81,7 @@ def _mode(root_fd: int, path: bytes) -> int:
 
 
 def _interpreter(root_fd: int, path: bytes) -> bytes | None:
-    """The interpreter that a ``#!`` line or an ELF PT_INTERP segment asks for; empty when there is none to be found.
-
-    ``None`` of a file that is neither.
-    """
+    """The interpreter that a program asks for, as ``read_interpreter``; empty where it cannot be opened."""
     try:
         fd = libc.openat2(
             root_fd,
@@ -98,23 +92,6 @@ def _interpreter(root_fd: int, path: bytes) -> bytes | None:
     except OSError:
         return b""
     try:
-        head = os.read(fd, _HEAD_BYTES)
-        if head.startswith(b"#!"):
-            words = head[2:].split(b"\n", 1)[0].split()
-            return words[0] if words else b""
-        if not head.startswith(b"\x7fELF"):
-            return None
-        if head[4:6] != b"\x02\x01":
-            return b""
-        table = int.from_bytes(head[32:40], "little")
-        size = int.from_bytes(head[54:56], "little")
-        for index in range(int.from_bytes(head[56:58], "little")):
-            entry = head[table + index * size : table + (index + 1) * size]
-            if int.from_bytes(entry[:4], "little") == _EM_PT_INTERP:
-                offset = int.from_bytes(entry[8:16], "little")
-                return os.pread(fd, _HEAD_BYTES, offset).split(b"\0", 1)[0]
-    except OSError:
-        return b""
+        return read_interpreter(fd)
     finally:
         os.close(fd)
-    return b""
