@@ -311,5 +311,5 @@ def test_a_damaged_pod_hides_no_other(pods_dir: str) -> None:
                 file.write(text if uuid == A or "/" not in name else '{"name": "example.com/x"}')
     for read in (listing.glances, listing.details):
         errors: list[str] = []
-        assert len(read(pods_dir, errors)) == 1  # type: ignore[operator]
+        assert len(read(pods_dir, errors)) == 1
         assert errors == [f"unable to read pod \"{A}\": a manifest is not of the expected form ('name')"]

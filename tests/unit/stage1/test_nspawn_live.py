@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkt.stage1.nspawn.live import LiveSupervisor
 
@@ -15,9 +15,10 @@ def test_a_stop_while_an_app_waits_to_be_started_again(monkeypatch: pytest.Monke
     over: list[str] = []
     supervisor = LiveSupervisor.__new__(LiveSupervisor)
     supervisor._thaw = lambda: None
-    supervisor._apps = {  # type: ignore[assignment]
+    apps: dict[str, Any] = {
         name: SimpleNamespace(name=name, is_running=False, goes_on=True, status=254) for name in ("a", "b")
     }
+    supervisor._apps = apps
 
     def let_go(app: SimpleNamespace, _status: int) -> None:
         over.append(app.name)

@@ -11,6 +11,7 @@ from rkt.errors import Stage1Error
 from rkt.stage0 import contract
 from rkt.stage1.common import limits, own_files
 from rkt.stage1.ns import run as ns
+from rkt.stage1.nspawn import command, root, scope
 from rkt.stage1.nspawn import run as nspawn
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def test_a_pod_without_cgroups_leaves_no_socket(
     monkeypatch.setattr(limits, "has_sysctls", nothing)
     monkeypatch.setattr(limits, "create_groups", refuse)
     if flavour is nspawn:
-        monkeypatch.setattr(nspawn.command, "find_nspawn", nothing)
-        monkeypatch.setattr(nspawn.root, "make_shared", nothing)
-        monkeypatch.setattr(nspawn.scope, "enter", nothing)
+        monkeypatch.setattr(command, "find_nspawn", nothing)
+        monkeypatch.setattr(root, "make_shared", nothing)
+        monkeypatch.setattr(scope, "enter", nothing)
     umask = os.umask(0o022)
     try:
         with pytest.raises(Stage1Error, match="cannot restrict"):
