@@ -26,6 +26,7 @@ from rkt.stage0 import contract
 from rkt.stage1.common import limits, steps
 from rkt.stage1.common.exec_plan import build_exec_plan
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.ns import probe_calls
 from rkt.stage1.ns.launch import MAIN
 from rkt.stage1.ns.plan import AppPlan
 from rkt.stage1.ns.supervisor import Starting
@@ -53,7 +54,6 @@ _MESSAGES = 16
 _MAX_NAME = 80
 _SOCKETS = f"{contract.STAGE1_ROOTFS}/{contract.NOTIFY_DIR}"
 _IN_APP = b"run/rkt-notify"
-_ANSWER_BYTES = 1024
 #: <linux/time.h>
 _CLOCK_REALTIME_COARSE = 5
 
@@ -397,9 +397,9 @@ class Prober:
             os.close(root_fd)
             raise
         if probe.method == probes.TCP:
-            execute = execute.replace(instead=lambda: _connect(probe.port))
+            execute = execute.replace(instead=lambda: probe_calls.connect(probe.port))
         elif probe.method == probes.HTTP:
-            execute = execute.replace(instead=lambda: _ask(probe.port, probe.path))
+            execute = execute.replace(instead=lambda: probe_calls.ask(probe.port, probe.path))
         plan: list[steps.Step] = [
             steps.NewSession(),
             steps.JoinCgroup(joiner, unified=True),
@@ -515,52 +515,3 @@ def _now_ns() -> int:
 
 def _is_paused() -> bool:
     return os.path.lexists(contract.PAUSED)
-
-
-# --- in the app, confined; the process ends with what these return ---------------------------------------------------
-
-
-def _open(port: int) -> _socket.socket:
-    """A connection to a port of the pod itself, by either address of it."""
-    refusal = OSError()
-    for family, address in ((_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1")):
-        try:
-            connection = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            connection.connect((address, port))
-        except OSError as e:
-            refusal = refusal if refusal.errno else e
-        else:
-            return connection
-    raise refusal
-
-
-def _connect(port: int) -> int:
-    try:
-        _open(port).close()
-    except OSError as e:
-        return _fail(f"port {port}: {e.strerror}")
-    return 0
-
-
-def _ask(port: int, path: str) -> int:
-    try:
-        connection = _open(port)
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: rkt-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode())
-        answer = b""
-        while (
-            b"\n" not in answer and len(answer) < _ANSWER_BYTES and (data := connection.recv(_ANSWER_BYTES))
-        ):
-            answer += data
-    except OSError as e:
-        return _fail(f"port {port}: {e.strerror}")
-    words = answer.split(b"\n")[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or len(words[1]) != 3 or not words[1].isdigit():
-        return _fail(f"port {port} does not speak HTTP")
-    status = int(words[1])
-    return 0 if 200 <= status < 400 else _fail(f"port {port} answers with status {status}")
-
-
-def _fail(text: str) -> int:
-    os.write(2, text.encode(errors="replace"))
-    return 1

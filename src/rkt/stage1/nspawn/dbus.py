@@ -238,11 +238,6 @@ class Manager:
         """Read all files of units again."""
         self._manager("Reload", "", ())
 
-    def set_properties(self, unit: str, properties: list[tuple[str, str, object]]) -> None:
-        """Change a unit until it is loaded anew: name, signature and value of each property."""
-        values = [(name, (signature, value)) for name, signature, value in properties]
-        self._manager("SetUnitProperties", "sba(sv)", (unit, True, values))
-
     def properties(self, unit: str) -> dict[str, object]:
         """What ``_ASKED`` names, as far as it is there."""
         serials = {
