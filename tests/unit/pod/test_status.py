@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rkt.pod import lifecycle, listing, status
+from rkt.pod import lifecycle, listing
 from rkt.stage0 import contract
 
 if TYPE_CHECKING:
