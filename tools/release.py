@@ -50,6 +50,12 @@ def build(directory: str) -> None:
             shutil.copyfile(os.path.join(images, name), os.path.join(directory, name))
 
 
+def default_directory() -> str:
+    """Where it goes unless told otherwise; what was only tried does not take the place of the release."""
+    name = source.debian_version().rpartition("-")[0]
+    return os.path.join(ROOT, "build", "release", name)
+
+
 def check_key(key: str) -> None:
     """Refuse a key that could not sign before minutes were spent on what it should sign."""
     command = ["gpg", "--batch", "--list-secret-keys", "--", key]
@@ -108,9 +114,7 @@ def main() -> None:
             f"hint: git status; git tag --sign v{version}; or SNAPSHOT=1 to try"
         )
     check_key(options.key)
-    # What was only tried does not take the place of the release.
-    name = version if source.is_release() else source.debian_version().rpartition("-")[0]
-    directory = os.path.abspath(options.output or os.path.join(ROOT, "build", "release", name))
+    directory = os.path.abspath(options.output or default_directory())
     os.umask(0o022)
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)

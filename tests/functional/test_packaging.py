@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -176,6 +177,28 @@ def keys() -> Iterator[KeyRing]:
     """A ring with the key of a release."""
     with KeyRing() as ring:
         yield ring
+
+
+def test_release_needs_its_key(keys: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that cannot sign is noticed before anything is built."""
+    key = keys.make("release@example.com")
+    monkeypatch.setenv("GNUPGHOME", keys.home)
+    release.check_key(key.fingerprint)
+    with pytest.raises(SystemExit, match="no secret key nobody@"):
+        release.check_key("nobody@example.com")
+
+
+def test_what_is_linked_into_a_library_is_named(tmp_path: Path) -> None:
+    """The copyright file names each part that a library's own bill of materials lists, with its license."""
+    place = tmp_path / "lib-1.dist-info"
+    (place / "sboms").mkdir(parents=True)
+    (place / "METADATA").write_text("Name: lib\nVersion: 1\nLicense-Expression: MIT\n")
+    (place / "LICENSE").write_text("Copyright (c) 2026 Somebody\n\nDo as you like.\n")
+    part = {"type": "library", "name": "crate", "version": "2", "licenses": [{"expression": "BSD-3-Clause"}]}
+    (place / "sboms" / "lib.json").write_text(json.dumps({"bomFormat": "CycloneDX", "components": [part]}))
+    text = build_deb.stanza(str(tmp_path), place.name)
+    assert "Copyright: Copyright (c) 2026 Somebody\nLicense: MIT\n" in text
+    assert text.endswith("crate 2 (BSD-3-Clause).")
 
 
 def test_release_is_signed(
