@@ -16,6 +16,7 @@ import pytest
 
 from rkt.errors import Stage1Error
 from rkt.stage1.common.sources import open_source
+from tests.lib import flavors
 from tests.lib.aci import write_aci
 from tests.lib.flavors import pods
 from tests.lib.images import fetch
@@ -186,13 +187,16 @@ def flip(one: str, two: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-IS", "-c", code, one, two])
 
 
+@pods("several apps")
 def test_500_starts_while_components_are_flipped(rkt: Rkt, images: Images, place: Place) -> None:
     """Issue 4, must show 4: 500 starts against processes that swap a component of a volume for a link: no file of the host.
 
     440 apps, twenty to a pod, mount below a component of a shared volume that is swapped; 60 pods have a source below one.
     The swaps are made by a user of the host, and by root in another pod, which both can write to the directory. Each start
-    ends with the right files or a clear error.
+    ends with the right files or a clear error. With another flavour than the default, which has the same code for volumes, it
+    is a fifth of them.
     """
+    part = 1 if rkt.flavor == flavors.DEFAULT else 5
     image = fetch(rkt, images.busybox())
     shared, owned = place.volume("shared"), place.volume("owned", SOMEBODY)
     script = f"""
@@ -226,8 +230,8 @@ done 2>/dev/null
 
     try:
         with ThreadPoolExecutor(4) as pool:
-            targets = list(pool.map(below_target, [shared, owned] * 11))
-            sources = list(pool.map(below_source, [shared, owned] * 30))
+            targets = list(pool.map(below_target, [shared, owned] * (11 // part)))
+            sources = list(pool.map(below_source, [shared, owned] * (30 // part)))
     finally:
         flipper.kill()
         flipper.wait()
@@ -241,9 +245,10 @@ done 2>/dev/null
         # The file may have been removed at that moment, which only cat minds.
         assert result.status == 0 or "stage1: " in result.stderr, str(result)
     assert place.unchanged()
-    # Both outcomes were met, so the race was one.
-    assert {result.status for result in sources} == {0, 254}
-    assert sum(result.stdout.count("ran\n") for result in targets) >= 220
+    assert sum(result.stdout.count("ran\n") for result in targets) >= (220 if part == 1 else 22)
+    outcomes = {result.status for result in sources}
+    # Both outcomes were met, so the race was one; few starts may meet one of them only.
+    assert outcomes == {0, 254} or (part > 1 and outcomes <= {0, 254})
 
 
 def test_a_source_that_is_swapped_never_opens_what_is_not_its_owners(
