@@ -273,7 +273,11 @@ def test_what_the_workers_can_do(tmp_path: Path) -> None:
     assert set(filling[2:]) <= refused, filling
 
 
-@pytest.mark.parametrize("users", [(), ("--private-users",)], ids=["host-ids", "private-users"])
+@pytest.mark.parametrize(
+    "users",
+    [(), pytest.param(("--private-users",), marks=pods("user namespaces"))],
+    ids=["host-ids", "private-users"],
+)
 def test_status_of_the_workers(rkt: Rkt, images: Images, users: tuple[str, ...]) -> None:
     """A worker has the published capabilities, the filter, its own namespaces, the app's root as its own, and of a pod with ids of its own no id of the host's."""
     image = images.busybox("example.com/flip")
