@@ -26,11 +26,14 @@ from tests.lib.nethost import NetHost
 from tests.lib.rkt import ROOT, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: Budgets (docs/performance.md).
 LIST_BUDGET = 3.0
 MEMORY_BUDGET_MIB = 6.0
+#: Of what an engine runs at once, its time for all beside theirs.
+PARALLEL_BUDGET = 0.5
+PARALLEL = 50
 PODS = 1000
 FETCH_ROUNDS = 3
 DOCUMENT = os.path.join(ROOT, "docs", "performance.md")
@@ -116,6 +119,32 @@ def measure_start(
                 f"{budget:.2f}" if budget else "",
                 verdict(ratio, budget),
             )
+        )
+    return rows
+
+
+def measure_parallel(usable: Sequence[peers.Peer], rounds: int, count: int) -> list[Row]:
+    """Time until all of ``count`` containers that are started at once have run ``/bin/true``; each has to succeed."""
+    own = 0.0
+    rows = []
+    for peer in usable:
+        what = f"{count} at once: {peer.name}"
+        try:
+            median = statistics.median(peer.start_many(count) for _ in range(rounds))
+        except peers.Unavailable as e:
+            if peer.name == "rkt":
+                raise
+            rows.append(Row(what, f"failed: {e}"))
+            continue
+        value = f"{median:.2f} s"
+        if peer.name == "rkt":
+            own = median
+            rows.append(Row(what, value))
+            continue
+        budget = PARALLEL_BUDGET if peer.name == "podman" else 0
+        ratio = own / median
+        rows.append(
+            Row(what, value, f"{ratio:.2f}", f"{budget:.2f}" if budget else "", verdict(ratio, budget))
         )
     return rows
 
@@ -256,6 +285,8 @@ def main() -> int:
         usable, rows = available(base, rootfs, {peers.RktPeer: "", **peers.PROGRAMS})
         versions = "; ".join(peer.version() for peer in usable)
         rows = measure_start(usable, options.rounds) + rows
+        many = [peer for peer in usable if isinstance(peer, (peers.RktPeer, peers.Podman, peers.Docker))]
+        rows += measure_parallel(many, min(options.rounds, FETCH_ROUNDS), PARALLEL)
         rows += measure_flavors(os.path.join(base, "flavors"), rootfs, options.rounds)
         rows += measure_networks(os.path.join(base, "networks"), rootfs, options.rounds)
         rows += measure_memory(usable)

@@ -173,6 +173,32 @@ class Peer:
         self.after()
         return seconds
 
+    def start_many(self, count: int) -> float:
+        """Seconds from the start of the first of ``count`` commands at once to the end of the last, of ``/bin/true``.
+
+        Raises:
+            Unavailable: one of them failed.
+        """
+        args = [self.command("/bin/true") for _ in range(count)]
+        environment = self.environment()
+        with open(os.path.join(self.base, "log"), "w+b") as log:
+            begun = time.monotonic_ns()
+            running = [
+                subprocess.Popen(
+                    each, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
+                )
+                for each in args
+            ]
+            statuses = [process.wait(300) for process in running]
+            seconds = (time.monotonic_ns() - begun) / 1e9
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip()
+        self.after()
+        if any(statuses):
+            failed = sum(status != 0 for status in statuses)
+            raise Unavailable(f"{failed} of {count} at once failed: {said[-300:]}")
+        return seconds
+
     def overhead(self, count: int) -> tuple[float, float]:
         """Memory that one of ``count`` sleeping containers needs beyond the app.
 
