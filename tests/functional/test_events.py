@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,10 @@ def test_history_is_told_from_disk(rkt: Rkt, images: Images) -> None:
     assert kinds(found) == ["created", "started", "oom hog", "app-exited hog 137", "exited 137"]
     assert {e["pod_name"] for e in found} == {"shop"}
     assert [e["time"] for e in found] == sorted(e["time"] for e in found)
-    assert "oom-kills-hog=1\n" in rkt.run("status", "shop", check=0).stdout
+    # With version 2 cgroups the kernel counts the process twice if it is still there when its group is killed with it.
+    assert re.search(r"^oom-kills-hog=[12]$", rkt.run("status", "shop", check=0).stdout, re.MULTILINE)
     listed = json.loads(rkt.run("list", "--format=json", check=0).stdout)
-    assert listed[0]["apps"][0]["oom_kills"] == 1
+    assert listed[0]["apps"][0]["oom_kills"] in {1, 2}
     text = rkt.run("events", check=0).lines
     assert len(text) == 5
     assert text[-1].endswith(f"{found[0]['uuid']} exited name=shop status=137")
