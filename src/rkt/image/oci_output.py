@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shlex
 
 from rkt.errors import ImageError, UsageError
 from rkt.image import tarformat
@@ -62,7 +63,7 @@ _GZIP_LEVEL = 6
 _HEADER = bytes(tarformat.BLOCK)
 _EXISTS = "output exists (try --overwrite)"
 #: <linux/fs.h>
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 
 class Blob(Record):
@@ -128,6 +129,7 @@ class DirectorySink:
             ImageError: the file system refused.
         """
         self._path = path.rstrip("/") or "/"
+        self._overwrite = overwrite
         directory, name = os.path.split(self._path)
         if os.path.lexists(path):
             if not overwrite:
@@ -161,31 +163,40 @@ class DirectorySink:
         write_new(f"{self._temporary}/{name}", data, 0o644)
 
     def commit(self) -> None:
-        """Give the directory its name.
+        """Give the directory its name; what it replaces is removed when the new one is in its place.
 
         Raises:
             UsageError: somebody made something of that name meanwhile.
-            ImageError: the file system refused.
+            ImageError: the file system refused; or it has its name, and what it replaces cannot be removed.
         """
         from rkt.linux.libc import AT_FDCWD, renameat2
 
         try:
             for name in (_BLOBS, "blobs", "."):
                 sync_directory(f"{self._temporary}/{name}")
-            if os.path.lexists(self._path):
-                remove_tree(self._path)
+            replaces = self._overwrite and os.path.lexists(self._path) and _is_layout(self._path)
             old, new = os.fsencode(self._temporary), os.fsencode(self._path)
             try:
-                renameat2(AT_FDCWD, old, AT_FDCWD, new, _RENAME_NOREPLACE)
+                renameat2(AT_FDCWD, old, AT_FDCWD, new, _RENAME_EXCHANGE if replaces else _RENAME_NOREPLACE)
             except OSError as e:
+                # Some network file systems know no flags.
                 if e.errno != errno.EINVAL:
                     raise
+                if replaces:
+                    remove_tree(self._path)
                 os.rename(old, new)
+                replaces = False
         except FileExistsError:
             raise UsageError(_EXISTS) from None
         except OSError as e:
             raise ImageError(f"cannot write {self._path}: {e.strerror}") from e
-        self._temporary = ""
+        old_layout, self._temporary = self._temporary, ""
+        if replaces:
+            try:
+                remove_tree(old_layout)
+            except OSError as e:
+                message = f"{self._path} is written, but {old_layout}, which it replaces, cannot be removed: {e.strerror}"
+                raise ImageError(message, hint=f"rm -r {shlex.quote(old_layout)}") from e
 
     def __enter__(self) -> Self:
         return self
