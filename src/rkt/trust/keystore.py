@@ -47,6 +47,8 @@ _HEX = frozenset("0123456789abcdef")
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
 _WRITABLE_BY_OTHERS = 0o002
 _MAX_PORT_DIGITS = 5
+#: Of an IPv6 address.
+_ADDRESS = frozenset("0123456789abcdef:.")
 
 
 class KeyFile(Record):
@@ -100,17 +102,26 @@ class TrustedKey(Record):
 
 
 def name_components(name: str) -> list[str]:
-    """The components of an image name or prefix; the first one may be a registry with its port, and is one for Docker Hub.
+    """The components of an image name or prefix; the first one may be a registry, with its port, and is one for Docker Hub.
+
+    A registry is the name of a host, an IPv4 address or, in brackets, an IPv6 address.
 
     Raises:
         InvalidManifest: not an AC Identifier, or a component is empty or consists of dots (such a name could lead out
             of ``prefix.d``; the grammar alone lets ``a/../b`` pass).
     """
     first, slash, rest = name.partition("/")
-    host, colon, port = first.partition(":")
+    if first.startswith("["):
+        address, bracket, end = first[1:].partition("]")
+        between, colon, port = end.partition(":")
+        if between or not bracket or ":" not in address or not _ADDRESS.issuperset(address):
+            raise InvalidManifest(f"invalid image name {name!r}: {first!r} is no address")
+        host = "address"
+    else:
+        host, colon, port = first.partition(":")
     if colon and not is_number(port, most_digits=_MAX_PORT_DIGITS):
         raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
-    # The grammar of appc names has no ports.
+    # The grammar of appc names has neither ports nor addresses.
     components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")
     components[0] = DOCKER_HUB if first in DOCKER_HUB_NAMES else first
     for component in components:

@@ -66,8 +66,6 @@ _MEMBERS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 _WRITABLE_BY_OTHERS = 0o022
 _WRITABLE_BY_EVERYBODY = 0o002
-#: Of an IPv6 address.
-_ADDRESS = frozenset("0123456789abcdef:.")
 
 
 class Requirement(Record):
@@ -190,17 +188,7 @@ def rule_name(text: str) -> str:
         InvalidManifest: it is neither an appc name nor ``REGISTRY[/REPOSITORY]``.
     """
     first, slash, rest = text.partition("/")
-    host, colon, port = first.rpartition(":") if first.startswith("[") else first.partition(":")
-    if first.endswith("]"):
-        host, colon, port = first, "", ""
-    if colon and not is_number(port, most_digits=5):
-        raise InvalidManifest(f"invalid name {quoted(text)}: {quoted(port)} is no port")
-    if host.startswith("["):
-        if not host.endswith("]") or not _ADDRESS.issuperset(host[1:-1]) or ":" not in host:
-            raise InvalidManifest(f"invalid name {quoted(text)}: {quoted(host)} is no address")
-        host = "address"
-    # The grammar of appc names has neither ports nor addresses.
-    name_components(f"{host or first}{slash}{rest}")
+    name_components(text)
     # As ``fetch.oci_reference`` names it.
     return f"{DOCKER_HUB_REGISTRY if first in DOCKER_HUB_NAMES else first}{slash}{rest}"
 

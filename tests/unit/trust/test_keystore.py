@@ -61,12 +61,16 @@ def counting(settings: Settings, name: str) -> set[str]:
         ("index.docker.io", "registry-1.docker.io/library/busybox", True),
         ("registry-1.docker.io/library", "docker.io/library/busybox", True),
         ("docker.io/library", "registry.example/library/busybox", False),
+        ("[fe80::1]:5000/team", "[fe80::1]:5000/team/app", True),
+        ("[fe80::1]", "[fe80::1]/team/app", True),
+        ("[fe80::1]/team", "[fe80::1]:5000/team/app", False),
+        ("[fe80::1]/team", "[fe80::2]/team/app", False),
     ],
 )
 def test_key_for_a_registry_counts_for_its_images(
     settings: Settings, place: str, name: str, *, counts: bool
 ) -> None:
-    """The port belongs to the registry, Docker Hub has one name, and all else is compared by component (SG2)."""
+    """The port belongs to the registry, which may be an address, Docker Hub has one name, and all else is compared by component (SG2)."""
     put(settings, "local", f"prefix.d/{place}", A)
     assert counting(settings, name) == ({A} if counts else set())
 
@@ -80,8 +84,25 @@ def test_keys_for_docker_hub_are_written_to_one_place(settings: Settings) -> Non
     assert counting(settings, "index.docker.io/library/busybox") == set()
 
 
+@pytest.mark.parametrize("name", ["[::1/x", "[x]/y", "[1]/x", "[::1]5000/x", "[../::1]/x", "[]/x"])
+def test_name_with_something_else_than_an_address_is_refused(settings: Settings, name: str) -> None:
+    """What stands in brackets is an IPv6 address, and the error says that it is none (HH3)."""
+    with pytest.raises(InvalidManifest, match="is no address"):
+        counting(settings, name)
+
+
 @pytest.mark.parametrize(
-    "name", ["r.example:/x", "r.example:x/y", "r.example:123456/x", "r.example:1:2", "x/y:1", ":1/x"]
+    "name",
+    [
+        "[::1]:/x",
+        "[::1]:x/y",
+        "r.example:/x",
+        "r.example:x/y",
+        "r.example:123456/x",
+        "r.example:1:2",
+        "x/y:1",
+        ":1/x",
+    ],
 )
 def test_name_with_something_else_than_a_port_is_refused(settings: Settings, name: str) -> None:
     """A colon in a name is followed by a port, and only behind the registry (HH3)."""
