@@ -63,6 +63,8 @@ _NO_ROOM = frozenset((errno.ENOSPC, errno.EAGAIN, errno.ENOMEM, errno.EIO, errno
 #: How it shows that somebody else has removed a group meanwhile.
 _GONE = frozenset((errno.ENOENT, errno.ENODEV))
 
+#: Version 1 writes a number near 2⁶³ where there is no limit.
+_NO_LIMIT = 1 << 60
 _READ_LIMIT_BYTES = 1 << 16
 _CFS_PERIOD_US = 100_000
 _CFS_MINIMUM_US = 1000
@@ -473,8 +475,7 @@ class Group:
         found = self._find("memory")
         if found is None:
             return 0
-        text = _read(f"{found[1]}/{'memory.max' if found[0] == 2 else 'memory.limit_in_bytes'}").strip()
-        return 0 if text == "max" else int(text)
+        return limit_of(_read(f"{found[1]}/{'memory.max' if found[0] == 2 else 'memory.limit_in_bytes'}"))
 
     def out_of_memory_kills(self) -> tuple[str, int]:
         """How many processes the kernel has killed for want of memory, and the directory for which it counts them.
@@ -914,6 +915,12 @@ def membership(pid: int) -> dict[str, str]:
         return {}
     fields = (line.split(":", 2) for line in text.splitlines())
     return {",".join(sorted(names.split(","))): path for _, names, path in fields}
+
+
+def limit_of(text: str) -> int:
+    """The number of a file that holds a limit, of either version; 0 for no limit."""
+    text = text.strip()
+    return 0 if text == "max" or int(text) >= _NO_LIMIT else int(text)
 
 
 def weight_of_shares(shares: int) -> int:

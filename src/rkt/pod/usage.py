@@ -22,6 +22,7 @@ import os
 import time
 
 from rkt.errors import PodError
+from rkt.linux.cgroup import limit_of
 from rkt.pod import lifecycle, processes, status
 from rkt.schema.record import Record
 from rkt.values import PodUUID, is_number
@@ -41,8 +42,6 @@ IO = "io"
 _FILE_BYTES = 64 << 10
 #: How it shows that a cgroup, or a process, has ended while it was looked at.
 _GONE = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH))
-#: Version 1 writes a number near 2⁶³ where there is no limit.
-_NO_LIMIT = 1 << 60
 
 
 class Usage(Record):
@@ -205,17 +204,17 @@ def _memory(group: Group) -> tuple[int, int] | None:
     if version == 2:
         used = int(_read(f"{directory}/memory.current"))
         idle = _fields(f"{directory}/memory.stat").get("inactive_file", 0)
-        return max(0, used - idle), _limit(_read(f"{directory}/memory.max"))
+        return max(0, used - idle), limit_of(_read(f"{directory}/memory.max"))
     used = int(_read(f"{directory}/memory.usage_in_bytes"))
     idle = _fields(f"{directory}/memory.stat").get("total_inactive_file", 0)
-    return max(0, used - idle), _limit(_read(f"{directory}/memory.limit_in_bytes"))
+    return max(0, used - idle), limit_of(_read(f"{directory}/memory.limit_in_bytes"))
 
 
 def _pids(group: Group) -> tuple[int, int] | None:
     place = group.counter("pids")
     if place is None:
         return None
-    return int(_read(f"{place[1]}/pids.current")), _limit(_read(f"{place[1]}/pids.max"))
+    return int(_read(f"{place[1]}/pids.current")), limit_of(_read(f"{place[1]}/pids.max"))
 
 
 def _io(group: Group) -> tuple[int, int] | None:
@@ -250,11 +249,6 @@ def _io_of_processes(members: list[Process]) -> tuple[int, int]:
         read += counts.get("read_bytes:", 0)
         written += counts.get("write_bytes:", 0)
     return read, written
-
-
-def _limit(text: str) -> int:
-    text = text.strip()
-    return 0 if text == "max" or int(text) >= _NO_LIMIT else int(text)
 
 
 def _fields(path: str) -> dict[str, int]:

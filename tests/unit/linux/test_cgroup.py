@@ -307,6 +307,25 @@ def test_where_a_service_manager_has_put_an_app(tmp_path: Path, monkeypatch: pyt
     assert f"{tmp_path}/name=systemd/rkt-pod/app" in group.open_child("app", 1).directories()
 
 
+@pytest.mark.parametrize(
+    ("version", "file", "text", "limit_bytes"),
+    [
+        (1, "memory.limit_in_bytes", "9223372036854771712\n", 0),
+        (1, "memory.limit_in_bytes", "67108864\n", 67108864),
+        (2, "memory.max", "max\n", 0),
+        (2, "memory.max", "67108864\n", 67108864),
+    ],
+)
+def test_the_memory_limit_of_a_group(
+    tmp_path: Path, version: int, file: str, text: str, limit_bytes: int
+) -> None:
+    """A group without a limit has none with either version, though version 1 has a number for it."""
+    (tmp_path / file).write_text(text)
+    (tmp_path / "cgroup.controllers").write_text("memory\n")
+    hierarchy = cgroup.Hierarchy(version, ["memory"] if version == 1 else [], str(tmp_path), "/", "/")
+    assert cgroup.Group(NAME, [(hierarchy, "/", str(tmp_path))], []).memory_limit() == limit_bytes
+
+
 def test_a_group_that_cannot_be_set_up(tmp_path: Path) -> None:
     """A group whose first setting fails is not left behind: no record would have it, and no gc would find it."""
     mounts = f"31 24 0:26 / {tmp_path} rw - cgroup cgroup rw,cpuset\n".encode()
