@@ -119,7 +119,7 @@ def _steps(
     app: PodApp, arguments: RunArguments, execute: ExecPlan, volumes: list[Volume]
 ) -> list[steps.Step]:
     """What makes the app's root, in this order."""
-    with trees.HostView():
+    with trees.HostMounts():
         plan = trees.kernel_trees(volumes)
         of_host = {
             volume: trees.volume_tree(volume, volumes, say)

@@ -38,7 +38,7 @@ _FDINFO_BYTES = 4096
 
 
 def kernel_trees(volumes: Sequence[Volume]) -> list[steps.Step]:
-    """``/dev``, ``/proc`` and ``/sys`` of the host with all that is mounted there; to be called in ``HostView``."""
+    """``/dev``, ``/proc`` and ``/sys`` of the host with all that is mounted there; to be called in ``HostMounts``."""
     places = [volume.place for volume in volumes]
     plan: list[steps.Step] = []
     for name in KERNEL:
@@ -51,7 +51,7 @@ def kernel_trees(volumes: Sequence[Volume]) -> list[steps.Step]:
 
 
 def volume_tree(volume: Volume, volumes: Sequence[Volume], say: Callable[[str], None]) -> steps.Step:
-    """One of the volumes, attached when what it lies in is; those made of something of the host in ``HostView``.
+    """One of the volumes, attached when what it lies in is; those made of something of the host in ``HostMounts``.
 
     Args:
         volume: the one.
@@ -126,7 +126,7 @@ def is_shared(found: mount.Mount) -> bool:
     return any(word.startswith("shared:") for word in found.propagation.split(" "))
 
 
-class HostView:
+class HostMounts:
     """Inside, the process is in the host's mount namespace, in its working directory; else where it was.
 
     Where rkt was started below a chroot the host's paths are not the caller's: the process stays where it is, and what the
