@@ -55,7 +55,7 @@ into the running shell.""",
     run=run,
     completes="shell",
     examples=(
-        ("source <(rkt completion bash)", "Complete in this shell."),
-        ("rkt completion fish > ~/.config/fish/completions/rkt.fish", "Complete in every fish from now on."),
+        ("source <(rkt completion bash)", "complete in this shell"),
+        ("rkt completion fish > ~/.config/fish/completions/rkt.fish", "complete in every fish from now on"),
     ),
 )

@@ -119,5 +119,5 @@ command, in auth.json and config.json; what --authfile names comes before both."
         Flag(name="show-secrets", kind=BOOL, default=False, help="show passwords, tokens and keys in clear"),
     ),
     run=run,
-    examples=(("rkt config", "See which files counted."),),
+    examples=(("rkt config", "see which files counted"),),
 )

@@ -212,8 +212,8 @@ COMMAND = Command(
         "TIME is a duration before now, such as 10m, or a time with its zone, such as 2026-01-31T12:00:00Z.\n\n"
         "--format=json prints one object a line: time, app, stream, text, partial (the line goes on in the next "
         "object of this stream), and base64 when the text is not UTF-8.\n\n"
-        "The log of an app takes at most 32 MiB in two files, of which the older goes first. For a reader that follows "
-        "and is behind, up to 80 MiB are kept; one that is further behind says that lines may be missing."
+        "The log of an app takes at most 32 MiB in two files, of which the older goes first, or what --log-size and "
+        "--log-files of rkt run say. For a reader that follows and is behind, more is kept, 80 MiB of the usual log; one that is further behind says that lines may be missing."
     ),
     run=run,
     flags=(

@@ -38,13 +38,10 @@ MAX_ID = 2**32 - 2
 ANNOTATION_DOCKER_REPOSITORY = "appc.io/docker/repository"
 #: The user of such an image, when it gives no group: then it is the one that the image's passwd has for the user.
 ANNOTATION_DOCKER_USER = "appc.io/docker/user"
-#: Its entry point and command, JSON lists of arguments: together they are ``exec``.
+#: Its entry point, a JSON list of arguments: with its command (``…/cmd``) it is ``exec``.
 ANNOTATION_DOCKER_ENTRYPOINT = "appc.io/docker/entrypoint"
-ANNOTATION_DOCKER_CMD = "appc.io/docker/cmd"
 #: Number of the signal that it wants to be stopped by.
 ANNOTATION_DOCKER_STOP_SIGNAL = "appc.io/docker/stopsignal"
-#: JSON object by which it wants to be asked whether it is well, as its configuration has it.
-ANNOTATION_DOCKER_HEALTHCHECK = "appc.io/docker/healthcheck"
 #: Names of event handlers.
 EVENT_PRE_START = "pre-start"
 EVENT_POST_STOP = "post-stop"
