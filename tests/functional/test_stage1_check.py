@@ -245,8 +245,17 @@ def _has_pod(place: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("words", [(), ("a", "b"), ("--only=nothing", "ns"), ("./missing",)])
-def test_bad_words(module_rkt: Rkt, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "one stage1 image is expected"),
+        (("a", "b"), "one stage1 image is expected"),
+        (("--only=nothing", "ns"), 'no group of checks "nothing"'),
+        (("--timeout=0", "ns"), "--timeout of 0 s lets no step end"),
+        (("./missing",), "no file or directory ./missing"),
+    ],
+)
+def test_bad_words(module_rkt: Rkt, words: tuple[str, ...], said: str) -> None:
     """Errors name what is wrong."""
     result = module_rkt.run("stage1", "check", *words, check=254)
-    assert result.stderr.startswith("check: ")
+    assert result.stderr.startswith(f"check: {said}")

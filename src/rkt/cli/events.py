@@ -61,7 +61,6 @@ def _print(found: list[Event], *, as_json: bool) -> None:
 COMMAND = Command(
     name="events",
     summary="print what has happened to pods",
-    usage="[--follow]",
     description=(
         "One line an event, in the order of time: created, prepared, started, oom, app-exited, exited, marked (by gc) "
         "and removed. They are told from the directories of the pods that are there, so nothing has to run to record "

@@ -151,19 +151,15 @@ def parse_bool(text: str, *, what: str) -> bool:
 
 
 def parse_duration(text: str, *, what: str = "duration") -> float:
-    """Seconds of a Go duration such as ``1h30m``, ``1.5h``, ``300ms`` or ``0``.
+    """Seconds of a Go duration such as ``1h30m``, ``1.5h``, ``300ms`` or ``0``; none that is negative means anything here.
 
     Raises:
-        FlagError: not a duration.
+        FlagError: not a duration, or a negative one.
     """
     error = FlagError(
         f"invalid value {quoted(text)} for {what}: a duration such as 30m, 1h30m or 10s is expected"
     )
-    rest = text
-    sign = 1.0
-    if rest[:1] in {"+", "-"}:
-        sign = -1.0 if rest[0] == "-" else 1.0
-        rest = rest[1:]
+    rest = text.removeprefix("+")
     if rest == "0":
         return 0.0
     if not rest:
@@ -184,7 +180,7 @@ def parse_duration(text: str, *, what: str = "duration") -> float:
                 break
         else:
             raise error
-    return sign * seconds
+    return seconds
 
 
 def render_duration(seconds: float) -> str:

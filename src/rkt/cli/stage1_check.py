@@ -31,6 +31,8 @@ def run(invocation: Invocation) -> int:
     for word in only:
         if word not in GROUPS:
             raise UsageError(f"no group of checks {quoted(word)}", hint=f"there are {', '.join(GROUPS)}")
+    if invocation.values["timeout"] <= 0:
+        raise UsageError("--timeout of 0 s lets no step end", hint="--timeout=20s")
     groups = tuple(group for group in GROUPS if not only or group in only)
     result = check(
         invocation.words[0],

@@ -273,10 +273,11 @@ def test_json_callers_get_the_code_on_stderr(verb: Verb, capsys: pytest.CaptureF
     assert err.splitlines()[-1] == '{"error":{"code":"not-found","message":"no such pod","hint":"rkt list"}}'
 
 
-def test_a_verb_without_words_refuses_them(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["version", "events"])
+def test_a_verb_without_words_refuses_them(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """A word that would be ignored is an error: the user meant something by it."""
-    assert rkt(*QUIET, "version", "x") == 254
-    assert capsys.readouterr() == ("", 'version: unexpected argument "x"\nhint: rkt help version\n')
+    assert rkt(*QUIET, name, "x") == 254
+    assert capsys.readouterr() == ("", f'{name}: unexpected argument "x"\nhint: rkt help {name}\n')
 
 
 def test_an_interrupt_is_status_130(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
