@@ -14,6 +14,7 @@ from tests.lib.images import fetch
 from tests.lib.inspect import INSECURE, by_app, inspect_image, shell_app
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
+from tests.lib.terminal import Operator
 
 if TYPE_CHECKING:
     from tests.lib.images import Images
@@ -175,6 +176,15 @@ def test_a_pod_can_be_stopped_while_a_handler_runs(rkt: Rkt, images: Images) -> 
     assert process.wait(8) == 0
     assert process.stdout_text.splitlines() == ["pre", "post"]
     assert "the post-stop handler ended with status 137" in process.stderr_text
+
+
+@pods("event handlers", "own terminals")
+def test_handlers_of_an_app_with_a_terminal(rkt: Rkt, images: Images) -> None:
+    """What the handlers around an interactive app say is on the operator's terminal."""
+    image = handlers(images, "terminal", pre="echo before", post="echo after", user="0", group="0")
+    operator = Operator(rkt, INSECURE, "run", "--interactive", image, "--", "-c", "echo during; exit 5")
+    assert operator.status() == 5
+    assert operator.shown.split()[-3:] == [b"before", b"during", b"after"]
 
 
 def test_an_app_with_a_pre_start_handler_can_be_entered(rkt: Rkt, images: Images) -> None:

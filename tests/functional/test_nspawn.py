@@ -169,6 +169,15 @@ def test_a_program_that_is_not_there_is_named(rkt: Rkt, images: Images) -> None:
     assert 'Error: Unable to open "/nope": No such file or directory\n' in result.stderr
 
 
+def test_the_last_line_of_a_handler_is_its_own(rkt: Rkt, images: Images) -> None:
+    """In the log a line that a pre-start handler did not finish is not joined with the app's first one."""
+    handler = {"name": "pre-start", "exec": ["/bin/sh", "-c", "printf before"]}
+    image = inspect_image(images, "unfinished", app={"eventHandlers": [handler]})
+    rkt.run("run", *FLAGS, image, "--", "-c", "echo during", check=0)
+    (uuid,) = rkt.pods("run")
+    assert rkt.run("logs", uuid, check=0).lines == ["before", "during"]
+
+
 def test_nspawn_dies_with_a_supervisor_that_is_killed_while_it_boots(rkt: Rkt, images: Images) -> None:
     """With user ids of the pod's own, too, whose making takes back what was said of the end."""
     image = fetch(rkt, images.busybox())

@@ -36,6 +36,18 @@ def test_a_line_that_arrives_in_pieces_is_one_record(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_nothing_more_comes_of_is_a_record(tmp_path: Path) -> None:
+    """What is said after a line was completed is another one; there is no empty record for what was whole."""
+    path = str(tmp_path / "app.log")
+    file = log.LogFile(path)
+    file.write(b"stdout", b"whole\nhalf")
+    file.complete()
+    file.complete()
+    file.write(b"stdout", b"other\n")
+    file.finish()
+    assert [text for _, _, text in _texts(path)] == ["whole", "half", "other"]
+
+
 def test_times_are_utc_with_nanoseconds(tmp_path: Path) -> None:
     """Each record starts with an RFC 3339 time of 30 characters."""
     path = str(tmp_path / "app.log")

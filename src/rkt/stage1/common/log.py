@@ -195,12 +195,18 @@ class LogFile:
         for data in (whole,) if len(whole) <= self._max_bytes // 2 else records:
             self._append(data)
 
-    def finish(self) -> None:
-        """Write unfinished lines and close."""
+    def complete(self) -> None:
+        """Write unfinished lines, which nothing more comes of."""
         stamp = timestamp()
         for stream, rest in self._partial.items():
             if rest:
                 self._append(self._record(stamp, stream, b"F", rest))
+                self._partial[stream] = b""
+
+    def finish(self) -> None:
+        """Write unfinished lines and close."""
+        self.complete()
+        stamp = timestamp()
         if self._rate is not None:
             self._append(b"".join(self._notice(stamp, self._rate.report())))
         os.close(self._fd)

@@ -182,10 +182,10 @@ def _supervise(
                 supervisor.start(list(zip(launches, own_groups, strict=True)))
                 announce(machine.leader)
                 notify_ready()
+            return supervisor.run()
         except BaseException:
             supervisor.abandon(machine)
             raise
-        return supervisor.run()
     finally:
         shared.close()
 

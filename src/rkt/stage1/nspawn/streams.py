@@ -106,16 +106,19 @@ class UnitStreams(AppStreams):
         return super().connect(app, outputs, console)
 
     def let_go(self) -> None:
-        """Of what only had to be there until the app had opened it."""
-        for fd in (self._held, self._slave):
-            if fd >= 0:
-                os.close(fd)
-        self._held = self._slave = -1
+        """Of what only had to be there until the app had opened it.
+
+        Not of the terminal: between the program and a handler that comes after it nobody else has it open.
+        """
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def close(self) -> None:
         """See ``AppStreams``."""
         super().close()
         self.let_go()
-        if self._master >= 0:
-            os.close(self._master)
-            self._master = -1
+        for fd in (self._master, self._slave):
+            if fd >= 0:
+                os.close(fd)
+        self._master = self._slave = -1

@@ -29,7 +29,7 @@ from rkt.stage1.common.log import find_driver, journal_fields, open_log
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS, stop_signal
 from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer, let_go
-from rkt.stage1.nspawn import dbus, units, witness
+from rkt.stage1.nspawn import dbus, dbus_wire, units, witness
 from rkt.stage1.nspawn.pod_journal import PodJournal
 from rkt.stage1.nspawn.root import APPS, STREAMS
 from rkt.stage2.exec import EXIT_EXEC_FAILED
@@ -358,6 +358,16 @@ class Supervisor(Reception):
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
+        try:
+            self._supervise()
+        except RktError as e:
+            self._fail(e.message)
+        except OSError as e:
+            self._fail(f"the pod cannot be supervised: {e.strerror or e}")
+        self.finish()
+        return self._first_failure
+
+    def _supervise(self) -> None:
         while any(app.goes_on for app in self._apps.values()) or (
             self._outlives_apps and not self._is_stopping
         ):
@@ -368,8 +378,6 @@ class Supervisor(Reception):
             for app in list(self._apps.values()):
                 if app.restarts is not None and 0 < app.restarts.at <= time.monotonic():
                     self._start_again(app, app.restarts)
-        self.finish()
-        return self._first_failure
 
     def finish(self) -> None:
         """End every process of the pod and let the last output out."""
@@ -394,11 +402,13 @@ class Supervisor(Reception):
             outlet.flush(max(0, int((deadline - time.monotonic()) * 1000)))
 
     def abandon(self, machine: Machine) -> None:
-        """End a pod that did not come up."""
+        """End a pod that did not come up, or that nobody can look after any more."""
         self._machine = machine
         machine.kill()
         self._thaw()
         machine.wait()
+        if self._interactive is not None:
+            self._interactive.restore()
 
     def _machine_of(self) -> Machine:
         if self._machine is None:
@@ -465,6 +475,11 @@ class Supervisor(Reception):
             self.bus.close()
             self._bus = None
             self._connect_again()
+        except dbus_wire.WireError as e:
+            # What comes after it means nothing either.
+            self.bus.close()
+            self._bus = None
+            self._fail(f"what the pod's systemd says cannot be read: {e.message}")
 
     def _connect_again(self) -> None:
         """After systemd has hung up: it has ended, which that of systemd-nspawn will show, or somebody had it execute itself anew.
@@ -577,10 +592,12 @@ class Supervisor(Reception):
         self._machine_of().kill()
 
     def _mark(self, app: App, number: int) -> None:
-        """Say whose the lines are, where there are several."""
+        """Say whose the lines are, where there are several; an app's own streams mark what goes on to the console themselves."""
         if self._several:
             mark = f"{app.name}[{number}]: ".encode()
             for fd, (stream, old, outlet) in app.outlets.items():
+                if outlet not in self._outlets:
+                    continue
                 outlet.add(old.rest())
                 app.outlets[fd] = (stream, Prefixer(mark), outlet)
 
@@ -652,6 +669,7 @@ class Supervisor(Reception):
         app.barrier = ""
         for fd in list(app.outlets):
             self._empty(app, fd)
+        app.log.complete()
 
     def _connect(self, app: App) -> None:
         """Lead the streams of an app that has its first process where they belong."""
@@ -752,7 +770,10 @@ class Supervisor(Reception):
             os.close(root_fd)
 
     def _status(self, app: App) -> int:
-        """Exit status as a shell would say it; an app that a stop ended by its signal has done what it was told: 0."""
+        """Exit status as a shell would say it; an app that a stop ended by its signal has done what it was told: 0.
+
+        One that was to run again, and was ended before its program did, keeps the status of its last end.
+        """
         code, number = int(app.known.get("ExecMainCode", 0)), int(app.known.get("ExecMainStatus", 0))
         if not code:
             # Its program never ran: a handler before it failed, or systemd could not set it up.
@@ -767,12 +788,14 @@ class Supervisor(Reception):
                 return EXIT_FAILURE
             return number
         told = self._is_stopping or app.was_told
-        return 0 if told and number == stop_signal(app.launch.app) else 128 + number
+        if told and number == stop_signal(app.launch.app):
+            return 0 if app.has_been_executed else app.status
+        return 128 + number
 
     def _setup_status(self, app: App) -> int:
         result = app.known.get("Result", "success")
         if self._is_stopping or result == "success":
-            return 0
+            return app.status
         if status := self._handler_status(app, EVENT_PRE_START, "ExecStartPre"):
             self._report(
                 f"app {app.name!r}: the pre-start handler ended with status {status}, so the app is not started"
@@ -825,6 +848,7 @@ class Supervisor(Reception):
         self._connect(app)
         for fd in list(app.outlets):
             self._empty(app, fd)
+        app.log.complete()
 
     def _empty(self, app: App, fd: int) -> None:
         try:
@@ -931,9 +955,16 @@ class Supervisor(Reception):
 
     def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
         """Answer to a request other than stop; ``None`` when it is given later."""
-        if str(message.get("op")).startswith("attach-"):
+        operation = str(message.get("op"))
+        if operation.startswith("attach-"):
             return self._attached(client, message)
-        if str(message.get("op")).startswith("app-"):
+        if operation == "app-update":
+            return {
+                "ok": False,
+                "error": "rkt update not implemented for pod's stage1",
+                "hint": "run another pod, with the limits that it needs",
+            }
+        if operation.startswith("app-"):
             return {"ok": False, "error": "immutable pod"}
         return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
 
