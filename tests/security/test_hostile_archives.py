@@ -2,7 +2,7 @@
 """Hostile archives through the real ``rkt fetch``, both workers and all.
 
 Each is refused with words that name the entry, or unpacked where that does no harm. Nothing outside the store changes,
-nothing stays in it of what was refused, and each takes less than 5 seconds and 128 MiB.
+nothing stays in it of what was refused, and each takes less than 5 seconds of a processor and 128 MiB.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def place(tmp_path: Path) -> Path:
 def assert_cheap(result: Measured) -> None:
     """In time and memory."""
     assert result.processor_seconds < MAX_SECONDS, result
-    assert result.seconds < MAX_SECONDS * SLOWNESS, result
+    # Nothing waits, however busy the host is.
+    assert result.seconds < 4 * MAX_SECONDS * SLOWNESS, result
     assert result.peak_bytes < MAX_BYTES, result
 
 

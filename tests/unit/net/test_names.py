@@ -14,6 +14,7 @@ import pytest
 from rkt.net import names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BASE = b"# default\n127.0.0.1 localhost rkt-x\n"
@@ -53,16 +54,21 @@ class Pod:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def die(self) -> None:
-        """Be killed."""
-        os.close(self._fd)
+        """Be killed, if it is alive."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 @pytest.fixture
-def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pod]:
+def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pod]]:
     """Some pods of a host of their own."""
     monkeypatch.setattr(names, "DIRECTORY", os.fspath(tmp_path / "rkt" / "names"))
     (tmp_path / "pods").mkdir()
-    return [Pod(tmp_path / "pods", number) for number in range(4)]
+    made = [Pod(tmp_path / "pods", number) for number in range(4)]
+    yield made
+    for pod in made:
+        pod.die()
 
 
 def test_pods_of_a_network_know_each_other(pods: list[Pod]) -> None:

@@ -123,10 +123,12 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = [(number, signal.getsignal(number)) for number in numbers]
     wakeup = signal.set_wakeup_fd(-1)
+    made = Pod(tmp_path)
     try:
-        yield Pod(tmp_path)
+        yield made
     finally:
-        signal.set_wakeup_fd(wakeup)
+        os.close(signal.set_wakeup_fd(wakeup))
+        os.close(made.server_fd)
         for number, handler in before:
             signal.signal(number, handler)
 

@@ -50,15 +50,16 @@ def main(argv: list[str]) -> int:
 
 
 def _kill(supervisor: int, uuid: str) -> None:
-    """Kill the pod's pid 1, so that no process of it is left, then the supervisor."""
+    """Kill the supervisor, then the pod's pid 1, so that no process of it is left."""
     try:
         init = os.pidfd_open(int(files.read_bounded(contract.PID, 32)))
     except (FileNotFoundError, ProcessLookupError):
-        pass
-    else:
-        pidfd.send_signal(init, _signal.SIGKILL)
-    # Both, and the supervisor in any case: it may be stuck in the kernel or stopped.
+        init = -1
+    # In this order, else it might see the end of the pod and end by itself before it is killed.
     pidfd.send_signal(supervisor, _signal.SIGKILL)
+    # Also where the supervisor would take it along: it may be stuck in the kernel.
+    if init >= 0:
+        pidfd.send_signal(init, _signal.SIGKILL)
     if os.path.exists(contract.PAUSED):
         _thaw(uuid)
     _await_end()
