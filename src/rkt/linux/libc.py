@@ -168,6 +168,7 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 _OPEN_HOW = struct.Struct("QQQ")
+_OPENAT2_ATTEMPTS = 1000
 _MOUNT_ATTR = struct.Struct("QQQQ")
 _CLONE_ARGS = struct.Struct("11Q")
 _SOCK_FILTER_BYTES = 8
@@ -277,12 +278,19 @@ def die_with(parent: int) -> None:
 
 
 def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
-    """openat2(2), always with ``O_CLOEXEC``; returns a descriptor that the caller owns."""
+    """openat2(2), always with ``O_CLOEXEC``; returns a descriptor that the caller owns.
+
+    A ``..`` below a root that is to hold is uncertain while somebody, anywhere, renames or mounts: the call is made again then.
+    """
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
-    fd = _syscall(SYS_OPENAT2, dirfd, path, how, len(how))
-    if fd < 0:
-        raise _fail("openat2", path)
-    return fd
+    for _ in range(_OPENAT2_ATTEMPTS):
+        fd = _syscall(SYS_OPENAT2, dirfd, path, how, len(how))
+        if fd >= 0:
+            return fd
+        error = _fail("openat2", path)
+        if error.errno != errno.EAGAIN:
+            break
+    raise error
 
 
 def open_tree(dirfd: int, path: bytes, flags: int) -> int:

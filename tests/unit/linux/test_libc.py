@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import _ctypes
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -120,3 +121,29 @@ def test_file_system_ids_go_up_to_the_largest() -> None:
         libc.set_file_system_ids(0, 0)
     with pytest.raises(PermissionError):
         libc.set_file_system_ids(0xFFFFFFFF, 0)
+
+
+def test_openat2_is_repeated_while_somebody_renames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """EAGAIN says that the kernel could not be sure of a ``..`` this time; any other error is final."""
+    call = libc._syscall
+    answers = iter([errno.EAGAIN] * 3)
+    seen = []
+
+    def uncertain(*args: Any) -> int:
+        seen.append(args)
+        error = next(answers, 0)
+        if error:
+            _ctypes.set_errno(error)
+            return -1
+        return int(call(*args))
+
+    monkeypatch.setattr(libc, "_syscall", uncertain)
+    fd = os.open(tmp_path, os.O_PATH)
+    try:
+        os.close(libc.openat2(fd, b".", os.O_PATH, libc.RESOLVE_IN_ROOT))
+        assert len(seen) == 4
+        with pytest.raises(FileNotFoundError):
+            libc.openat2(fd, b"missing", os.O_PATH, libc.RESOLVE_IN_ROOT)
+        assert len(seen) == 5
+    finally:
+        os.close(fd)
