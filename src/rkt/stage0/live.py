@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 60.0
 #: How long a pod whose supervisor does not listen any more may take to be over.
 _ENDING_SECONDS = 3.0
+#: Status of a child that found the supervisor gone.
+_GONE = 3
 _UCRED_BYTES = 12
 
 
@@ -536,7 +538,7 @@ def _beside_supervisor(pod: Pod, act: Callable[[], None]) -> None:
         report = stream.read()
     _, code = os.waitpid(child, 0)
     if report or code:
-        if _has_ended(pod, supervisor):
+        if os.waitstatus_to_exitcode(code) == _GONE or _has_ended(pod, supervisor):
             raise _Over(pod)
         raise HostError(report.decode(errors="replace") or f"a child was ended by status {code}")
 
@@ -554,7 +556,11 @@ def _has_ended(pod: Pod, supervisor: int) -> bool:
 
 def _join_and_act(pidfd: int, root_fd: int, pod: Pod, act: Callable[[], None], errors_w: int) -> None:
     try:
-        libc.setns(pidfd, libc.CLONE_NEWNS)
+        try:
+            libc.setns(pidfd, libc.CLONE_NEWNS)
+        except ProcessLookupError:
+            # The kernel takes its namespaces before its locks.
+            os._exit(_GONE)
         _return_to(root_fd, pod.path)
         act()
     except BaseException as e:  # noqa: BLE001 - nothing of the parent's may run in the child
