@@ -198,7 +198,7 @@ def test_volumes(rkt: Rkt, images: Images, target: str, place: str) -> None:
     pod = Sandbox(rkt, images)
     pod.image = stored(rkt, inspect_image(images, "links", name="example.com/links", links=links))
     volume = f"--mnt-volume=name=v,kind=host,source={source},target={target}"
-    pod.start("app", f"cat {place}/file; sleep 100", volume)
+    pod.start("app", f"cat {place}/file; echo; sleep 100", volume)
     wait_for(lambda: "from the host" in pod.process.texts()[0], "the file")
     pod.end()
 
@@ -245,7 +245,7 @@ def test_an_immutable_pod_does_not_change(rkt: Rkt, images: Images) -> None:
 def test_copied_roots(rkt: Rkt, images: Images) -> None:
     """A sandbox with --no-overlay takes apps as any other does."""
     pod = Sandbox(rkt, images, "--no-overlay")
-    pod.start("app", "cat /dir1/file; sleep 100")
+    pod.start("app", "cat /dir1/file; echo; sleep 100")
     wait_for(lambda: "dir1" in pod.process.texts()[0], "the file")
     pod.app("rm", "--app=app")
     assert pod.states() == {}
