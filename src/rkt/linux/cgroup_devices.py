@@ -1,19 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Device policy of a version 2 cgroup: a small BPF program, put together by hand, that allows by list.
+"""Device policy of a cgroup, which allows by list: by the files of version 1, or a small BPF program for version 2.
+
+The program is put together by hand.
 
 Source: <linux/bpf.h>; ``struct bpf_cgroup_dev_ctx`` is three u32: access << 16 | type, major, minor.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
-from rkt.linux import libc
+from rkt.linux import cgroupfs, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rkt.linux.cgroup import Group
+
+    #: ``b`` or ``c``, major, minor or None for all, some of ``rwm``.
+    Rule = tuple[str, int, int | None, str]
+
+#: Everything is refused but these.
+DEFAULT_DEVICES: tuple[Rule, ...] = (
+    ("c", 1, 3, "rwm"),  # null
+    ("c", 1, 5, "rwm"),  # zero
+    ("c", 1, 7, "rwm"),  # full
+    ("c", 1, 8, "rwm"),  # random
+    ("c", 1, 9, "rwm"),  # urandom
+    ("c", 5, 0, "rwm"),  # tty
+    ("c", 5, 1, "rw"),  # console
+    ("c", 5, 2, "rw"),  # ptmx
+    ("c", 136, None, "rw"),  # pts/*
+    ("c", 10, 200, "rw"),  # net/tun
+)
 
 BPF_PROG_LOAD = 5
 BPF_PROG_ATTACH = 8
@@ -33,11 +55,50 @@ _EXIT = 0x95  # BPF_JMP | BPF_EXIT
 _INSTRUCTION = struct.Struct("=BBhi")
 
 
-def assemble(allowed: Sequence[tuple[str, int, int | None, str]]) -> bytes:
+def restrict(group: Group, allowed: Sequence[Rule]) -> None:
+    """Refuse every device but those of ``allowed``, with version 1 files or, without them, a version 2 program.
+
+    Call it before the group has children: version 1 refuses later (``EBUSY``).
+
+    Raises:
+        OSError: ``ENOTSUP`` with neither, or what the kernel says.
+    """
+    for hierarchy, _, directory in group.places:
+        if "devices" in hierarchy.controllers:
+            cgroupfs.write(f"{directory}/devices.deny", b"a")
+            admit(group, allowed)
+            return
+    directory = group.unified_directory or ""
+    if not directory:
+        raise OSError(errno.ENOTSUP, "no cgroup for a device policy", group.name)
+    _attach(directory, allowed)
+
+
+def admit(group: Group, more: Sequence[Rule]) -> None:
+    """Let a group whose policy is a version 1 one have more devices; groups below it go on without them.
+
+    In version 2 a policy cannot be widened, so a group whose children may come to differ should have none itself.
+    """
+    for hierarchy, _, directory in group.places:
+        if "devices" not in hierarchy.controllers:
+            continue
+        fd = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for kind, major, minor, access in more:
+                text = f"{kind} {major}:{'*' if minor is None else minor} {access}"
+                try:
+                    os.write(fd, text.encode())
+                except PermissionError:
+                    group.warnings.append(f"device {text} is not allowed to this host's own cgroup")
+        finally:
+            os.close(fd)
+
+
+def assemble(allowed: Sequence[Rule]) -> bytes:
     """The program: 1 for an access that some rule allows whole, else 0.
 
     Args:
-        allowed: (``b`` or ``c``, major, minor or None for all, some of ``rwm``).
+        allowed: the rules.
     """
 
     def instruction(code: int, target: int, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -102,7 +163,7 @@ def load(program: bytes) -> int:
     return fd
 
 
-def attach(directory: str, allowed: Sequence[tuple[str, int, int | None, str]]) -> None:
+def _attach(directory: str, allowed: Sequence[Rule]) -> None:
     """Load the program for a list of rules and attach it to a cgroup, in addition to programs of its ancestors.
 
     The kernel drops the program with the cgroup.

@@ -22,6 +22,11 @@ def is_disk(e: OSError) -> bool:
     return e.errno in FULL or e.errno in FAILING
 
 
+def is_want(number: int | None) -> bool:
+    """Whether a number of an error says that the host is short of something: room, memory, open files."""
+    return number in FULL or number in _OF_HOST
+
+
 def remedy(number: int | None) -> str:
     """What to type next; empty for errors that are neither the disk's nor the host's."""
     if number in FULL:

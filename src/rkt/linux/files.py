@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
+#: Nobody takes so long to write a file that is written whole.
+_WRITTEN_SECONDS = 600
+_HEX = frozenset("0123456789abcdef")
 #: So many directories are named in an error.
 _MOST_NAMED = 64
 #: For files of the kernel's, which say that they are empty.
@@ -83,6 +86,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
         gid: group to give the file, -1 to leave it.
     """
     directory, name = os.path.split(path)
+    # As ``_is_unfinished`` knows it.
     temporary = os.path.join(directory, f".{name}.{os.getpid():x}.{os.urandom(4).hex()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -107,6 +111,32 @@ def replace_file(path: str, data: bytes, mode: int = 0o640, *, sync: bool = True
         raise
     if sync:
         sync_directory(directory or ".")
+
+
+def sweep_unfinished(top: str) -> None:
+    """Remove what ``replace_file`` left below a directory when its process was killed.
+
+    Links are not followed. What cannot be removed stays: it is in nobody's way, and for whoever sweeps next.
+    """
+    import time
+
+    oldest = time.time() - _WRITTEN_SECONDS
+    try:
+        for _, _, names, fd in os.fwalk(top):
+            for name in filter(_is_unfinished, names):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if status.st_mode & 0o170000 == 0o100000 and status.st_mtime < oldest:
+                    os.unlink(name, dir_fd=fd)
+    except OSError:
+        pass
+
+
+def _is_unfinished(name: str) -> bool:
+    head, _, random = name.rpartition(".")
+    head, _, pid = head.rpartition(".")
+    return (
+        head[:1] == "." and len(head) > 1 and len(random) == 8 and bool(pid) and _HEX.issuperset(pid + random)
+    )
 
 
 def sync_directory(path: str) -> None:

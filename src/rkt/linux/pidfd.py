@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 else:
     import _signal  # ``signal`` itself builds enumerations, 4 ms
 
+#: PF_EXITING, <linux/sched.h>: ninth field of /proc/PID/stat.
+_PF_EXITING = 0x4
+
 
 def open_pid(pid: int, start: int = 0) -> int:
     """A descriptor of a process that the caller owns.
@@ -54,6 +57,16 @@ def start_time(pid: int | str) -> int:
             return int(file.read(4096).rpartition(b")")[2].split()[19])
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def is_exiting(pid: int) -> bool:
+    """Whether a process is on its way out, or gone: nothing of a program runs in it any more."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool(int(fields[6]) & _PF_EXITING)
 
 
 def is_alive(pid: int, start: int) -> bool:

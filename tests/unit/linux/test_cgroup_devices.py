@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import pytest
 
-from rkt.linux import cgroup, cgroup_devices
+from rkt.linux import cgroup_devices
 from tests.lib.bpf import run_device_program
 
 BLOCK, CHARACTER = 1, 2
 MKNOD, READ, WRITE = 1, 2, 4
-DEFAULT = cgroup_devices.assemble(cgroup.DEFAULT_DEVICES)
+DEFAULT = cgroup_devices.assemble(cgroup_devices.DEFAULT_DEVICES)
 
 
 @pytest.mark.parametrize(("major", "minor"), [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)])

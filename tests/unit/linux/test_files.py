@@ -4,6 +4,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,9 +155,11 @@ def test_remove_tree_by_descriptor(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["real"]
 
 
-def test_remove_deep_tree(tmp_path: Path) -> None:
+def test_remove_deep_tree() -> None:
     """Invariant UN13: a tree deeper than the recursion limit can be removed, without an open file per level."""
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    # Not below tmp_path: the session after one that was killed here would fail to remove it.
+    top = tempfile.mkdtemp(prefix="rkt-test-")
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(3000):
         os.mkdir("d", dir_fd=fd)
         deeper = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
@@ -166,7 +170,43 @@ def test_remove_deep_tree(tmp_path: Path) -> None:
     used = max(int(number) for number in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 50, hard))
     try:
-        files.remove_tree(str(tmp_path / "d"))
+        files.remove_tree(f"{top}/d")
+        assert os.listdir(top) == []
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert os.listdir(tmp_path) == []
+        subprocess.run(["rm", "-rf", top], check=True)
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that whoever was killed was about to rename goes; younger ones, other names, links and what they lead to stay."""
+
+    class Killed(BaseException):
+        """No handler runs."""
+
+    def kill(source: str, _target: str) -> None:
+        left.append(source)
+        raise Killed
+
+    left: list[str] = []
+    (tmp_path / "below").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", kill)
+        patched.setattr(os, "unlink", lambda _: None)
+        for name in ("below/old", "below/young"):
+            with pytest.raises(Killed):
+                files.replace_file(str(tmp_path / name), b"")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".old.1f.0123abcd").touch()
+    (tmp_path / "below" / "link").symlink_to(elsewhere)
+    (tmp_path / "below" / ".link.1f.0123abcd").symlink_to(elsewhere)
+    others = (".vimrc", "old", "..1f.0123abcd", ".a.1f.0123abcX", ".a.g.0123abcd", ".0123abcd")
+    for name in others:
+        (tmp_path / "below" / name).touch()
+    for path in (left[0], elsewhere / ".old.1f.0123abcd", *(tmp_path / "below" / n for n in others)):
+        os.utime(str(path), (1, 1))
+    files.sweep_unfinished(str(tmp_path / "below"))
+    stay = {*others, "link", ".link.1f.0123abcd", os.path.basename(left[1])}
+    assert set(os.listdir(tmp_path / "below")) == stay
+    assert os.listdir(elsewhere) == [".old.1f.0123abcd"]
+    files.sweep_unfinished(str(tmp_path / "nothing"))

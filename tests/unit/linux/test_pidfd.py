@@ -31,6 +31,7 @@ def test_start_time(sleeper: subprocess.Popen[bytes]) -> None:
     assert start == pidfd.start_time(sleeper.pid)
     assert pidfd.is_alive(sleeper.pid, start)
     assert not pidfd.is_alive(sleeper.pid, start + 1)
+    assert not pidfd.is_exiting(sleeper.pid)
 
 
 def test_gone(sleeper: subprocess.Popen[bytes]) -> None:
@@ -42,7 +43,9 @@ def test_gone(sleeper: subprocess.Popen[bytes]) -> None:
         assert pidfd.send_signal(fd, signal.SIGKILL)
         assert pidfd.wait_exit(fd, 30)
         assert not pidfd.is_alive(sleeper.pid, start)
+        assert pidfd.is_exiting(sleeper.pid)
         sleeper.wait()
+        assert pidfd.is_exiting(sleeper.pid)
         assert pidfd.start_time(sleeper.pid) == 0
         assert not pidfd.is_alive(sleeper.pid, start)
         assert not pidfd.send_signal(fd, signal.SIGTERM)
