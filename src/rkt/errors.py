@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 254
 #: ``rkt`` without a command.
 EXIT_NO_COMMAND = 2
+#: A command that looks at something found what should not be: neither success, nor a failure of ours.
+EXIT_FOUND = 3
+#: Ended by SIGINT, as shells report it.
+EXIT_INTERRUPTED = 130
 #: Longest foreign text that a message repeats, in characters.
 MAX_QUOTED_LENGTH = 256
 

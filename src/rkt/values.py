@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+#: Version of the App Container specification that is followed, and that we write.
+AC_VERSION = "0.8.11"
 _LOWER_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _HEX = frozenset("0123456789abcdef")
 _IDENTIFIER_CHARACTERS = _LOWER_ALNUM | frozenset("-._~/")
@@ -28,6 +30,8 @@ SHA512_HEX_LENGTH = 128
 _PREFIX_LENGTH = len("sha512-")
 _KEY_DIGITS = {"sha512": (KEY_HEX_LENGTH, SHA512_HEX_LENGTH), "sha256": (KEY_HEX_LENGTH,)}
 _ID_DIGITS = {"sha512": SHA512_HEX_LENGTH, "sha256": KEY_HEX_LENGTH}
+_TRUE = frozenset(("1", "t", "T", "true", "True", "TRUE"))
+_FALSE = frozenset(("0", "f", "F", "false", "False", "FALSE"))
 #: Of a number that ``int`` reads at all (``sys.int_info.default_max_str_digits``).
 _MOST_DIGITS = 4300
 #: Docker Hub: as people write it, and the host that answers; all its names are one registry (spec cli §12.2).
@@ -41,6 +45,43 @@ MIN_KEY_PREFIX_LENGTH = 2
 def is_number(text: str, *, most_digits: int = _MOST_DIGITS) -> bool:
     """Whether a text is a decimal number that ``int`` reads as people do; ``str.isdigit`` takes the digits of every script."""
     return text.isascii() and text.isdigit() and len(text) <= most_digits
+
+
+def parse_boolean(text: str) -> bool:
+    """``true``, ``false`` and the other spellings that Go's flags take.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise UsageError(f"{quoted(text)} is neither true nor false")
+
+
+def is_ipv4(text: str) -> bool:
+    """Whether ``text`` is an IPv4 address in dotted form, without leading zeros."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(
+        is_number(part, most_digits=3) and str(int(part)) == part and int(part) <= 255 for part in parts
+    )
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether ``text`` is an IPv6 address, without an interface; ``ipaddress`` would cost more than all of this module."""
+    from _socket import AF_INET6, inet_pton
+
+    try:
+        inet_pton(AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_ip(text: str) -> bool:
+    """Whether it is one of both."""
+    return is_ipv4(text) or is_ipv6(text)
 
 
 def _shown(value: object) -> str:

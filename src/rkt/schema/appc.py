@@ -23,15 +23,13 @@ from rkt.schema.members import (
 )
 from rkt.schema.quantity import quantity_text, to_units
 from rkt.schema.record import Record
-from rkt.values import ACIdentifier, ACName, is_image_hash
+from rkt.values import AC_VERSION, ACIdentifier, ACName, is_image_hash, is_ip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: Version of the specification that we write.
-AC_VERSION = "0.8.11"
 #: Largest user or group id; the next one means "no change" to the kernel (invariant RN13).
 MAX_ID = 2**32 - 2
 #: Where an image says that it was converted from a Docker image.
@@ -710,26 +708,6 @@ def is_variable_name(text: str) -> bool:
     return bool(text) and text[0] in _VARIABLE_START and _VARIABLE_CHARACTERS.issuperset(text)
 
 
-def is_ipv4(text: str) -> bool:
-    """Whether ``text`` is an IPv4 address in dotted form, without leading zeros."""
-    parts = text.split(".")
-    return len(parts) == 4 and all(
-        part and len(part) <= 3 and _DIGITS.issuperset(part) and str(int(part)) == part and int(part) <= 255
-        for part in parts
-    )
-
-
-def is_ipv6(text: str) -> bool:
-    """Whether the kernel's parser takes ``text`` for an IPv6 address."""
-    from _socket import AF_INET6, inet_pton
-
-    try:
-        inet_pton(AF_INET6, text)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _without_reserved(names: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in names.items() if not name.lower().startswith(RESERVED_PREFIX)}
 
@@ -856,16 +834,17 @@ def is_date(text: str) -> bool:
     return 1 <= month <= 12 and 1 <= day <= 31 and hour <= 23 and minute <= 59 and second <= 60
 
 
-def _read_image_id(value: object, what: str, *, algorithms: str = "sha512- or sha256-") -> str:
+def _read_image_id(value: object, what: str, *, algorithms: tuple[str, ...] = ("sha512", "sha256")) -> str:
     text = read_text(value, what)
-    head, digits = text[: len("sha512-")], text[len("sha512-") :]
+    algorithm, digits = text[: len("sha512")], text[len("sha512-") :]
     if (
         not is_image_hash(text)
-        or head.replace(":", "-") not in algorithms
+        or algorithm not in algorithms
         or len(digits) > 128
         or not _HEX.issuperset(digits)
     ):
-        raise InvalidManifest(f"invalid {what} {quoted(text)}: {algorithms} and hex digits are expected")
+        expected = " or ".join(f"{each}-" for each in algorithms)
+        raise InvalidManifest(f"invalid {what} {quoted(text)}: {expected} and hex digits are expected")
     return text
 
 
@@ -874,7 +853,7 @@ def _read_dependency(value: object) -> Dependency:
     image_id = fields.get("imageID", "")
     return Dependency(
         image_name=ACIdentifier.parse(fields.get("imageName", ""), what="imageName of a dependency"),
-        image_id=_read_image_id(image_id, "imageID of a dependency", algorithms="sha512-")
+        image_id=_read_image_id(image_id, "imageID of a dependency", algorithms=("sha512",))
         if image_id != ""
         else "",
         labels=_read_labels(fields.get("labels", []), "labels of a dependency"),
@@ -934,7 +913,7 @@ def _read_exposed_port(value: object) -> ExposedPort:
     fields = members(value, _EXPOSED_PORT, "exposed port")
     name = ACName.parse(fields.get("name", ""), what="port name")
     host_ip = read_text(fields.get("hostIP", ""), f"hostIP of port {quoted(name)}")
-    if host_ip and not is_ipv4(host_ip) and not is_ipv6(host_ip):
+    if host_ip and not is_ip(host_ip):
         raise InvalidManifest(f"hostIP {quoted(host_ip)} of port {quoted(name)} is not a valid IP")
     pod_port = fields.get("podPort")
     return ExposedPort(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema.quantity import to_units
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 PREFIX = "coreos.com/rkt/"
 #: Names of all annotations, without the prefix; names of flags too.
@@ -22,7 +23,6 @@ AUTO, FILE, JOURNALD = "auto", "file", "journald"
 DRIVERS = (AUTO, FILE, JOURNALD)
 DEFAULT_SIZE_BYTES = 16 << 20
 DEFAULT_FILES = 2
-_DIGITS = frozenset("0123456789")
 _LEAST_BYTES, _MOST_BYTES = 64 << 10, 64 << 30
 #: Without an older file a rotation would throw away what somebody may be reading.
 _FILES = (2, 100)
@@ -77,6 +77,6 @@ def parse_value(name: str, text: str) -> int | str:
             raise InvalidManifest(f"{name}: {quoted(text)} is not between 64Ki and 64Gi")
         return size_bytes
     low, high = _FILES if name == "log-files" else _RATE
-    if not text or len(text) > 7 or not _DIGITS.issuperset(text) or not low <= int(text) <= high:
+    if not is_number(text, most_digits=7) or not low <= int(text) <= high:
         raise InvalidManifest(f"{name}: {quoted(text)} is not a number from {low} to {high}")
     return int(text)

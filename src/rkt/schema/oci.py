@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import InvalidManifest, NotFound, UsageError, quoted
-from rkt.schema import jsontext
+from rkt.schema import architectures, jsontext
 from rkt.schema.members import read_integer, read_list, read_text, read_text_map, read_texts
 from rkt.schema.record import Record
 from rkt.values import Digest
@@ -60,6 +60,9 @@ MAX_LAYERS = 127
 MAX_BLOB_BYTES = 64 << 30
 _MAX_MANIFESTS = 4096
 _MAX_MEDIA_TYPE_LENGTH = 255
+_MAX_WORD_LENGTH = 64
+#: So many platforms are named in an error.
+_MOST_SHOWN = 16
 _MEDIA_TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+/")
 _WORD_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 #: Where BuildKit says that an entry of an index is about another one and no image.
@@ -68,22 +71,6 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 #: What ``cosign save`` calls what is about an image, and how the tags of such things end.
 _SAVED_ARTIFACTS = frozenset(("dev.cosignproject.cosign/sigs", "dev.cosignproject.cosign/atts"))
 _ARTIFACT_ENDINGS = frozenset(("", "sig", "att", "sbom"))
-#: Machine of uname(2), and names that people type, to architecture and variant as images have them.
-_MACHINES = {
-    "x86_64": ("amd64", ""),
-    "x86-64": ("amd64", ""),
-    "i386": ("386", ""),
-    "i486": ("386", ""),
-    "i586": ("386", ""),
-    "i686": ("386", ""),
-    "aarch64": ("arm64", ""),
-    "armhf": ("arm", "v7"),
-    "armel": ("arm", "v6"),
-    "armv6l": ("arm", "v6"),
-    "armv7l": ("arm", "v7"),
-    "armv8l": ("arm", "v7"),
-    "loongarch64": ("loong64", ""),
-}
 #: Variants from the newest to the oldest: a processor runs what was made for an older one.
 _VARIANTS = {
     "amd64": ("v4", "v3", "v2", "v1"),
@@ -145,7 +132,7 @@ class Platform(Record):
             raise UsageError(
                 f"invalid platform {quoted(text)}", hint="use OS/ARCHITECTURE[/VARIANT], as in linux/arm64"
             )
-        architecture, variant = _MACHINES.get(parts[1], (parts[1], ""))
+        architecture, variant = architectures.oci_names(parts[1])
         return cls(
             os=parts[0], architecture=architecture, variant=parts[2] if len(parts) == 3 else variant
         ).normalized()
@@ -153,8 +140,7 @@ class Platform(Record):
     @classmethod
     def of_host(cls) -> Self:
         """The platform of this machine."""
-        machine = os.uname().machine
-        architecture, variant = _MACHINES.get(machine, (machine, ""))
+        architecture, variant = architectures.oci_names(os.uname().machine)
         return cls(os="linux", architecture=architecture, variant=variant).normalized()
 
     def normalized(self) -> Self:
@@ -231,8 +217,9 @@ class Index(Record):
             # Its configuration has to say for what it is.
             return _without_urls(unnamed[0], "manifest")
         offered = sorted({str(d.platform) for d in usable if d.platform is not None})
+        shown = ", ".join(offered[:_MOST_SHOWN]) + (", …" if len(offered) > _MOST_SHOWN else "")
         raise NotFound(
-            f"the image is not for {wanted}" + (f", but for {', '.join(offered)}" if offered else ""),
+            f"the image is not for {wanted}" + (f", but for {shown}" if shown else ""),
             hint=f"--platform={offered[0]}" if offered else "",
         )
 
@@ -401,7 +388,7 @@ def parse_config(data: bytes) -> ImageConfig:
 
 
 def is_artifact(entry: Descriptor) -> bool:
-    """Whether an entry of a layout's index is about an image and none itself: a signature, an attestation, or a list of such."""
+    """Whether an entry of an index is about an image and none itself: a signature, an attestation, or a list of such."""
     if entry.artifact_type and entry.artifact_type not in CONFIGS:
         return True
     if entry.annotations.get("kind") in _SAVED_ARTIFACTS:
@@ -433,7 +420,8 @@ def _document(data: bytes) -> dict[str, Any]:
             "the image has a manifest of Docker's schema 1, which cannot be checked by digest and is not supported",
             hint="push the image again with a current program: docker, podman or skopeo",
         )
-    if version != 2 or isinstance(version, bool):
+    if version != 2 or not isinstance(version, int):
+        # Others do not read 2.0 as a version.
         raise InvalidManifest("the schemaVersion of an image manifest must be 2")
     return fields
 
@@ -492,12 +480,13 @@ def _manifest(fields: dict[str, Any], media_type: str) -> Manifest:
 
 def _read_descriptor(value: object, what: str) -> Descriptor:
     fields = _members(value, _DESCRIPTOR, what)
-    platform = fields.get("platform")
+    platform = _read_platform(fields.get("platform", {}), required=False)
     return Descriptor(
         media_type=_read_media_type(fields.get("mediaType"), f"mediaType of {what}"),
         digest=Digest.parse(fields.get("digest"), what=f"digest of {what}"),
         size_bytes=read_integer(fields.get("size"), f"size of {what}", 0, MAX_BLOB_BYTES),
-        platform=None if platform is None else _read_platform(platform, required=False),
+        # One that says nothing is none.
+        platform=platform if str(platform) else None,
         urls=read_texts(fields.get("urls", []), f"urls of {what}"),
         annotations=read_text_map(fields.get("annotations", {}), f"annotations of {what}"),
         artifact_type=_text(fields, "artifactType"),
@@ -510,7 +499,7 @@ def _read_platform(value: object, *, required: bool) -> Platform:
     for name, word in words.items():
         if (word or (required and name != "variant")) and not _is_word(word):
             raise InvalidManifest(f"invalid {name} {quoted(word)} of a platform")
-    architecture, variant = _MACHINES.get(words["architecture"], (words["architecture"], ""))
+    architecture, variant = architectures.oci_names(words["architecture"])
     return Platform(
         os=words["os"], architecture=architecture, variant=words["variant"] or variant
     ).normalized()
@@ -602,13 +591,17 @@ def _members(value: object, names: Iterable[str], what: str) -> dict[str, Any]:
 
 
 def _is_image_entry(entry: Descriptor) -> bool:
-    if entry.media_type not in (*MANIFESTS, *INDEXES) or _ATTESTATION in entry.annotations:
+    if (
+        entry.media_type not in (*MANIFESTS, *INDEXES)
+        or _ATTESTATION in entry.annotations
+        or is_artifact(entry)
+    ):
         return False
     return entry.platform is None or entry.platform.os != "unknown"
 
 
 def _is_word(text: str) -> bool:
-    return bool(text) and text[0].isalnum() and _WORD_CHARACTERS.issuperset(text)
+    return 0 < len(text) <= _MAX_WORD_LENGTH and text[0].isalnum() and _WORD_CHARACTERS.issuperset(text)
 
 
 def _without_urls(descriptor: Descriptor, what: str) -> Descriptor:

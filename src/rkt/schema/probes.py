@@ -12,9 +12,11 @@
 
 from __future__ import annotations
 
-from rkt.errors import InvalidManifest, quoted
+from rkt.errors import InvalidManifest, UsageError, quoted
 from rkt.schema import jsontext
+from rkt.schema.duration import parse_duration
 from rkt.schema.record import Record
+from rkt.values import is_number
 
 PREFIX = "coreos.com/rkt/"
 READINESS = "readiness"
@@ -35,8 +37,6 @@ NAMES = (
 DEFAULT_INTERVAL_SECONDS = 10.0
 DEFAULT_TIMEOUT_SECONDS = 5.0
 DEFAULT_RETRIES = 3
-_UNITS = (("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
-_DIGITS = frozenset("0123456789")
 _LONGEST_SECONDS = 86400.0
 _SHORTEST_SECONDS = 0.1
 _MAX_PATH = 1024
@@ -119,40 +119,16 @@ def check_value(name: str, text: str) -> None:
 def _parse_number(name: str, text: str) -> float:
     """How often, or how many seconds."""
     if name.endswith("-retries"):
-        if not text or not _DIGITS.issuperset(text) or len(text) > 4 or not 1 <= int(text) <= 1000:
+        if not is_number(text, most_digits=4) or not 1 <= int(text) <= 1000:
             raise InvalidManifest(f"{name}: {quoted(text)} is not a number from 1 to 1000")
         return int(text)
-    seconds = _seconds(name, text)
+    try:
+        seconds = parse_duration(text)
+    except UsageError as e:
+        raise InvalidManifest(f"{name}: {e.message}") from None
     lowest = 0.0 if name.endswith("-start-period") else _SHORTEST_SECONDS
     if not lowest <= seconds <= _LONGEST_SECONDS:
         raise InvalidManifest(f"{name}: {quoted(text)} is not between {lowest:g}s and 24h")
-    return seconds
-
-
-def _seconds(name: str, text: str) -> float:
-    """A duration of Go's without sign: ``10s``, ``1m30s``, ``500ms``, ``0``."""
-    error = InvalidManifest(f"{name}: {quoted(text)} is not a duration such as 10s or 1m30s")
-    if text == "0":
-        return 0.0
-    if not text or len(text) > 32:
-        raise error
-    seconds = 0.0
-    rest = text
-    while rest:
-        length = 0
-        while length < len(rest) and (rest[length] in _DIGITS or rest[length] == "."):
-            length += 1
-        number = rest[:length]
-        rest = rest[length:]
-        if number.count(".") > 1 or not _DIGITS.intersection(number):
-            raise error
-        for unit, factor in _UNITS:
-            if rest.startswith(unit):
-                seconds += float(number) * factor
-                rest = rest[len(unit) :]
-                break
-        else:
-            raise error
     return seconds
 
 
@@ -192,6 +168,6 @@ def _words(kind: str, text: str) -> list[str]:
 
 
 def _port(kind: str, text: str) -> int:
-    if not text or len(text) > 5 or not _DIGITS.issuperset(text) or not 1 <= int(text) <= 65535:
+    if not is_number(text, most_digits=5) or not 1 <= int(text) <= 65535:
         raise InvalidManifest(f"{kind}: {quoted(text[:80])} is not a port from 1 to 65535")
     return int(text)

@@ -15,54 +15,25 @@ from rkt.schema.appc import (
     Mount,
     Port,
     Volume,
-    is_ipv4,
-    is_ipv6,
     make_volume,
     parse_mode,
 )
 from rkt.schema.isolators import SECCOMP_REMOVE, SECCOMP_RETAIN, Isolator, seccomp_set
-from rkt.values import ACName
+from rkt.values import ACName, is_ipv4, is_ipv6, is_number, parse_boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DIGITS = frozenset("0123456789")
 _PORT_EXAMPLE = "--port=NAME:HOSTPORT, or by number: --port=8080:80, --port=127.0.0.1:8080:80/udp"
-#: What flags take for a boolean, as Go's parser does.
-_BOOLEANS = {
-    "1": True,
-    "t": True,
-    "T": True,
-    "true": True,
-    "True": True,
-    "TRUE": True,
-    "0": False,
-    "f": False,
-    "F": False,
-    "false": False,
-    "False": False,
-    "FALSE": False,
-}
 _VOLUME_KEYS = frozenset(("kind", "source", "readOnly", "recursive", "mode", "uid", "gid", "size", "access"))
 
 
-def parse_boolean(text: str) -> bool:
-    """``true``, ``false`` and the other spellings of a flag.
-
-    Raises:
-        UsageError: it is none of them.
-    """
-    if text not in _BOOLEANS:
-        raise UsageError(f"{quoted(text)} is neither true nor false")
-    return _BOOLEANS[text]
-
-
-def parse_volume(text: str) -> Volume:
+def parse_volume(text: str, *, flag: str = "--volume") -> Volume:
     """``NAME,kind=KIND[,source=PATH][,readOnly=BOOL][,recursive=BOOL][,mode=OCTAL][,uid=N][,gid=N][,size=N][,access=rwm]``.
 
     Raises:
-        UsageError: ``invalid value in --volume flag …``, and what is wrong with it.
+        UsageError: ``invalid value in --volume flag …``, or what else ``flag`` is called, and what is wrong with it.
     """
     try:
         name, *options = text.split(",")
@@ -81,7 +52,7 @@ def parse_volume(text: str) -> Volume:
             access=values.get("access"),
         )
     except (UsageError, InvalidManifest) as e:
-        raise UsageError(f"invalid value in --volume flag {quoted(text)}: {e}") from e
+        raise UsageError(f"invalid value in {flag} flag {quoted(text)}: {e}") from e
 
 
 def parse_device(text: str) -> Mount:
@@ -118,7 +89,7 @@ def parse_port(text: str, declared: frozenset[str] = frozenset()) -> ExposedPort
     if (
         text.startswith("[")
         or is_ipv4(head)
-        or (_is_decimal(head) and head not in declared and ":" not in rest)
+        or (is_number(head) and head not in declared and ":" not in rest)
     ):
         return _numbered_port(text)
     name = head
@@ -143,7 +114,7 @@ def parse_sandbox_port(text: str) -> ExposedPort:
     protocol, _, rest = rest.partition(":")
     pod_port, _, rest = rest.partition(":")
     host_ip, colon, host_port = rest.rpartition(":")
-    if ":" in text and (text.startswith("[") or is_ipv4(name) or (_is_decimal(name) and not colon)):
+    if ":" in text and (text.startswith("[") or is_ipv4(name) or (is_number(name) and not colon)):
         return _numbered_port(text)
     if not colon or (":" in host_ip and not host_ip.startswith("[")):
         raise UsageError(
@@ -188,7 +159,7 @@ def _port_name(text: str) -> ACName:
 
 
 def _port_number(text: str) -> int:
-    if len(text) > 5 or not _is_decimal(text) or not 1 <= int(text) <= 65535:
+    if not is_number(text, most_digits=5) or not 1 <= int(text) <= 65535:
         raise UsageError(f"{quoted(text)} is not a valid port number")
     return int(text)
 
@@ -205,10 +176,6 @@ def _protocol(text: str) -> str:
     if text not in {"tcp", "udp"}:
         raise UsageError(f"invalid protocol {quoted(text)}", hint="tcp or udp")
     return text
-
-
-def _is_decimal(text: str) -> bool:
-    return bool(text) and _DIGITS.issuperset(text)
 
 
 _SECCOMP_EXAMPLE = "--seccomp=mode=remove,errno=EPERM,chown,fchown"
@@ -256,6 +223,6 @@ def _options(words: Sequence[str], known: frozenset[str], what: str) -> dict[str
 
 
 def _id(text: str, what: str) -> int:
-    if not text or len(text) > 10 or not _DIGITS.issuperset(text) or int(text) > MAX_ID:
+    if not is_number(text, most_digits=10) or int(text) > MAX_ID:
         raise UsageError(f"invalid {what} {quoted(text)}: ids go from 0 to {MAX_ID}")
     return int(text)

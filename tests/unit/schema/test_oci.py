@@ -136,6 +136,7 @@ def test_documents_without_a_media_type(value: dict[str, Any], kind: type, media
         (manifest(fsLayers=[]), "", "schema 1"),
         (manifest(schemaVersion=3), "", "schemaVersion"),
         (manifest(schemaVersion=2.5), "", "schemaVersion"),
+        (manifest(schemaVersion=2.0), "", "schemaVersion"),
         (without(manifest(), "schemaVersion"), "", "schemaVersion"),
         (manifest(Layers=[]), "", "which some take for"),
         (manifest() | {"layer\u017f": []}, "", "which some take for"),
@@ -293,13 +294,25 @@ def test_platforms_that_are_not_there(wanted: str, entries: list[str]) -> None:
     assert caught.value.hint == (f"--platform={min(entries)}" if entries else "")
 
 
+def test_an_index_of_many_platforms_makes_no_long_error() -> None:
+    """Whoever serves an index cannot fill the terminal with what it offers."""
+    value = index(*(entry("a", f"linux/{'x' * 60}{number}") for number in range(1000)))
+    with pytest.raises(NotFound, match="…") as caught:
+        parse_index(encoded(value)).choose(Platform.parse("linux/amd64"))
+    assert len(caught.value.message) < 2000
+
+
 def test_entries_that_are_no_images() -> None:
     """Attestations and other artifacts in an index are never chosen; an image without a platform is the last resort."""
     amd64 = Platform.parse("linux/amd64")
     attestation = entry(
         "b", "unknown/unknown", annotations={"vnd.docker.reference.type": "attestation-manifest"}
     )
-    plain = descriptor("a", oci.OCI_MANIFEST)
+    plain = descriptor("a", oci.OCI_MANIFEST, platform={})
+    signature = descriptor(
+        "e", oci.OCI_MANIFEST, artifactType="application/vnd.dev.sigstore.bundle.v0.3+json"
+    )
+    assert parse_index(encoded(index(signature, plain))).choose(amd64).digest == digest("a")
     helm = descriptor("c", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
     assert parse_index(encoded(index(attestation, helm, plain))).choose(amd64).digest == digest("a")
     with pytest.raises(NotFound):
