@@ -15,8 +15,9 @@ import time
 
 from rkt.errors import PodError, RktError, Stage1Error, reason_of
 from rkt.linux.disk import FULL, remedy
-from rkt.linux.files import remove_tree
+from rkt.linux.files import remove_tree, sweep_unfinished
 from rkt.pod import lifecycle, names
+from rkt.schema.duration import render_go_duration
 from rkt.stage0 import contract, net_gc, roots
 from rkt.stage0.entrypoint import run_entrypoint
 from rkt.stage0.messages import tell
@@ -39,6 +40,8 @@ _READER_PAUSE_SECONDS = 0.005
 #: A command that changes the apps of a pod that is over gives up, or is done, within moments.
 _CHANGES_SECONDS = 2.0
 _NS = 1_000_000_000
+#: What of the local configuration directory rkt itself writes (``rkt trust``).
+_WRITTEN_CONFIGURATION = ("trust.d", "trustedkeys")
 
 
 def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, mark_only: bool) -> None:
@@ -69,7 +72,7 @@ def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, 
             _collect_one(settings, pod)
         else:
             _release_networks(settings, pod)
-            period = _go_duration(grace_seconds)
+            period = render_go_duration(grace_seconds)
             tell(settings, f'pod "{pod.uuid}" not removed: still within grace period ({period})')
     for place in (lifecycle.GARBAGE, lifecycle.EMBRYO):
         for pod in _unlocked(pods_dir, place):
@@ -85,6 +88,8 @@ def collect(settings: Settings, *, grace_seconds: float, expire_seconds: float, 
 
     for problem in sweep(settings.data_dir):
         tell(settings, problem)
+    for name in _WRITTEN_CONFIGURATION:
+        sweep_unfinished(f"{settings.local_config_dir}/{name}")
 
 
 def _unlocked(pods_dir: str, place: str) -> Iterator[Pod]:
@@ -100,13 +105,6 @@ def _unlocked(pods_dir: str, place: str) -> Iterator[Pod]:
 def _age_ns(pod: Pod, now_ns: int) -> int:
     """Time since the pod came where it stands: a rename changes the directory's ctime."""
     return now_ns - os.fstat(pod.fd).st_ctime_ns
-
-
-def _go_duration(seconds: float) -> str:
-    whole = int(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, seconds - whole // 60 * 60
-    text = f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
-    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
 
 
 def _mark(settings: Settings, pod: Pod, place: str, text: str, *, due: bool) -> None:
@@ -359,16 +357,16 @@ def _remove_cgroups(settings: Settings, pod: Pod) -> list[str]:
     if pod.uuid not in name:
         # The group is the caller's or a manager's, who removes it; killing it would kill strangers.
         return []
-    from rkt.linux.cgroup import Cgroups
+    from rkt.linux import cgroup, cgroup_processes, cgroupfs
 
     try:
-        group = Cgroups.detect().open_pod(record, name)
+        group = cgroup.open_pod(cgroupfs.detect(), record, name)
     except ValueError as e:
         tell(settings, f'pod "{pod.uuid}": {e}')
         return []
     if not group.directories():
         return []
-    return group.remove(0) if group.kill() else ["processes are left"]
+    return group.remove(0) if cgroup_processes.kill(group) else ["processes are left"]
 
 
 def _unmount(pod: Pod) -> None:

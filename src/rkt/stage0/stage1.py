@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import ConfigError, InvalidManifest, NotFound, Stage1Error, UsageError
+from rkt.errors import ConfigError, InvalidManifest, NotFound, Stage1Error, UsageError, quoted
 from rkt.fetch.reference import host_labels
 from rkt.linux.files import read_bounded
 from rkt.schema import jsontext
@@ -14,7 +14,7 @@ from rkt.stage0 import contract
 from rkt.stage0.images import find_image
 from rkt.stage0.messages import diagnose
 from rkt.trust.verdict import KIND_BUILTIN
-from rkt.values import AppcReference, ImageID
+from rkt.values import AppcReference, ImageID, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Program:
     def interface_version(self) -> int:
         """Version of the contract that it speaks; 1 when it does not say."""
         text = str(self._annotations.get(contract.ANNOTATION_INTERFACE_VERSION, "1"))
-        if not text.isdecimal() or len(text) > 4:
-            raise Stage1Error(f"{self.name}: invalid stage1 interface version {text!r}")
+        if not is_number(text, most_digits=4):
+            raise Stage1Error(f"{self.name}: invalid stage1 interface version {quoted(text)}")
         return int(text)
 
     @property
@@ -103,7 +103,9 @@ class Program:
             raise Stage1Error(f"{self.name} does not declare the entrypoint {annotation}")
         parts = str(path).split("/")
         if parts[0] or len(parts) < 2 or "\0" in path or any(part in {"", ".", ".."} for part in parts[1:]):
-            raise Stage1Error(f"{self.name}: entrypoint {annotation} is not a plain absolute path: {path!r}")
+            raise Stage1Error(
+                f"{self.name}: entrypoint {annotation} is not a plain absolute path: {quoted(path)}"
+            )
         return "/".join(parts[1:])
 
 
@@ -260,7 +262,9 @@ def _successor(name: str, images: dict[str, BuiltIn]) -> BuiltIn | None:
 
 def _from_directory(name: str, settings: Settings, store: Store) -> ImageRecord:
     if "/" in name or name in {"", ".", ".."}:
-        raise UsageError(f"--stage1-from-dir takes a file name, not {name!r}", hint="--stage1-path=PATH")
+        raise UsageError(
+            f"--stage1-from-dir takes a file name, not {quoted(name)}", hint="--stage1-path=PATH"
+        )
     directory = settings.installation.stage1_images_path
     if _has_configuration(settings, "paths.d"):
         from rkt.config.paths import load_paths

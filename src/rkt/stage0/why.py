@@ -3,7 +3,7 @@
 
 Nothing is decided here: images are looked at by ``fetch.look``, verdicts held against today's rules by ``trust.policy``,
 the store and pods read by who reads them otherwise. What is found on the way is kept, and whoever refused is named.
-What a pod that may start could reach says ``stage0.explain``. Members of the result: ``docs/why.md``.
+What a pod that may start could reach says ``stage0/explain``. Members of the result: ``docs/why.md``.
 """
 
 from __future__ import annotations

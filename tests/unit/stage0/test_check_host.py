@@ -69,6 +69,12 @@ def judged(facts: Facts) -> tuple[dict[str, Finding], dict[str, Verdict]]:
     return {each.name: each for each in findings}, {each.flavor: each for each in verdicts(facts, findings)}
 
 
+def test_how_many_pods_of_nspawn_there_is_room_for() -> None:
+    """The systemd of each takes three inotify instances of those that a user may have."""
+    findings, _ = judged(with_trial("inotify", Trial(done=True, text="128")))
+    assert findings["inotify"].text == "128 instances for each user, enough for 42 pods of nspawn at once"
+
+
 def test_a_host_that_has_everything() -> None:
     """Every flavour that is built is ready, nothing is to be done, and kvm is said not to be built."""
     findings, flavors = judged(PERFECT)
@@ -86,6 +92,7 @@ def test_a_host_that_has_everything() -> None:
         ("pid namespace", errno.EINVAL, "namespaces", "missing missing ready", "CONFIG_PID_NS"),
         ("net namespace", errno.ENOSPC, "namespaces", "missing missing ready", "max_"),
         ("user namespace", errno.ENOSPC, "user namespaces", "limited limited ready", "max_user_namespaces="),
+        ("inotify", errno.EMFILE, "inotify", "ready limited ready", "fs.inotify.max_user_instances="),
         ("mounts", errno.ENOSYS, "mounts", "missing missing missing", "5.12"),
         ("paths", errno.ENOSYS, "paths", "missing missing missing", "5.6"),
         ("processes", errno.ENOSYS, "processes", "missing missing missing", "filter"),

@@ -6,22 +6,22 @@ from __future__ import annotations
 import os
 import signal
 
-from rkt.linux import libc
-from rkt.linux.cgroup import DEFAULT_CONTROLLERS, FREEZER, Cgroups, Group
+from rkt.linux import cgroup_freezer, cgroup_limits, libc
+from rkt.linux.cgroup import DEFAULT_CONTROLLERS, FREEZER, Group
 from rkt.stage0.host.attempt import attempt
 from rkt.stage0.host.facts import UNSEEN, Trial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rkt.linux.cgroup import Hierarchy
+    from rkt.linux.cgroupfs import Hierarchies, Hierarchy
 
 #: What pods can be given limits of.
 CONTROLLERS = (*DEFAULT_CONTROLLERS, "cpu", "cpuset", "io")
 
 
-def layout(cgroups: Cgroups) -> str:
+def layout(hierarchies: Hierarchies) -> str:
     """Which kind of host this is."""
-    versions = {each.version for each in cgroups.hierarchies if each.version == 2 or not _is_named(each)}
+    versions = {each.version for each in hierarchies if each.version == 2 or not _is_named(each)}
     if versions == {1, 2}:
         return "hybrid"
     return f"version {versions.pop()}" if versions else ""
@@ -31,17 +31,17 @@ def _is_named(hierarchy: Hierarchy) -> bool:
     return all(each.startswith("name=") for each in hierarchy.controllers)
 
 
-def controllers(cgroups: Cgroups) -> dict[str, Trial]:
+def controllers(hierarchies: Hierarchies) -> dict[str, Trial]:
     """Controller to whether a pod can have limits of it."""
     found = {}
     for name in CONTROLLERS:
-        old = next((each for each in cgroups.hierarchies if each.version == 1 and each.offers(name)), None)
+        old = next((each for each in hierarchies if each.version == 1 and each.offers(name)), None)
         if old is not None:
             found[name] = attempt(lambda old=old, name=name: _try_old(old, name))  # type: ignore[misc]
         elif name == "devices":
             continue  # of version 2: a program, which is tried by itself
-        elif cgroups.unified is not None:
-            found[name] = _look_at_new(cgroups.unified, name)
+        elif hierarchies.unified is not None:
+            found[name] = _look_at_new(hierarchies.unified, name)
         else:
             found[name] = Trial(text="no hierarchy is mounted")
     return found
@@ -62,13 +62,13 @@ def _try_old(hierarchy: Hierarchy, controller: str) -> str:
     try:
         group = Group(path.rpartition("/")[2], [(hierarchy, hierarchy.own_path, path)], [])
         if controller == "memory":
-            group.set_memory_limit(1 << 40)
+            cgroup_limits.set_memory_limit(group, 1 << 40)
         elif controller == "pids":
             _write(f"{path}/pids.max", "max")
         elif controller == "devices":
             _write(f"{path}/devices.deny", "a")
         elif controller == "cpu":
-            group.set_cpu_shares(1024)
+            cgroup_limits.set_cpu_shares(group, 1024)
             if not os.path.exists(f"{path}/cpu.cfs_quota_us"):
                 return "weights only: the kernel has no CPU quotas"
     finally:
@@ -105,9 +105,9 @@ def unified(hierarchy: Hierarchy) -> dict[str, Trial]:
     }
 
 
-def old_freezer(cgroups: Cgroups) -> Trial:
+def old_freezer(hierarchies: Hierarchies) -> Trial:
     """The freezer of version 1."""
-    found = next((each for each in cgroups.hierarchies if each.offers(FREEZER)), None)
+    found = next((each for each in hierarchies if each.offers(FREEZER)), None)
     return attempt(lambda: _try_old(found, FREEZER)) if found else Trial(text="there is none")
 
 
@@ -124,9 +124,9 @@ def _in_group(hierarchy: Hierarchy, what: str) -> str:
             signal.pause()
         group = Group(path.rpartition("/")[2], [(hierarchy, hierarchy.own_path, path)], [])
         if what == "freeze":
-            if not group.freeze(5.0):
+            if not cgroup_freezer.freeze(group, 5.0):
                 raise OSError(0, "a process was not frozen within 5 seconds")
-            group.thaw()
+            cgroup_freezer.thaw(group)
         elif what == "kill":
             _write(f"{path}/cgroup.kill", "1")
             os.waitpid(pid, 0)

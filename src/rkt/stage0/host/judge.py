@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from rkt.linux import inotify
 from rkt.schema.record import Record
 from rkt.stage0.host.facts import FLAVORS, UNSEEN, Trial
 from rkt.stage0.host.needs import (
@@ -241,6 +242,8 @@ def _good(thing: Thing, learnt: str, facts: Facts) -> str:
         return f"--private-users works; up to {learnt} at once"
     if thing.name == "systemd-nspawn":
         return _trial(facts, "systemd-nspawn version").text or "it runs a program"
+    if thing.name == "inotify":
+        return f"{learnt} instances for each user, enough for {int(learnt or 0) // inotify.OF_SYSTEMD} pods of nspawn at once"
     if thing.name == "stage1 images":
         return ", ".join(facts.flavors)
     return thing.good or learnt

@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from rkt.linux import capabilities, libc
-from rkt.linux.cgroup import Cgroups
+from rkt.linux import capabilities, cgroupfs, libc
 from rkt.stage0.host import groups, kernel, network, storage, system
 from rkt.stage0.host.attempt import attempt
 from rkt.stage0.host.facts import Facts, Trial
@@ -24,7 +23,7 @@ _ALL_IDS = ["0", "0", "4294967295"]
 
 def look(settings: Settings) -> Facts:
     """Try everything; takes about a second, and leaves nothing."""
-    cgroups = Cgroups.detect()
+    cgroups = cgroupfs.detect()
     trials = {name: attempt(act) for name, act in _attempts(settings).items()}
     trials |= _of_groups(cgroups)
     nearest = storage.nearest(settings.data_dir)
@@ -89,10 +88,11 @@ def _attempts(settings: Settings) -> dict[str, Callable[[], str]]:
         "systemd-nspawn version": system.version_of("systemd-nspawn"),
         "systemd-nspawn": system.nspawn,
         "systemd": system.systemd,
+        "inotify": system.watches,
     }
 
 
-def _of_groups(cgroups: Cgroups) -> dict[str, Trial]:
+def _of_groups(cgroups: cgroupfs.Hierarchies) -> dict[str, Trial]:
     if cgroups.unified is None:
         missing = Trial(text="there is no hierarchy of version 2")
         return {

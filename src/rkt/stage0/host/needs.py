@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 
+from rkt.linux import inotify
 from rkt.schema.record import Record
 
 #: As it should be.
@@ -261,5 +262,13 @@ NSPAWN = (
         bad="a pod has nothing that runs its units",
         hints={0: "apt install systemd"},
         stops=("nspawn",),
+    ),
+    Thing(
+        area="programs",
+        name="inotify",
+        bad="the systemd of one more pod would not start",
+        hints={errno.EMFILE: f"sysctl -w {inotify.LIMIT}=1024"},
+        lacks="inotify instances for the systemd of one more pod",
+        affects=("nspawn",),
     ),
 )

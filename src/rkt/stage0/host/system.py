@@ -9,8 +9,7 @@ import sys
 
 from rkt.config.stage1 import load_stage1
 from rkt.errors import RktError
-from rkt.linux import libc, mount
-from rkt.linux.cgroup import Cgroups
+from rkt.linux import cgroupfs, inotify, libc, mount
 from rkt.net import program
 from rkt.stage0.host import bus, kernel
 from rkt.stage0.host.attempt import CannotTry
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rkt.config.settings import Installation, Settings
-    from rkt.linux.cgroup import Hierarchy
+    from rkt.linux.cgroupfs import Hierarchy
 
 #: Directories and links of a root that has the host's ``/usr``.
 _ROOT = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
@@ -138,6 +137,13 @@ def reaper(path: str) -> Callable[[], str]:
     return act
 
 
+def watches() -> str:
+    """The systemd of one more pod would get its inotify instances; returns how many each user may have."""
+    if os.geteuid() == 0:
+        inotify.try_room()
+    return str(inotify.limit())
+
+
 def nspawn() -> str:
     """systemd-nspawn runs a program in a root that has the host's ``/usr``, as a pod's root has.
 
@@ -181,7 +187,7 @@ def systemd() -> str:
 def _own_groups() -> list[tuple[Hierarchy, str, str]]:
     """Move to groups of our own in the hierarchies that systemd uses: (hierarchy, group before, group)."""
     found = []
-    for each in Cgroups.detect().hierarchies:
+    for each in cgroupfs.detect():
         parent = each.directory(each.own_path)
         if parent is None or not (each.version == 2 or "name=systemd" in each.controllers):
             continue
