@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 
+from rkt.linux import cgroup_limits
 from rkt.schema import isolators
 from rkt.schema.limits import DEVICE_RATES
 
@@ -35,12 +36,12 @@ def set_limits(group: Group, wanted: Sequence[Isolator]) -> None:
             rates = dict(everywhere)
             _lower(rates, named.pop(device, {}))
             try:
-                group.set_io_limit(device, rates)
+                cgroup_limits.set_io_limit(group, device, rates)
             except OSError as e:
                 if e.errno not in {errno.ENODEV, errno.EOPNOTSUPP}:
                     raise
     for device, rates in named.items():
-        group.set_io_limit(device, rates)
+        cgroup_limits.set_io_limit(group, device, rates)
 
 
 def wanted_limits(wanted: Sequence[Isolator]) -> dict[tuple[int, int], dict[str, int]]:

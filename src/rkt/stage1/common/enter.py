@@ -16,18 +16,20 @@ import select
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, files, libc, namespaces, pidfd
+from rkt.linux import files, libc, namespaces, pidfd
 from rkt.schema.appc import EVENT_PRE_START
 from rkt.stage0 import contract
 from rkt.stage1.common import feed, steps, terminal
 from rkt.stage1.common.arguments import ids_of, load_run
 from rkt.stage1.common.exec_plan import build_exec_plan
-from rkt.stage1.common.limits import SetOomScore, group_name
+from rkt.stage1.common.groups import open_groups
 from rkt.stage1.common.pod import load_pod
+from rkt.stage1.common.steps import SetOomScore
 from rkt.stage2.exec import EXIT_EXEC_FAILED, become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rkt.linux.cgroup import Joiner
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import PodApp
     from rkt.stage1.common.private_users import JoinUsers
@@ -73,9 +75,7 @@ def _enter(
     plan.environment.setdefault(b"TERM", os.environb.get(b"TERM", b"vt100"))
     if b"TERM" in os.environb:
         plan.environment[b"TERM"] = os.environb[b"TERM"]
-    record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
-    groups = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid))
-    joiner = groups.open_child(name, pid).joiner()
+    joiner = open_groups(arguments.uuid).open_child(name, pid).joiner()
     flags = namespaces.differing(pid) & ~libc.CLONE_NEWUSER
     # Until the command is executed, no process of the pod may look into ours (CVE-2016-9962).
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
@@ -133,7 +133,7 @@ class Entering:
     def __init__(
         self,
         plan: ExecPlan,
-        joiner: cgroup.Joiner,
+        joiner: Joiner,
         app_pidfd: int,
         flags: int,
         root_fd: int,

@@ -29,16 +29,18 @@ import errno
 import os
 
 from rkt.errors import Stage1Error, quoted
-from rkt.linux import cgroup, files
+from rkt.linux import cgroup, cgroup_devices, cgroup_limits, files
 from rkt.schema import isolators
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
+from rkt.stage1.common.groups import INIT_GROUP, group_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from rkt.linux.cgroupfs import Hierarchies
     from rkt.schema.isolators import Isolator, Resource
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.pod import LoadedPod, PodApp
@@ -56,16 +58,13 @@ _CONTROLLERS = {
     isolators.IO_WEIGHT: "io",
 }
 _DISK_ISOLATORS = frozenset((isolators.BLOCK_BANDWIDTH, isolators.BLOCK_IOPS, isolators.IO_LIMITS))
-_OWN_SCORE = "/proc/self/oom_score_adj"
-#: Cgroup of pid 1 below the pod's; no app can be called so.
-INIT_GROUP = "rkt.init"
 _SHARES_OF_A_CPU = 1024
 _LEAST_SHARES = 2
 _MOST_SHARES = 262144
 
 
 def create_groups(
-    host: cgroup.Cgroups,
+    host: Hierarchies,
     pod: LoadedPod,
     arguments: RunArguments,
     report: Callable[[str], None],
@@ -91,16 +90,18 @@ def create_groups(
     needed.difference_update(cgroup.DEFAULT_CONTROLLERS)
     if host.unified is None:
         needed.add(cgroup.FREEZER)
-    needed.update(each for each in also if any(hierarchy.offers(each) for hierarchy in host.hierarchies))
-    groups = host.create_pod(group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed)))
+    needed.update(each for each in also if any(hierarchy.offers(each) for hierarchy in host))
+    groups = cgroup.create_pod(
+        host, group_name(arguments.uuid), (*cgroup.DEFAULT_CONTROLLERS, *sorted(needed))
+    )
     # At once, so that a gc knows what to remove should we be killed.
     files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)
     try:
         if groups.has("pids"):
-            groups.set_pids_limit(_pids_ceiling(pod))
+            cgroup_limits.set_pids_limit(groups, _pids_ceiling(pod))
         if groups.has("memory"):
             total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            groups.set_memory_limit(total_bytes * isolators.DEFAULT_MEMORY_PERCENT // 100)
+            cgroup_limits.set_memory_limit(groups, total_bytes * isolators.DEFAULT_MEMORY_PERCENT // 100)
         _set_all(groups, pod.manifest.isolators, [], "pod", report)
         _protect(groups, pod)
         # Where apps come later the groups below have policies of their own, and version 2 could not widen this one.
@@ -133,9 +134,9 @@ def make_room(groups: cgroup.Group, pod: LoadedPod, devices: Sequence[DeviceRule
         devices: what the app's volumes need of the device policy.
     """
     if groups.has("pids"):
-        groups.set_pids_limit(_pids_ceiling(pod))
+        cgroup_limits.set_pids_limit(groups, _pids_ceiling(pod))
     _protect(groups, pod)
-    groups.admit_devices(devices)
+    cgroup_devices.admit(groups, devices)
 
 
 def _pids_ceiling(pod: LoadedPod) -> int:
@@ -151,7 +152,7 @@ def _protect(groups: cgroup.Group, pod: LoadedPod) -> None:
         return
     amounts = [_request(isolators.last(app.app.isolators, isolators.MEMORY)) for app in pod.apps]
     if any(amounts) and groups.has("memory"):
-        groups.set_memory_request(sum(amounts))
+        cgroup_limits.set_memory_request(groups, sum(amounts))
 
 
 def _set_devices(group: cgroup.Group, devices: Sequence[DeviceRule]) -> None:
@@ -161,7 +162,7 @@ def _set_devices(group: cgroup.Group, devices: Sequence[DeviceRule]) -> None:
         Stage1Error: neither a version 1 ``devices`` hierarchy nor a version 2 one can be used.
     """
     try:
-        group.set_devices((*cgroup.DEFAULT_DEVICES, *devices))
+        cgroup_devices.restrict(group, (*cgroup_devices.DEFAULT_DEVICES, *devices))
     except OSError as e:
         from rkt.linux.disk import remedy
 
@@ -296,33 +297,33 @@ def _request(value: Resource | None) -> int:
 
 def _set_memory(group: cgroup.Group, value: Resource) -> None:
     if value.limit_amount is not None:
-        group.set_memory_limit(value.limit_amount)
+        cgroup_limits.set_memory_limit(group, value.limit_amount)
     if request := _request(value):
-        group.set_memory_request(request)
+        cgroup_limits.set_memory_request(group, request)
 
 
 def _set_cpu(group: cgroup.Group, value: Resource) -> None:
     if value.limit_amount is not None:
-        group.set_cpu_limit(value.limit_amount)
+        cgroup_limits.set_cpu_limit(group, value.limit_amount)
     if request := _request(value):
         shares = request * _SHARES_OF_A_CPU // 1000
-        group.set_cpu_shares(min(max(shares, _LEAST_SHARES), _MOST_SHARES))
+        cgroup_limits.set_cpu_shares(group, min(max(shares, _LEAST_SHARES), _MOST_SHARES))
 
 
 def _set_cpus(group: cgroup.Group, value: str) -> None:
     from rkt.schema.limits import parse_cpus
 
-    group.set_cpus(value, parse_cpus(value, isolators.CPUSET_CPUS))
+    cgroup_limits.set_cpus(group, value, parse_cpus(value, isolators.CPUSET_CPUS))
 
 
 #: In this order: shares win over those that a request of CPU gives.
 _SETTERS: dict[str, Callable[[cgroup.Group, Any], None]] = {
     isolators.CPU: _set_cpu,
-    isolators.CPU_SHARES: cgroup.Group.set_cpu_shares,
+    isolators.CPU_SHARES: cgroup_limits.set_cpu_shares,
     isolators.CPUSET_CPUS: _set_cpus,
-    isolators.IO_WEIGHT: cgroup.Group.set_io_weight,
+    isolators.IO_WEIGHT: cgroup_limits.set_io_weight,
     isolators.MEMORY: _set_memory,
-    isolators.PIDS: lambda group, value: group.set_pids_limit(value.limit_amount),
+    isolators.PIDS: lambda group, value: cgroup_limits.set_pids_limit(group, value.limit_amount),
 }
 
 
@@ -353,47 +354,18 @@ def has_sysctls(pod: LoadedPod) -> bool:
     return any(each.name == isolators.SYSCTL for each in pod.manifest.isolators)
 
 
-class SetOomScore(steps.Step):
-    """Say how readily the out-of-memory killer takes the calling process and its children."""
-
-    __slots__ = ("score",)
-
-    def __init__(self, score: int) -> None:
-        self.score = score
-
-    def describe(self) -> str:
-        """See ``Step``."""
-        return f"oom-score-adj {self.score}"
-
-    def apply(self, root_fd: int) -> None:
-        """See ``Step``."""
-        fd = os.open(_OWN_SCORE, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % self.score)
-        except PermissionError as e:
-            reason = "lowering it takes CAP_SYS_RESOURCE, which this process has not"
-            raise OSError(e.errno, reason) from None
-        finally:
-            os.close(fd)
-
-
 def oom_score_steps(app: PodApp) -> list[steps.Step]:
     """The step that sets the score, if one is to be set."""
     score = wanted_oom_score(app)
-    return [] if score is None else [SetOomScore(score)]
+    return [] if score is None else [steps.SetOomScore(score)]
 
 
 def wanted_oom_score(app: PodApp) -> int | None:
     """The score that is asked for; without a word no app is better protected than usual, whoever started the pod."""
     score: int | None = isolators.last(app.app.isolators, isolators.OOM_SCORE_ADJ)
-    own = int(files.read_bounded(_OWN_SCORE, 64))
+    own = int(files.read_bounded(steps.OWN_SCORE, 64))
     if score is None:
         return 0 if own < 0 else None
     if score < own and _is_wish(isolators.OOM_SCORE_ADJ, app.app.isolators, _wishes(app)):
         return None
     return score
-
-
-def group_name(uuid: str) -> str:
-    """Name of a pod's cgroups."""
-    return f"rkt-{uuid}"

@@ -12,6 +12,7 @@ import os
 
 from rkt.errors import RktError
 from rkt.linux import files
+from rkt.stage1.common import control
 from rkt.stage1.common.pod import load_pod
 
 TYPE_CHECKING = False
@@ -42,6 +43,17 @@ def perform(
     except OSError as e:
         where = f": {os.fsdecode(e.filename)}" if e.filename else ""
         return {"ok": False, "error": f"app {name!r}: {e.strerror}{where}"}
+
+
+def tell(clients: list[_socket.socket], answer: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Give the same answer to all who wait for it; what fails is reported."""
+    for client in clients:
+        if client.fileno() < 0:
+            continue  # it did not wait
+        try:
+            control.send(client, answer)
+        except OSError as e:
+            report(f"control socket: {e}")
 
 
 def check_root(name: str) -> None:

@@ -195,11 +195,11 @@ class LogFile:
         for data in (whole,) if len(whole) <= self._max_bytes // 2 else records:
             self._append(data)
 
-    def complete(self) -> None:
-        """Write unfinished lines, which nothing more comes of."""
+    def complete(self, *streams: bytes) -> None:
+        """Write unfinished lines, of these streams or of both, which nothing more comes of."""
         stamp = timestamp()
-        for stream, rest in self._partial.items():
-            if rest:
+        for stream in streams or tuple(self._partial):
+            if rest := self._partial[stream]:
                 self._append(self._record(stamp, stream, b"F", rest))
                 self._partial[stream] = b""
 

@@ -7,11 +7,6 @@ import _socket
 import os
 import time
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
 _MICRO = 1_000_000
 
 
@@ -44,7 +39,7 @@ def send(handle: _socket.socket, text: bytes) -> None:
 
 
 class Watchdog:
-    """Tells the service manager that the supervisor's loop goes round (``supervisor.Ticker``)."""
+    """Tells the service manager that the supervisor's loop goes round (``supervision.Ticker``)."""
 
     __slots__ = ("_address", "_interval_seconds", "_next_at")
 
@@ -64,16 +59,9 @@ class Watchdog:
         # Twice as often as need be, as the manual says.
         return cls(address, int(text) / _MICRO / 2)
 
-    def started(self, _app: Any) -> None:
-        """Nothing of an app matters here."""
-
     def next_at(self) -> float:
         """See ``Ticker``."""
         return self._next_at
-
-    def readers(self) -> dict[int, Callable[[], None]]:
-        """See ``Ticker``."""
-        return {}
 
     def tick(self, *, is_stopping: bool) -> None:
         """Send when it is time; also while the pod stops, which may take longer."""
@@ -81,6 +69,3 @@ class Watchdog:
         if now >= self._next_at:
             self._next_at = now + self._interval_seconds
             notify(self._address, b"WATCHDOG=1")
-
-    def finish(self) -> None:
-        """See ``Ticker``."""

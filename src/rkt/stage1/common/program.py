@@ -27,7 +27,6 @@ def run_program(find: Callable[[str], Entrypoint | None]) -> int:
 
     entrypoint = os.path.basename(sys.argv[0])
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
     try:
         if entrypoint in {"run", "enter"}:
             _seal_interpreter()
@@ -39,17 +38,27 @@ def run_program(find: Callable[[str], Entrypoint | None]) -> int:
         sys.stderr.write(f"stage1: {e.message}\n")
         if e.hint:
             sys.stderr.write(f"hint: {e.hint}\n")
-        if debug:
-            raise
+        _trace(arguments)
     except OSError as e:
         from rkt.linux.disk import remedy
 
         sys.stderr.write(f"stage1: {e.strerror or e}{f': {e.filename}' if e.filename else ''}\n")
         if hint := remedy(e.errno):
             sys.stderr.write(f"hint: {hint}\n")
-        if debug:
-            raise
+        _trace(arguments)
+    except ImportError as e:
+        # A descriptor too few, or an image that somebody has changed.
+        sys.stderr.write(f"stage1: a part of the program cannot be loaded: {e}\n")
+        _trace(arguments)
     return EXIT_FAILURE
+
+
+def _trace(arguments: list[str]) -> None:
+    """For whoever asks for it, where the exception that is being handled came from."""
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _seal_interpreter() -> None:

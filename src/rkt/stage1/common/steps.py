@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.linux.cgroup import Joiner
 
+OWN_SCORE = "/proc/self/oom_score_adj"
 _MAX_LINKS = 40
 #: How often somebody else may change a component while a target is looked for, and how that shows.
 _MAX_ATTEMPTS = 40
@@ -72,6 +73,30 @@ class JoinCgroup(Step):
     def apply(self, root_fd: int) -> None:
         """See ``Step``."""
         self.joiner.join(unified=self.unified)
+
+
+class SetOomScore(Step):
+    """Say how readily the out-of-memory killer takes the calling process and its children."""
+
+    __slots__ = ("score",)
+
+    def __init__(self, score: int) -> None:
+        self.score = score
+
+    def describe(self) -> str:
+        """See ``Step``."""
+        return f"oom-score-adj {self.score}"
+
+    def apply(self, root_fd: int) -> None:
+        """See ``Step``."""
+        fd = os.open(OWN_SCORE, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % self.score)
+        except PermissionError as e:
+            reason = "lowering it takes CAP_SYS_RESOURCE, which this process has not"
+            raise OSError(e.errno, reason) from None
+        finally:
+            os.close(fd)
 
 
 class Unshare(Step):

@@ -17,7 +17,6 @@ _GRACE_SECONDS = 20.0
 #: How long a killed supervisor, its plugins and who guards its pod may take to be gone.
 _RELEASE_SECONDS = 5.0
 _RELEASE_PAUSE_SECONDS = 0.002
-_RECORD_BYTES = 64 << 10
 
 
 def main(argv: list[str]) -> int:
@@ -93,11 +92,10 @@ def _await_end() -> None:
 
 def _thaw(uuid: str) -> None:
     """Let processes that are frozen go on to their death: in version 1 they wait for it."""
-    from rkt.linux import cgroup
-    from rkt.stage1.common.limits import group_name
+    from rkt.linux import cgroup_freezer
+    from rkt.stage1.common.groups import open_groups
 
     try:
-        record = files.read_bounded(contract.SUBCGROUP, _RECORD_BYTES).decode()
-        cgroup.Cgroups.detect().open_pod(record, group_name(uuid)).thaw()
+        cgroup_freezer.thaw(open_groups(uuid))
     except (OSError, ValueError) as e:
         raise Stage1Error(f"the pod is killed, but its processes stay frozen: {e}", hint="rkt gc") from e

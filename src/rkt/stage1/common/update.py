@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error, quoted
-from rkt.linux import files
+from rkt.linux import cgroup_limits, cgroup_migration, cgroup_processes, files
 from rkt.schema import isolators
 from rkt.schema.quantity import bytes_text
 from rkt.stage0 import contract
@@ -21,14 +21,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rkt.linux import cgroup
+    from rkt.linux.cgroup import Group
+    from rkt.linux.cgroupfs import Hierarchies
 
 
 def update(
-    host: cgroup.Cgroups,
-    groups: cgroup.Group,
-    group: cgroup.Group,
-    others: Sequence[cgroup.Group],
+    host: Hierarchies,
+    groups: Group,
+    group: Group,
+    others: Sequence[Group],
     *,
     pid: int,
     report: Callable[[str], None],
@@ -49,47 +50,47 @@ def update(
     app = pod.app(group.name)
     controllers = limits.controllers_of(app)
     _make_groups(host, groups, group, others, controllers, pid)
-    before = group.limits(controllers)
+    before = cgroup_limits.read_limits(group, controllers)
     try:
         _check_memory(group, isolators.last(app.app.isolators, isolators.MEMORY))
         limits.set_app_limits(group, pod, app, report)
         limits.make_room(groups, pod, ())
     except BaseException:
-        group.restore_limits(before)
+        cgroup_limits.restore_limits(before)
         raise
 
 
 def _make_groups(
-    host: cgroup.Cgroups,
-    groups: cgroup.Group,
-    group: cgroup.Group,
-    others: Sequence[cgroup.Group],
+    host: Hierarchies,
+    groups: Group,
+    group: Group,
+    others: Sequence[Group],
     controllers: set[str],
     pid: int,
 ) -> None:
     def members() -> set[int]:
-        return group.pids() or _in_mount_namespace(groups, pid)
+        return cgroup_processes.pids(group) or _in_mount_namespace(groups, pid)
 
     def record() -> None:
         files.replace_file(contract.SUBCGROUP, groups.record().encode(), 0o640, sync=False)
 
     try:
-        host.extend_pod(groups, (group, *others), controllers, record)
-        group.extend(groups, controllers, members)
+        cgroup_migration.extend_pod(host, groups, (group, *others), controllers, record)
+        cgroup_migration.extend_child(group, groups, controllers, members)
     except OSError as e:
         raise Stage1Error(
             f"app {quoted(group.name)} cannot be given a cgroup of its own: {e.strerror}"
         ) from e
 
 
-def _in_mount_namespace(groups: cgroup.Group, pid: int) -> set[int]:
+def _in_mount_namespace(groups: Group, pid: int) -> set[int]:
     """Processes of the app where it has no cgroup of its own at all."""
     try:
         own = os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
         return set()  # it is about to be started again
     found = set()
-    for each in groups.pids():
+    for each in cgroup_processes.pids(groups):
         try:
             if os.readlink(f"/proc/{each}/ns/mnt") == own:
                 found.add(each)
@@ -98,11 +99,11 @@ def _in_mount_namespace(groups: cgroup.Group, pid: int) -> set[int]:
     return found
 
 
-def _check_memory(group: cgroup.Group, wanted: isolators.Resource | None) -> None:
+def _check_memory(group: Group, wanted: isolators.Resource | None) -> None:
     """Version 1 refuses a limit below what is in use; version 2 would kill the app, so it is refused here."""
     if wanted is None or wanted.limit_amount is None:
         return
-    used = group.memory_in_use()
+    used = cgroup_limits.memory_in_use(group)
     if used > wanted.limit_amount:
         limit = bytes_text(wanted.limit_amount)
         raise Stage1Error(

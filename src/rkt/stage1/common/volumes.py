@@ -10,7 +10,7 @@ import errno
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, libc, mount
+from rkt.linux import cgroup_devices, libc, mount
 from rkt.schema.appc import (
     ANNOTATION_DOCKER_REPOSITORY,
     VOLUME_DEVICE,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rkt.schema.mounts import PairedMount
     from rkt.stage1.common.pod import LoadedPod, PodApp
 
-    #: As ``linux.cgroup`` takes it: (``b`` or ``c``, major, minor or None, access).
+    #: As ``linux.cgroup_devices`` takes it: (``b`` or ``c``, major, minor or None, access).
     DeviceRule = tuple[str, int, int | None, str]
 
 _KIND = 0o170000
@@ -39,7 +39,7 @@ _DIRECTORY = 0o040000
 _FILE = 0o100000
 _DEVICES = {0o020000: "c", 0o060000: "b"}
 #: What every pod may use anyway.
-_DEFAULT_DEVICES = frozenset((kind, major, minor) for kind, major, minor, _ in cgroup.DEFAULT_DEVICES)
+_DEFAULT_DEVICES = frozenset((kind, major, minor) for kind, major, minor, _ in cgroup_devices.DEFAULT_DEVICES)
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -7,12 +7,12 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, disk, files, libc, pidfd
+from rkt.linux import disk, files, libc, pidfd
 from rkt.stage0 import contract
 from rkt.stage1.common import steps
 from rkt.stage1.common.arguments import load_run
 from rkt.stage1.common.enter import find_app, parse
-from rkt.stage1.common.limits import group_name
+from rkt.stage1.common.groups import open_groups
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.fly import plan as plans
 from rkt.stage2.exec import become
@@ -37,8 +37,7 @@ def main(argv: list[str]) -> int:
     plan.environment.setdefault(b"TERM", b"vt100")
     if b"TERM" in os.environb:
         plan.environment[b"TERM"] = os.environb[b"TERM"]
-    record = files.read_bounded(contract.SUBCGROUP, _RECORD_BYTES).decode()
-    joiner = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid)).joiner()
+    joiner = open_groups(arguments.uuid).joiner()
     # No import can be served from the image's files from here on (invariant EN2).
     sys.meta_path.clear()
     sys.path.clear()

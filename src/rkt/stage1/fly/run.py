@@ -16,7 +16,7 @@ import os
 import sys
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, disk, files, libc, mount
+from rkt.linux import cgroup, cgroupfs, disk, files, libc, mount
 from rkt.schema import isolators
 from rkt.schema.appc import ANNOTATION_STREAMS
 from rkt.stage0 import contract
@@ -24,6 +24,7 @@ from rkt.stage1.common import hosts, limits, steps
 from rkt.stage1.common.announce import announce_app, announce_ready
 from rkt.stage1.common.app_root import OWN_FILES
 from rkt.stage1.common.arguments import parse_run, save_run
+from rkt.stage1.common.groups import group_name
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
 from rkt.stage1.common.volumes import Volumes
@@ -188,8 +189,8 @@ def _join_group(arguments: RunArguments) -> None:
 
     Nobody is left who could remove it when the app has ended: gc does.
     """
-    host = cgroup.Cgroups.detect()
-    group = host.create_pod(limits.group_name(arguments.uuid), () if host.unified else (cgroup.FREEZER,))
+    host = cgroupfs.detect()
+    group = cgroup.create_pod(host, group_name(arguments.uuid), () if host.unified else (cgroup.FREEZER,))
     files.replace_file(contract.SUBCGROUP, group.record().encode(), 0o640, sync=False)
     joiner = group.joiner()
     joiner.join(unified=True)

@@ -8,16 +8,19 @@ import os
 import time
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, files, pidfd
+from rkt.linux import cgroup_freezer, cgroup_processes, files, pidfd
 from rkt.stage0 import contract
 from rkt.stage1.common import signals
 from rkt.stage1.common.enter import find_app
-from rkt.stage1.common.limits import group_name
+from rkt.stage1.common.groups import find_groups
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.fly.plan import only_app
 from rkt.values import PodUUID
 
-_RECORD_BYTES = 64 << 10
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rkt.linux.cgroup import Group
+
 _PAUSE_SECONDS = 0.02
 
 
@@ -29,7 +32,7 @@ def main(argv: list[str]) -> int:
     """
     uuid = PodUUID.parse(argv[-1] if argv else "")
     app = only_app(load_pod())
-    group = _group(uuid)
+    group = find_groups(uuid)
     try:
         _, process = find_app(app.name)
     except Stage1Error:
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> int:
         if process >= 0:
             pidfd.send_signal(process, number)
         if os.path.exists(contract.PAUSED):
-            group.thaw()
+            cgroup_freezer.thaw(group)
         if process >= 0:
             pidfd.wait_exit(process, signals.STOP_SECONDS)
         _ask_others(group, deadline)
@@ -48,36 +51,26 @@ def main(argv: list[str]) -> int:
         pidfd.send_signal(process, _signal.SIGKILL)
     if not group.directories():
         _kill_process_group()
-    elif not group.kill():
+    elif not cgroup_processes.kill(group):
         raise Stage1Error(
-            f"processes of the pod cannot be killed: {' '.join(str(pid) for pid in sorted(group.pids()))}",
+            f"processes of the pod cannot be killed: {' '.join(str(pid) for pid in sorted(cgroup_processes.pids(group)))}",
             hint=f"rkt stop --force {uuid.short}",
         )
     return 0
 
 
-def _group(uuid: PodUUID) -> cgroup.Group:
-    host = cgroup.Cgroups.detect()
-    try:
-        return host.open_pod(files.read_bounded(contract.SUBCGROUP, _RECORD_BYTES).decode(), group_name(uuid))
-    except FileNotFoundError:
-        return host.search_pod(group_name(uuid))
-    except ValueError as e:
-        raise Stage1Error(f"{contract.SUBCGROUP} of pod {uuid} is damaged: {e}") from e
-
-
-def _ask_others(group: cgroup.Group, deadline: float) -> None:
+def _ask_others(group: Group, deadline: float) -> None:
     """SIGTERM to what the app left behind, and the rest of its stop time."""
-    for pid in group.pids():
+    for pid in cgroup_processes.pids(group):
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        if pid in group.pids():
+        if pid in cgroup_processes.pids(group):
             # Still the same process: the descriptor pins it.
             pidfd.send_signal(fd, _signal.SIGTERM)
         os.close(fd)
-    while group.pids() and time.monotonic() < deadline:
+    while cgroup_processes.pids(group) and time.monotonic() < deadline:
         time.sleep(_PAUSE_SECONDS)
 
 

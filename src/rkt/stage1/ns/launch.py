@@ -9,8 +9,8 @@ one when its turn comes, because a plan holds the volumes' mounts.
 from __future__ import annotations
 
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
-from rkt.stage0 import contract
 from rkt.stage1.common import signals
+from rkt.stage1.common.app_state import find_restarts
 from rkt.stage1.common.log import find_driver, open_log
 
 TYPE_CHECKING = False
@@ -69,12 +69,7 @@ class Launch:
         self._log_driver = find_driver(app)
         self.first = PRE_START if PRE_START in app.app.event_handlers else MAIN
         self.has_post_stop = POST_STOP in app.app.event_handlers
-        self.restarts: Restarts | None = None
-        policy = app.runtime.annotations.get(contract.ANNOTATION_RESTART)
-        if policy is not None:
-            from rkt.stage1.common.restart import Restarts
-
-            self.restarts = Restarts(app.name, policy)
+        self.restarts: Restarts | None = find_restarts(app)
         #: Nothing of the app has run in its cgroup.
         self._is_fresh = True
         self.stop_signal = signals.stop_signal(app)

@@ -12,12 +12,13 @@ import os
 import time
 
 from rkt.errors import Stage1Error
-from rkt.stage1.common import control, live
+from rkt.stage1.common import live
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.signals import STOP_SECONDS
-from rkt.stage1.common.streams import let_go
-from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
-from rkt.stage1.ns.supervisor import App, Starting, Supervisor
+from rkt.stage1.ns.app_state import App
+from rkt.stage1.ns.launch import POST_STOP
+from rkt.stage1.ns.starting import Starting
+from rkt.stage1.ns.supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class LiveSupervisor(Supervisor):
         except BaseException:
             volumes.close()
             launch.release()
-            launch.cgroup.kill()
+            from rkt.linux import cgroup_processes
+
+            cgroup_processes.kill(launch.cgroup)
             launch.cgroup.remove()
             raise
         self._apps.append(app)
@@ -147,45 +150,22 @@ class LiveSupervisor(Supervisor):
     def _forget(self, app: App) -> None:
         """Let go of an app that is over."""
         for fd in list(app.outlets):
+            # Whoever held the other end is dead: what was said is in the pipe.
             os.set_blocking(fd, False)
-            try:
-                # Whoever held the other end is dead: what was said is in the pipe.
-                while fd in app.outlets:
-                    self._carry(app, fd)
-            except BlockingIOError:
-                let_go(app.outlets, fd)
+            self._empty(app, fd)
         if app.streams is not None:
             app.streams.finish(app)
         app.log.finish()
         app.launch.cgroup.remove()
         self._apps.remove(app)
 
-    def _carry(self, app: App, fd: int) -> None:
-        # An app may have been forgotten in the turn in which its last words came.
-        if fd in app.outlets:
-            super()._carry(app, fd)
-
-    def _wait(self, app: App) -> int:
-        """As for the pod: who ends by the signal it was sent has done what it was told."""
-        status = super()._wait(app)
-        return (
-            0
-            if status == 128 + app.launch.stop_signal and app.name in self._told and app.stage == MAIN
-            else status
-        )
-
     def _reap(self, app: App) -> None:
-        was = app.stage
         super()._reap(app)
-        if app.is_running:
-            if was == PRE_START and app.stage == MAIN and app.name in self._told:
-                _signal.pidfd_send_signal(app.pidfd, app.launch.stop_signal)
-            return
         if not app.goes_on:
             self._settle(app)
 
-    def _may_restart(self, app: App) -> bool:
-        return super()._may_restart(app) and app.name not in self._told
+    def _is_told(self, app: App) -> bool:
+        return super()._is_told(app) or app.name in self._told
 
     def _start_again(self, app: App, restarts: Restarts) -> None:
         super()._start_again(app, restarts)
@@ -199,20 +179,10 @@ class LiveSupervisor(Supervisor):
         app.launch.release()
         self._volumes.pop(app.name).close()
         self._told.pop(app.name, None)
-        for client in self._waiting.pop(app.name, []):
-            if client.fileno() < 0:
-                continue  # it did not wait
-            try:
-                control.send(client, {"ok": True})
-            except OSError as e:
-                self._report(f"control socket: {e}")
+        live.tell(self._waiting.pop(app.name, []), {"ok": True}, self._report)
 
-    def _timeout_ms(self) -> int | None:
-        mine = super()._timeout_ms()
-        if not self._told:
-            return mine
-        soon = max(0, int((min(self._told.values()) - time.monotonic()) * 1000) + 1)
-        return soon if mine is None else min(mine, soon)
+    def _deadlines(self) -> list[float]:
+        return [*super()._deadlines(), *self._told.values()]
 
     def _turn(self, timeout_ms: int | None) -> None:
         super()._turn(timeout_ms)

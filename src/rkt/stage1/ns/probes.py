@@ -29,7 +29,7 @@ from rkt.stage1.common.pod import load_pod
 from rkt.stage1.ns import probe_calls
 from rkt.stage1.ns.launch import MAIN
 from rkt.stage1.ns.plan import AppPlan
-from rkt.stage1.ns.supervisor import Starting
+from rkt.stage1.ns.starting import Starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.isolation import PodNamespaces
     from rkt.stage1.common.pod import PodApp
-    from rkt.stage1.ns.supervisor import App
+    from rkt.stage1.ns.app_state import App
 
 #: Until it succeeds for the first time, a probe is made at least this often, in seconds.
 _SOON_SECONDS = 1.0

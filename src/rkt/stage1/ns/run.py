@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, libc, mount
+from rkt.linux import cgroupfs, libc, mount
 from rkt.schema import appc
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
@@ -31,15 +31,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from rkt.linux.cgroup import Group, Joiner
+    from rkt.linux.cgroupfs import Hierarchies
     from rkt.linux.userns import UserNamespace
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.interactive import Interactive
     from rkt.stage1.common.networks import Networks
     from rkt.stage1.common.pod import LoadedPod, PodApp
+    from rkt.stage1.ns.app_state import App
     from rkt.stage1.ns.launch import PlanMaker
     from rkt.stage1.ns.plan import AppPlan
     from rkt.stage1.ns.probes import Prober
-    from rkt.stage1.ns.supervisor import App
 
 
 def main(argv: list[str]) -> int:
@@ -73,12 +75,12 @@ def main(argv: list[str]) -> int:
     volumes = Volumes(pod, ids_of(arguments), say)
     server = control.listen()
     try:
-        host = cgroup.Cgroups.detect()
+        host = cgroupfs.detect()
         groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices())
         if arguments.debug:
             for warning in groups.warnings:
                 say(warning)
-        is_unified = all(hierarchy.version == 2 for hierarchy in host.hierarchies)
+        is_unified = all(hierarchy.version == 2 for hierarchy in host)
         try:
             return _supervise(pod, arguments, host, groups, volumes, server, networks, is_unified=is_unified)
         finally:
@@ -92,8 +94,8 @@ def main(argv: list[str]) -> int:
 def _supervise(
     pod: LoadedPod,
     arguments: RunArguments,
-    host: cgroup.Cgroups,
-    groups: cgroup.Group,
+    host: Hierarchies,
+    groups: Group,
     volumes: Volumes,
     server: _socket.socket,
     networks: Networks | None,
@@ -128,7 +130,9 @@ def _supervise(
 
     def thaw() -> None:
         if os.path.exists(contract.PAUSED):
-            groups.thaw()
+            from rkt.linux import cgroup_freezer
+
+            cgroup_freezer.thaw(groups)
 
     prober = _prober(pod, arguments, shared, users, status_directory)
 
@@ -167,7 +171,7 @@ def _supervise(
             stdin_fd=stdin_fd,
         )
     if prober is not None:
-        supervisor.tickers.append(prober)
+        supervisor.probe_by(prober)
     if "WATCHDOG_USEC" in os.environ:
         from rkt.stage1.common.notify import Watchdog
 
@@ -199,7 +203,7 @@ def _supervise(
 
 
 def _isolate(
-    arguments: RunArguments, flags: int, reaper_fd: int, empty_root: bytes, joiner: cgroup.Joiner
+    arguments: RunArguments, flags: int, reaper_fd: int, empty_root: bytes, joiner: Joiner
 ) -> tuple[PodNamespaces, Init, UserNamespace | None]:
     """The pod's namespaces with its pid 1; a user namespace owns the others, so it must be there first."""
     hostname = own_files.hostname_of(arguments).encode()
@@ -224,7 +228,7 @@ def _start_apps(
     supervisor: Supervisor,
     pod: LoadedPod,
     arguments: RunArguments,
-    groups: cgroup.Group,
+    groups: Group,
     volumes: Volumes,
     terminal: Interactive | None,
     users: UserNamespace | None,
@@ -235,7 +239,7 @@ def _start_apps(
     """Plan every app, then start them all."""
     make_plan = _plan_maker(pod, arguments, volumes, terminal, users, prober, is_unified=is_unified)
 
-    def make_group(app: PodApp) -> cgroup.Group:
+    def make_group(app: PodApp) -> Group:
         # Where no app has devices of its own the pod's policy will do.
         own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
         return limits.create_app_group(groups, pod, app, say, devices=own)
@@ -253,7 +257,7 @@ def _launch_alone(
     pod: LoadedPod,
     app: PodApp,
     arguments: RunArguments,
-    groups: cgroup.Group,
+    groups: Group,
     users: UserNamespace | None,
     prober: Prober | None,
     *,
@@ -288,7 +292,7 @@ def _plan_maker(
 ) -> PlanMaker:
     pod_path = os.getcwdb()
 
-    def make_plan(app: PodApp, group: cgroup.Group, *, handler: str, is_first: bool) -> AppPlan:
+    def make_plan(app: PodApp, group: Group, *, handler: str, is_first: bool) -> AppPlan:
         plan = build_app_plan(
             app,
             arguments,

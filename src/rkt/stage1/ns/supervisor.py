@@ -16,52 +16,31 @@ from __future__ import annotations
 
 import _signal
 import os
-import select
+import stat
 import time
 
-from rkt.errors import EXIT_FAILURE, RktError, Stage1Error, reason_of
-from rkt.linux import files, libc
-from rkt.schema.quantity import bytes_text
-from rkt.stage0 import contract
-from rkt.stage1.common import steps
+from rkt.errors import EXIT_FAILURE, RktError, reason_of
 from rkt.stage1.common.announce import announce_app
-from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.signals import STOP_SECONDS
-from rkt.stage1.common.streams import READ_BYTES, Outlet, Prefixer, let_go
+from rkt.stage1.common.streams import Prefixer, let_go
+from rkt.stage1.common.supervision import Supervision
+from rkt.stage1.ns.app_state import App
 from rkt.stage1.ns.launch import MAIN, POST_STOP, PRE_START
-from rkt.stage2.exec import EXIT_EXEC_FAILED, become
+from rkt.stage1.ns.starting import Starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Iterable
-    from typing import Any, Protocol
+    from collections.abc import Callable, Collection, Iterable
+    from typing import Any
 
-    from rkt.stage1.common.app_streams import AppStreams
     from rkt.stage1.common.interactive import Interactive
     from rkt.stage1.common.isolation import PodNamespaces
     from rkt.stage1.common.restart import Restarts
+    from rkt.stage1.common.streams import Outlet
     from rkt.stage1.ns.init import Init
     from rkt.stage1.ns.launch import Launch
-    from rkt.stage1.ns.plan import AppPlan
-
-    class Ticker(Protocol):
-        """Something that has its own things to do in the supervisor's loop."""
-
-        def started(self, app: App) -> None:
-            """The program of an app has been executed."""
-
-        def next_at(self) -> float:
-            """When ``tick`` is due, by the monotonic clock; 0 for never."""
-
-        def readers(self) -> dict[int, Callable[[], None]]:
-            """Descriptors to poll and what to do then."""
-
-        def tick(self, *, is_stopping: bool) -> None:
-            """Called in each turn."""
-
-        def finish(self) -> None:
-            """Every process of the pod has been killed."""
+    from rkt.stage1.ns.probes import Prober
 
 
 #: How long a post-stop handler may take, in seconds.
@@ -70,143 +49,8 @@ POST_STOP_SECONDS = 10.0
 _DRAIN_SECONDS = 2.0
 
 
-class App:
-    """A started app.
-
-    Attributes:
-        stage: what runs of it now, see ``launch``.
-        pid, pidfd: of the first process of that stage.
-        deadline: when a post-stop handler is killed, by the monotonic clock; 0 for never.
-        is_running: whether something of it runs.
-        restarts: of an app that may be started again.
-        status: the app's exit status.
-        outlets: read end of a pipe -> (stream name, marker of lines, where it goes).
-        streams: its standard streams, where they are not the usual ones.
-    """
-
-    __slots__ = (
-        "deadline",
-        "is_running",
-        "launch",
-        "log",
-        "name",
-        "outlets",
-        "pid",
-        "pidfd",
-        "restarts",
-        "stage",
-        "status",
-        "streams",
-    )
-
-    def __init__(self, launch: Launch) -> None:
-        self.name = launch.name
-        self.launch = launch
-        self.stage = launch.first
-        self.pid = self.pidfd = -1
-        self.deadline = 0.0
-        self.status = 0
-        self.is_running = True
-        self.restarts: Restarts | None = launch.restarts
-        self.log = launch.open_log()
-        self.outlets: dict[int, tuple[bytes, Prefixer, Outlet]] = {}
-        self.streams: AppStreams | None = None
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether something of it runs, or is to run again."""
-        return self.is_running or (self.restarts is not None and self.restarts.at > 0)
-
-    @property
-    def runs_program(self) -> bool:
-        """Whether its program runs, not a handler."""
-        return self.is_running and self.stage == MAIN
-
-
-class Starting:
-    """A process of an app between fork and exec."""
-
-    __slots__ = ("error_fd", "pid", "pidfd", "plan", "stderr_fd", "stdout_fd", "streams")
-
-    def __init__(self, plan: AppPlan, stdin_fd: int) -> None:
-        self.plan = plan
-        self.streams = plan.streams
-        if self.streams is not None:
-            try:
-                stdin_fd = self.streams.open(stdin_fd)
-            except BaseException:
-                plan.release()
-                raise
-        ends: list[int] = []
-        try:
-            for _ in range(3):
-                ends += os.pipe()
-            self.error_fd, error_w, self.stdout_fd, stdout_w, self.stderr_fd, stderr_w = ends
-            self.pid, self.pidfd = libc.clone3(0, cgroup_fd=plan.cgroup_fd)
-            if self.pid == 0:
-                _child(plan, error_w, (stdin_fd, stdout_w, stderr_w))
-        except BaseException:
-            self._close(*ends[::2])
-            if self.streams is not None:
-                self.streams.close()
-            raise
-        finally:
-            self._close(*ends[1::2])
-            plan.release()
-            if self.streams is not None:
-                self.streams.opened()
-
-    def wait(self) -> None:
-        """Return when the program has been executed.
-
-        Raises:
-            Stage1Error: a step was refused.
-        """
-        report = b""
-        while chunk := os.read(self.error_fd, 4096):
-            report += chunk
-        os.close(self.error_fd)
-        if report:
-            self.abandon()
-            raise Stage1Error(f"app {self.plan.name!r}: {report.decode(errors='replace')}")
-
-    def abandon(self) -> None:
-        """End the process, and take leave of it: pid 1 of the pod would wait for that."""
-        _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        self._close(self.pidfd, self.stdout_fd, self.stderr_fd)
-        if self.streams is not None:
-            self.streams.close()
-
-    @staticmethod
-    def _close(*fds: int) -> None:
-        for fd in fds:
-            os.close(fd)
-
-
-def _child(plan: AppPlan, error_fd: int, stdio: tuple[int, int, int]) -> None:
-    """Carry out the plan and become the app; never returns."""
-    step: steps.Step | None = None
-    try:
-        for number, fd in enumerate(stdio):
-            if fd >= 0:
-                os.dup2(fd, number)
-        for each in plan.steps if stdio[0] >= 0 else (*plan.steps, steps.EmptyInput()):
-            step = each
-            each.apply(plan.root_fd)
-        step = None
-        become(plan.execute)
-    except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
-        os.write(error_fd, steps.failure(step, e).encode(errors="replace")[:4096])
-    finally:
-        os._exit(EXIT_EXEC_FAILED)
-
-
-class Supervisor(Reception):
+class Supervisor(Supervision):
     """Runs the apps of one pod until the pod is over."""
-
-    #: Whether the pod goes on without apps, and its status says nothing of theirs: see ``live``.
-    _outlives_apps = False
 
     def __init__(
         self,
@@ -234,22 +78,26 @@ class Supervisor(Reception):
             interactive: the operator's terminal, for the only app.
             stdin_fd: standard input of the apps, -1 for nothing; their handlers have nothing.
         """
-        super().__init__(server, report, interactive)
+        super().__init__(
+            server, status_directory=status_directory, report=report, thaw=thaw, interactive=interactive
+        )
         self._init = init
         self._shared = shared
-        self._status_directory = status_directory
-        self._thaw = thaw
         self._set_limits = set_limits
         self._apps: list[App] = []
         #: Processes that were started and belong to no app, because something failed meanwhile.
         self._forlorn: list[int] = []
-        self._several = False
-        self.tickers: list[Ticker] = []
         self._stdin_fd = stdin_fd
-        self._first_failure = 0
-        #: Directory of a memory cgroup -> processes that were killed there; apps without a limit share the pod's.
-        self._memory_kills: dict[str, int] = {}
-        self._kill_at = 0.0
+        self._prober: Prober | None = None
+
+    def probe_by(self, prober: Prober) -> None:
+        """Have apps probed; to be called before they start."""
+        self._prober = prober
+        self.tickers.append(prober)
+
+    def _all_apps(self) -> Collection[App]:
+        """See ``Supervision``."""
+        return self._apps
 
     def start(self, launches: list[Launch]) -> None:
         """Start all apps; to be called in the pod's namespaces, which it leaves.
@@ -291,6 +139,7 @@ class Supervisor(Reception):
         Raises:
             RktError, OSError: it could not be started.
         """
+        self._take_rest(app)
         plan = app.launch.plan(stage)
         self._shared.enter()
         try:
@@ -300,6 +149,14 @@ class Supervisor(Reception):
         starting.wait()
         app.stage = stage
         self._attach(app, starting)
+
+    def _take_rest(self, app: App) -> None:
+        """Take what the stage before has said last; whoever could go on there is dead."""
+        for fd in list(app.outlets):
+            # A terminal says itself that there is nothing more, and maybe not at once.
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.set_blocking(fd, False)
+                self._empty(app, fd)
 
     def _stdin_of(self, stage: str) -> int:
         return -1 if stage else self._stdin_fd
@@ -315,8 +172,8 @@ class Supervisor(Reception):
             app.outlets[fd] = (stream, Prefixer(prefix), outlet)
         if app.stage == MAIN:
             announce_app(app.name, app.pid)
-            for ticker in self.tickers:
-                ticker.started(app)
+            if self._prober is not None:
+                self._prober.started(app)
             if self._interactive is not None:
                 self._interactive.connect()
                 app.outlets[self._interactive.master] = (b"stdout", Prefixer(b""), self._outlets[0])
@@ -327,7 +184,7 @@ class Supervisor(Reception):
 
     def run(self) -> int:
         """Supervise until every app has ended; returns the pod's exit status."""
-        while any(app.goes_on for app in self._apps) or (self._outlives_apps and not self._is_stopping):
+        while self._goes_on:
             self._turn(self._timeout_ms())
             now = time.monotonic()
             if self._kill_at and now >= self._kill_at:
@@ -355,8 +212,8 @@ class Supervisor(Reception):
                 self._end(app)
         for pid in self._forlorn:
             os.waitpid(pid, 0)
-        for ticker in self.tickers:
-            ticker.finish()
+        if self._prober is not None:
+            self._prober.finish()
         # Last: the kernel lets pid 1 go when we have taken leave of all others.
         self._init.wait()
         deadline = time.monotonic() + _DRAIN_SECONDS
@@ -374,58 +231,19 @@ class Supervisor(Reception):
         if self._interactive is not None:
             self._interactive.restore()
 
-    def _timeout_ms(self) -> int | None:
-        deadlines = [at for at in (self._kill_at, *(app.deadline for app in self._apps)) if at]
-        # Not before its post-stop handler has ended.
-        deadlines += [
-            app.restarts.at for app in self._apps if app.restarts and app.restarts.at and not app.is_running
-        ]
-        deadlines += [at for ticker in self.tickers if (at := ticker.next_at())]
-        if not deadlines:
-            return None
-        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
+    def _deadlines(self) -> list[float]:
+        """See ``Supervision``."""
+        return super()._deadlines() + [app.deadline for app in self._apps if app.deadline]
 
-    def _turn(self, timeout_ms: int | None) -> None:
-        """Wait for something to happen and deal with it."""
-        readers, outlets = self._channels()
+    def _channels(self) -> tuple[dict[int, Callable[[], None]], list[Outlet]]:
+        """See ``Supervision``; with the ends of apps, and of their probes."""
+        readers, outlets = super()._channels()
         for app in self._apps:
             if app.is_running:
                 readers[app.pidfd] = lambda a=app: self._reap(a)  # type: ignore[misc]
-            for fd, (_, _, outlet) in app.outlets.items():
-                if not outlet.is_full:
-                    readers[fd] = lambda a=app, f=fd: self._carry(a, f)  # type: ignore[misc]
-            if app.streams is not None:
-                app.streams.watch(app, readers, outlets)
-        for ticker in self.tickers:
-            readers.update(ticker.readers())
-        writers = {outlet.fd: outlet for outlet in outlets if outlet.pending}
-        poll = select.poll()
-        for fd in {*readers, *writers}:
-            poll.register(
-                fd, (select.POLLIN if fd in readers else 0) | (select.POLLOUT if fd in writers else 0)
-            )
-        for fd, event in poll.poll(timeout_ms):
-            if fd in writers and event & ~select.POLLIN:
-                writers[fd].flush()
-            if fd in readers and event & ~select.POLLOUT:
-                readers[fd]()
-        for ticker in self.tickers:
-            ticker.tick(is_stopping=self._is_stopping)
-
-    def _carry(self, app: App, fd: int) -> None:
-        """Take what an app said to its log and to our own stream."""
-        stream, prefixer, outlet = app.outlets[fd]
-        try:
-            data = os.read(fd, READ_BYTES)
-        except OSError:
-            # A terminal that nobody holds any more answers EIO.
-            data = b""
-        if not data:
-            let_go(app.outlets, fd)
-            return
-        app.log.write(stream, data)
-        if not app.log.covers(outlet.fd):
-            outlet.add(prefixer.mark(data))
+        if self._prober is not None:
+            readers.update(self._prober.readers())
+        return readers, outlets
 
     def _reap(self, app: App) -> None:
         """A stage of an app is over: go on with the next one."""
@@ -434,7 +252,7 @@ class Supervisor(Reception):
             app.is_running = False
             app.deadline = 0.0
             if self._outlives_apps or any(other.goes_on for other in self._apps):
-                app.launch.cgroup.kill(again=True)
+                _kill_left(app)
             if status:
                 self._report(f"app {app.name!r}: the post-stop handler ended with status {status}")
             return
@@ -442,9 +260,12 @@ class Supervisor(Reception):
             self._report(
                 f"app {app.name!r}: the pre-start handler ended with status {status}, so the app is not started"
             )
-        elif app.stage == PRE_START and not self._is_stopping:
+        elif app.stage == PRE_START and self._is_told(app):
+            # Its program is not started: it has ended as it did the last time.
+            status = app.status
+        elif app.stage == PRE_START:
             # Nothing of the handler goes on beside the app.
-            app.launch.cgroup.kill(again=True)
+            _kill_left(app)
             try:
                 self._begin(app, MAIN)
             except (OSError, RktError) as e:
@@ -456,27 +277,25 @@ class Supervisor(Reception):
 
     def _ended(self, app: App, status: int) -> None:
         """The app's program is over, or could not be started: it is to run again, or has ended."""
-        pause = app.restarts.plan(status) if app.restarts is not None and self._may_restart(app) else 0.0
+        pause = 0.0 if app.restarts is None or self._is_told(app) else app.restarts.plan(status)
         again = pause > 0
         if again:
             self._report(f"app {app.name!r} exited with status {status}, starting it again in {pause:.1f} s")
-            app.status = status
-            if status:
-                self._look_for_memory(app)
+            self._note(app, status)
         else:
             self._record(app, status)
         others = any(other.goes_on for other in self._apps if other is not app)
         if others or app.launch.has_post_stop or self._outlives_apps or again:
             # At the pod's end its pid 1 takes every process along; until then the app's orphans would live on.
-            app.launch.cgroup.kill(again=True)
+            _kill_left(app)
         if status and not again and not self._is_stopping and others and not self._outlives_apps:
             self._report(f"app {app.name!r} exited with status {status}, stopping the pod")
             self._stop(besides=app)
         app.is_running = app.launch.has_post_stop and self._begin_post_stop(app)
 
-    def _may_restart(self, app: App) -> bool:
-        """Whether nobody wants the app to end."""
-        return not self._is_stopping
+    def _is_told(self, _app: App) -> bool:
+        """Whether the app was asked to end."""
+        return self._is_stopping
 
     def _start_again(self, app: App, restarts: Restarts) -> None:
         restarts.begin()
@@ -514,37 +333,26 @@ class Supervisor(Reception):
         """Reap the process that has ended; its status."""
         _, raw = os.waitpid(app.pid, 0)
         os.close(app.pidfd)
-        return self._status(raw, app.launch.stop_signal)
+        return self._status(app, raw)
 
     def _record(self, app: App, status: int) -> None:
         """Write down how an app ended."""
+        self._note(app, status)
+        self._write_status(app)
+
+    def _note(self, app: App, status: int) -> None:
+        """Take note of how a run of an app ended."""
         app.status = status
         if status:
-            self._look_for_memory(app)
-        files.replace_file(f"{self._status_directory}/{app.name}", b"%d\n" % status, 0o644, sync=False)
-        if not self._outlives_apps:
-            self._first_failure = self._first_failure or status
+            self._memory.look(app, app.launch.cgroup)
 
-    def _look_for_memory(self, app: App) -> None:
-        """Say so when the kernel killed for want of memory: the status alone looks like anybody's SIGKILL."""
-        counter, kills = app.launch.cgroup.out_of_memory_kills()
-        new = kills - self._memory_kills.get(counter, 0)
-        if not new:
-            return
-        self._memory_kills[counter] = kills
-        path = f"appsinfo/{app.name}/{contract.OOM_KILLS}"
-        files.replace_file(path, b"%d\n" % new, 0o640, sync=False)
-        what = "was killed" if app.status == 128 + _signal.SIGKILL else f"lost {new} of its processes"
-        limit = app.launch.cgroup.memory_limit()
-        bound = f"limit {bytes_text(limit)}" if limit else "limit of the pod"
-        self._report(f"app {app.name!r} {what}: out of memory ({bound})")
-
-    def _status(self, raw: int, stop_signal: int) -> int:
-        """Exit status as a shell would say it; an app that a stop ended by its signal has done what it was told: 0."""
-        if os.WIFSIGNALED(raw):
-            number = os.WTERMSIG(raw)
-            return 0 if self._is_stopping and number == stop_signal else 128 + number
-        return os.WEXITSTATUS(raw)
+    def _status(self, app: App, raw: int) -> int:
+        """Exit status as a shell would say it; what a stop ended by its signal has done what it was told: 0."""
+        if not os.WIFSIGNALED(raw):
+            return os.WEXITSTATUS(raw)
+        number = os.WTERMSIG(raw)
+        has_obeyed = app.stage != POST_STOP and self._is_told(app) and number == app.launch.stop_signal
+        return 0 if has_obeyed else 128 + number
 
     def _stop(self, besides: App | None = None) -> None:
         """Ask every app to end and set the deadline; a second request kills at once.
@@ -568,19 +376,8 @@ class Supervisor(Reception):
             if app.is_running:
                 _signal.pidfd_send_signal(app.pidfd, _signal.SIGKILL)
 
-    def _answer(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Answer to a request other than stop; ``None`` when it is given later."""
-        operation = str(message.get("op"))
-        if operation.startswith("attach-"):
-            return self._attached(client, message)
-        if operation == "app-update":
-            return self._update(message.get("app"))
-        if operation.startswith("app-"):
-            return {"ok": False, "error": "immutable pod"}
-        return {"ok": False, "error": f"unknown request {message.get('op')!r}"}
-
     def _update(self, name: object) -> dict[str, Any]:
-        """Set an app's limits as the manifest has them now; one that does not run gets them when it starts."""
+        """See ``Supervision``: limits as the manifest has them now; an app that does not run gets them when it starts."""
         app = next((app for app in self._apps if app.name == name and app.goes_on), None)
         try:
             if app is not None:
@@ -591,12 +388,9 @@ class Supervisor(Reception):
             return {"ok": False, "error": f"app {name!r}: {e.strerror}"}
         return {"ok": True}
 
-    def _attached(self, client: _socket.socket, message: dict[str, Any]) -> dict[str, Any]:
-        """Answer to ``rkt attach``."""
-        name = message.get("app")
-        app = next((app for app in self._apps if app.name == name and app.is_running), None)
-        if app is None or app.stage != MAIN:
-            return {"ok": False, "error": f"app {name!r} is not running"}
-        if app.streams is None:
-            return {"ok": True, "pid": app.pid, "targets": []}
-        return app.streams.answer(client, message, app)
+
+def _kill_left(app: App) -> None:
+    """End what an app has left behind; its cgroup is used again."""
+    from rkt.linux import cgroup_processes
+
+    cgroup_processes.kill(app.launch.cgroup, again=True)

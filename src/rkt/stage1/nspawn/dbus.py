@@ -33,7 +33,7 @@ _UNIT = f"{_SERVICE}.Unit"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 #: What ``properties`` asks for, by interface.
 _ASKED = {
-    _UNIT: ("LoadState", "ActiveState", "SubState", "InvocationID"),
+    _UNIT: ("LoadState", "ActiveState", "SubState", "InvocationID", "Job"),
     f"{_SERVICE}.Service": (
         "Result",
         "MainPID",
@@ -47,6 +47,9 @@ _ASKED = {
         "ControlGroup",
     ),
 }
+#: Told by ``receive`` as if it were a property of the unit: the object of a job of its that has ended, or was cancelled. What
+#: the job has changed about the unit is told before (bus_job_send_removed_signal in systemd's dbus-job.c).
+ENDED_JOB = "rkt.EndedJob"
 #: How long systemd may take to answer a call, in seconds.
 CALL_SECONDS = 10.0
 _MAX_GREETING_BYTES = 4096
@@ -207,9 +210,10 @@ class Manager:
         """Ask to be told of units."""
         self._manager("Subscribe", "", ())
 
-    def start(self, unit: str) -> None:
-        """Begin to start a unit."""
-        self._manager("StartUnit", "ss", (unit, "replace"))
+    def start(self, unit: str) -> str:
+        """Begin to start a unit; the object of the job that does."""
+        body = self._manager("StartUnit", "ss", (unit, "replace"))
+        return body[0] if body and isinstance(body[0], str) else ""
 
     def start_scope(self, unit: str, pid: int, description: str) -> None:
         """Begin to put a process into a scope of its own, in which it may make groups."""
@@ -361,15 +365,24 @@ class Manager:
             if message.reply_to in self._waiting:
                 self._replies[message.reply_to] = message
             return
-        is_change = message.kind == wire.SIGNAL and message.member == "PropertiesChanged"
-        if not is_change or message.interface != _PROPERTIES or not message.path.startswith(_UNITS):
+        if message.kind != wire.SIGNAL:
             return
-        if len(message.body) < 2 or not isinstance(message.body[1], dict):
-            raise wire.WireError("a change of properties without properties")
+        what = (message.interface, message.member)
+        if what == (_PROPERTIES, "PropertiesChanged") and message.path.startswith(_UNITS):
+            if len(message.body) < 2 or not isinstance(message.body[1], dict):
+                raise wire.WireError("a change of properties without properties")
+            self._keep(unit_of(message.path), message.body[1])
+        elif what == (_MANAGER, "JobRemoved") and message.path == _PATH:
+            if len(message.body) < 3 or not all(isinstance(each, str) for each in message.body[1:3]):
+                raise wire.WireError("the end of a job without a job")
+            self._keep(message.body[2], {ENDED_JOB: message.body[1]})
+
+    def _keep(self, unit: str, changed: dict[str, object]) -> None:
+        """Keep an event for ``receive``."""
         if len(self._events) >= _MAX_QUEUED:
             raise wire.WireError("too many changes of units at once")
-        if message.body[1]:
-            self._events.append((unit_of(message.path), message.body[1]))
+        if changed:
+            self._events.append((unit, changed))
 
 
 def unit_path(unit: str) -> str:

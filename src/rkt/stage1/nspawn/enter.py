@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import capabilities, cgroup, files, libc, namespaces
+from rkt.linux import capabilities, cgroup_processes, files, libc, namespaces
 from rkt.stage0 import contract
 from rkt.stage1.common import enter
 from rkt.stage1.common.arguments import load_run
 from rkt.stage1.common.exec_plan import pod_filter
-from rkt.stage1.common.limits import INIT_GROUP, group_name
+from rkt.stage1.common.groups import INIT_GROUP, open_groups
 from rkt.stage1.common.pod import load_pod
 from rkt.stage2.exec import ExecPlan
 
@@ -60,11 +60,10 @@ def _enter_pod(command: list[str]) -> int:
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError) as e:
         raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is") from e
-    record = files.read_bounded(contract.SUBCGROUP, _LIMIT_BYTES).decode()
-    groups = cgroup.Cgroups.detect().open_pod(record, group_name(arguments.uuid))
+    groups = open_groups(arguments.uuid)
     joiner = groups.open_child(INIT_GROUP, pid).joiner()
     # The lock of the pod says that it lives, and is its supervisor's: what has the number since is another process.
-    if not groups.has_member(pid):
+    if not cgroup_processes.has_member(groups, pid):
         raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is")
     plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in command],

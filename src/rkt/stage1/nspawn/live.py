@@ -7,14 +7,17 @@ reach the running pod. It goes when the app has ended: a start is always of a fr
 
 from __future__ import annotations
 
+import _signal
 import os
 
-from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
+from rkt.errors import EXIT_FAILURE, Stage1Error
 from rkt.linux import libc
-from rkt.stage1.common import control, live
+from rkt.stage1.common import live, report
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.nspawn import root, units
-from rkt.stage1.nspawn.supervisor import SET_UP, App, Supervisor
+from rkt.stage1.nspawn.app_state import App
+from rkt.stage1.nspawn.ends import SET_UP
+from rkt.stage1.nspawn.supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.stage1.nspawn.supervisor import LaunchMaker
-
-_REPORT_BYTES = 4096
 
 
 class LiveSupervisor(Supervisor):
@@ -124,7 +125,9 @@ class LiveSupervisor(Supervisor):
     def _over(self, app: App, status: int) -> None:
         super()._over(app, status)
         if app.cgroup is not None:
-            app.cgroup.kill(again=True)
+            from rkt.linux import cgroup_processes
+
+            cgroup_processes.kill(app.cgroup, again=True)
         if not self._is_stopping:
             take_back(app.name)
         clients = self._starting.pop(app.name, [])
@@ -159,13 +162,7 @@ class LiveSupervisor(Supervisor):
         remove_files(app.name)
 
     def _tell(self, clients: list[_socket.socket], answer: dict[str, Any]) -> None:
-        for client in clients:
-            if client.fileno() < 0:
-                continue  # it did not wait
-            try:
-                control.send(client, answer)
-            except OSError as e:
-                self._report(f"control socket: {e}")
+        live.tell(clients, answer, self._report)
 
 
 def take_back(name: str, base: str = root.POD_ROOT) -> None:
@@ -208,24 +205,17 @@ def in_child(work: Callable[[], None]) -> None:
     if pid == 0:
         status = 1
         try:
+            # ^C reaches this process as well; the supervisor is to hear of it once.
+            _signal.set_wakeup_fd(-1)
             os.close(read_fd)
             work()
             status = 0
-        except RktError as e:
-            os.write(write_fd, f"{e.message}\0{e.hint}".encode(errors="replace")[:_REPORT_BYTES])
-        except OSError as e:
-            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
-            os.write(write_fd, f"{e.strerror or e}{where}".encode(errors="replace")[:_REPORT_BYTES])
         except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
-            os.write(write_fd, f"{type(e).__name__}: {e}".encode(errors="replace")[:_REPORT_BYTES])
+            report.send(write_fd, e)
         finally:
             os._exit(status)
     os.close(write_fd)
-    report = b""
-    while chunk := os.read(read_fd, _REPORT_BYTES):
-        report += chunk
-    os.close(read_fd)
+    said = report.receive(read_fd)
     _, raw = os.waitpid(pid, 0)
     if raw:
-        message, _, hint = report.decode(errors="replace").partition("\0")
-        raise Stage1Error(message or "a process that makes an app ready was killed", hint=hint)
+        raise report.error(said or b"a process that makes an app ready was killed")

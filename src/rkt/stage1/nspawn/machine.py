@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import errno
 import os
 import select
 import struct
 import time
 
-from rkt.errors import RktError, Stage1Error
+from rkt.errors import Stage1Error
 from rkt.linux import libc, pidfd
+from rkt.stage1.common import report
 from rkt.stage2.exec import EXIT_EXEC_FAILED, reset_signals
 
 TYPE_CHECKING = False
@@ -31,9 +33,10 @@ _LEADER = b"X_NSPAWN_LEADER_PID="
 _READY = b"READY=1"
 #: Directories of systemd-nspawn's own in which a machine has one.
 _LEFT = ("/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export")
+#: It says so of these directories, which are not in memory everywhere, whatever it was that failed.
+_NO_REASON = "Attempted to remove disk file system "
 _UCRED = struct.Struct("iII")
 _MESSAGE_BYTES = 4096
-_REPORT_BYTES = 4096
 #: How long systemd may take until the pod is up, in seconds.
 START_SECONDS = 60.0
 #: How long nspawn may take to clean up when its pod is gone.
@@ -130,13 +133,8 @@ class Machine:
             if self._said >= 0:
                 os.dup2(self._said, 2)
             os.execve(words[0], words, environment)
-        except RktError as e:
-            os.write(error_fd, f"{e.message}\0{e.hint}".encode(errors="replace")[:_REPORT_BYTES])
-        except OSError as e:
-            where = f": {os.fsdecode(e.filename)}" if e.filename else ""
-            os.write(error_fd, f"{e.strerror or e}{where}".encode(errors="replace")[:_REPORT_BYTES])
         except BaseException as e:  # noqa: BLE001 - a forked child must not unwind into the supervisor's frames
-            os.write(error_fd, f"{type(e).__name__}: {e}".encode(errors="replace")[:_REPORT_BYTES])
+            report.send(error_fd, e)
         finally:
             os._exit(EXIT_EXEC_FAILED)
 
@@ -146,15 +144,11 @@ class Machine:
         Raises:
             Stage1Error: it does not come up; why, in the words of whoever failed.
         """
-        report = b""
-        while chunk := os.read(self._errors, _REPORT_BYTES):
-            report += chunk
-        os.close(self._errors)
+        said = report.receive(self._errors)
         self._errors = -1
-        if report:
+        if said:
             self.wait()
-            message, _, hint = report.decode(errors="replace").partition("\0")
-            raise Stage1Error(message, hint=hint)
+            raise report.error(said)
         deadline = time.monotonic() + START_SECONDS
         poll = select.poll()
         for fd in (self._notify.fileno(), self.pidfd, wake_fd):
@@ -170,10 +164,7 @@ class Machine:
                 return True
             if self.pidfd in events:
                 self.wait()
-                raise Stage1Error(
-                    f"systemd-nspawn did not start the pod{self._explain()}",
-                    hint="rkt run --debug shows what it does",
-                )
+                raise self._failed()
             if wake_fd in events:
                 return False
 
@@ -217,12 +208,34 @@ class Machine:
             _stand_guard(hold_r, self.leader_pidfd)
         os.close(hold_r)
 
+    def _failed(self) -> Stage1Error:
+        """Why there is no pod; of the pod's systemd only systemd-nspawn hears the reason, and there is one that is common."""
+        from rkt.linux import inotify
+
+        try:
+            inotify.try_room()
+        except OSError as e:
+            if e.errno != errno.EMFILE:
+                raise
+            return Stage1Error(
+                "systemd-nspawn did not start the pod: its systemd wants "
+                f"{inotify.OF_SYSTEMD} inotify instances, and of the {inotify.limit()} that a user may have not as many are free",
+                hint=f"sysctl -w {inotify.LIMIT}=1024, or fewer pods at once",
+            )
+        return Stage1Error(
+            f"systemd-nspawn did not start the pod{self._explain()}",
+            hint="rkt run --debug shows what it does",
+        )
+
     def _explain(self) -> str:
         """What systemd-nspawn said, to follow a sentence."""
         if self._said < 0:
             return ""
-        text = os.pread(self._said, _REPORT_BYTES, 0).decode(errors="replace").strip()
-        return f": {' / '.join(line.strip() for line in text.splitlines())}" if text else ""
+        text = os.pread(self._said, _MESSAGE_BYTES, 0).decode(errors="replace")
+        lines = [
+            line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_NO_REASON)
+        ]
+        return f": {' / '.join(lines)}" if lines else ""
 
     def kill(self) -> None:
         """Kill every process of the pod; nspawn cleans up behind them, or is killed too before it has a pod."""

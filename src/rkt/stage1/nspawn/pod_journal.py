@@ -17,10 +17,14 @@ import time
 
 from rkt.linux import libc
 from rkt.stage1.common.journal import Journal
+from rkt.stage1.common.log import journal_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rkt.stage1.nspawn.app_state import App
+    from rkt.stage1.nspawn.pod_systemd import PodSystemd
 
 _DIRECTORY = b"run/systemd/journal"
 _UCRED = struct.Struct("iII")
@@ -29,8 +33,19 @@ _PATIENCE_SECONDS = 1.0
 _MAX_WAITING_BYTES = 256 << 10
 
 
+def open_pod_journal(app: App, systemd: PodSystemd) -> PodJournal:
+    """The journal that an app's log is to have, instead of the one that it has."""
+    return PodJournal(
+        {**journal_fields(app.launch.app), "OBJECT_SYSTEMD_UNIT": app.unit},
+        app.log.journal,
+        leader=systemd.machine.leader,
+        uid=systemd.uid,
+        process=lambda: app.pid,
+    )
+
+
 class PodJournal(Journal):
-    """Sends the lines of one app to the pod's journal, and to the host's as other flavours do (``supervisor.Ticker``)."""
+    """Sends the lines of one app to the pod's journal, and to the host's as other flavours do (``supervision.Ticker``)."""
 
     __slots__ = ("_begin_at", "_directory", "_host", "_leader", "_process", "_size", "_uid", "_waiting")
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 
 from rkt.errors import Stage1Error
-from rkt.linux import cgroup, libc, mount
+from rkt.linux import cgroupfs, libc, mount
 from rkt.schema import appc
 from rkt.schema.limits import NAMESPACE_IPC, NAMESPACE_NET
 from rkt.stage0 import contract
 from rkt.stage1.common import control, limits, own_files
 from rkt.stage1.common.announce import announce, notify_ready
 from rkt.stage1.common.arguments import ids_of, parse_run, save_run
+from rkt.stage1.common.groups import INIT_GROUP
 from rkt.stage1.common.isolation import PodNamespaces
 from rkt.stage1.common.pod import load_pod
 from rkt.stage1.common.say import say
@@ -32,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from rkt.linux.cgroup import Group
     from rkt.linux.listening import Listening
     from rkt.stage1.common.arguments import RunArguments
     from rkt.stage1.common.networks import Networks
@@ -78,9 +80,9 @@ def main(argv: list[str]) -> int:
     volumes = Volumes(pod, ids_of(arguments), say)
     server = control.listen()
     try:
-        host = cgroup.Cgroups.detect()
+        host = cgroupfs.detect()
         if scope.enter(host, arguments.uuid, say, debug=arguments.debug):
-            host = cgroup.Cgroups.detect()
+            host = cgroupfs.detect()
         groups = limits.create_groups(host, pod, arguments, say, devices=volumes.devices(), also=(_NAMED,))
         if arguments.debug:
             for warning in groups.warnings:
@@ -98,7 +100,7 @@ def main(argv: list[str]) -> int:
 def _supervise(
     pod: LoadedPod,
     arguments: RunArguments,
-    groups: cgroup.Group,
+    groups: Group,
     volumes: Volumes,
     server: _socket.socket,
     networks: Networks | None,
@@ -113,7 +115,9 @@ def _supervise(
 
     def thaw() -> None:
         if os.path.exists(contract.PAUSED):
-            groups.thaw()
+            from rkt.linux import cgroup_freezer
+
+            cgroup_freezer.thaw(groups)
 
     terminal = None
     if arguments.interactive:
@@ -195,9 +199,9 @@ def _launch_alone(
     app: PodApp,
     others: list[Launch],
     arguments: RunArguments,
-    groups: cgroup.Group,
+    groups: Group,
     shared: PodNamespaces,
-) -> tuple[Launch, cgroup.Group | None]:
+) -> tuple[Launch, Group | None]:
     """Make one app ready while the pod runs, beside ``others``: its root, its unit, its FIFOs."""
     from rkt.stage1.nspawn.live import in_child, remove_files, take_back
     from rkt.stage1.nspawn.prepare import open_users, prepare_app, write_accounts
@@ -241,14 +245,14 @@ def _launch_alone(
 
 
 def _app_groups(
-    pod: LoadedPod, groups: cgroup.Group, volumes: Volumes, arguments: RunArguments
-) -> list[cgroup.Group | None]:
+    pod: LoadedPod, groups: Group, volumes: Volumes, arguments: RunArguments
+) -> list[Group | None]:
     """The apps' own cgroups, where limits are version 1's; in version 2 systemd makes them."""
     if _is_unified(groups):
         for app in pod.apps:
             limits.check_app_limits(groups, app, say)
         return [None] * len(pod.apps)
-    found: list[cgroup.Group | None] = []
+    found: list[Group | None] = []
     for app in pod.apps:
         # Where no app has devices of its own the pod's policy will do.
         own = volumes.devices(app.name) if volumes.devices() and not arguments.disable_paths else None
@@ -260,14 +264,14 @@ def _start_machine(
     pod: LoadedPod,
     launches: list[Launch],
     arguments: RunArguments,
-    groups: cgroup.Group,
+    groups: Group,
     volumes: Volumes,
     program: str,
     held: list[list[Listening]],
 ) -> Machine:
     """Fork systemd-nspawn in the namespaces that the caller is in, and in a cgroup of its own."""
     controllers = [name for name in _CONTROLLERS if groups.has(name)] if _is_unified(groups) else []
-    joiner = groups.child(limits.INIT_GROUP, (_NAMED, *controllers)).joiner()
+    joiner = groups.child(INIT_GROUP, (_NAMED, *controllers)).joiner()
     try:
         return Machine(
             command.machine_name(arguments.uuid),
@@ -295,7 +299,7 @@ def _admit_low_ports() -> None:
         os.close(fd)
 
 
-def _is_unified(groups: cgroup.Group) -> bool:
+def _is_unified(groups: Group) -> bool:
     """Whether limits are version 2's."""
-    found = groups.counter("memory") or groups.counter("pids")
+    found = groups.find("memory") or groups.find("pids")
     return found is not None and found[0] == 2

@@ -20,14 +20,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rkt.linux.cgroup import Cgroups
+    from rkt.linux.cgroupfs import Hierarchies
 
 #: Where the host's systemd listens without a bus, for root.
 _PRIVATE = "/run/systemd/private"
 _SECONDS = 5.0
 
 
-def enter(host: Cgroups, uuid: str, say: Callable[[str], None], *, debug: bool) -> bool:
+def enter(host: Hierarchies, uuid: str, say: Callable[[str], None], *, debug: bool) -> bool:
     """Get a scope if machined should know the pod and would not.
 
     Args:
@@ -55,12 +55,12 @@ def enter(host: Cgroups, uuid: str, say: Callable[[str], None], *, debug: bool) 
     return True
 
 
-def _will_be_in_unit(host: Cgroups) -> bool:
+def _will_be_in_unit(host: Hierarchies) -> bool:
     """Whether the pod's groups will be below a unit: those of version 2 are if nobody else is in the caller's."""
     if not command.is_in_unit(command.own_group()):
         return False
     unified = host.unified
-    if unified is None or len(host.hierarchies) > 1:
+    if unified is None or len(host) > 1:
         return True
     directory = unified.directory(unified.own_path)
     if directory is None:

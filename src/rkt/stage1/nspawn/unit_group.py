@@ -8,7 +8,7 @@ import os
 import time
 
 from rkt.errors import Stage1Error, quoted
-from rkt.linux import cgroup, pidfd
+from rkt.linux import cgroupfs, pidfd
 
 _PAUSE_SECONDS = 0.001
 
@@ -46,8 +46,8 @@ def _directory(pid: int, unit: str) -> str:
     """The cgroup of a unit, with a process of it, in version 2 or in systemd's own hierarchy."""
     # systemd puts a line before a name that would be a file's (cg_escape).
     names = {unit, f"_{unit}"}
-    membership = cgroup.membership(pid)
-    for hierarchy in cgroup.Cgroups.detect().hierarchies:
+    membership = cgroupfs.membership(pid)
+    for hierarchy in cgroupfs.detect():
         path = membership.get(hierarchy.key, "/")
         directory = hierarchy.directory(path)
         if directory is not None and path.rpartition("/")[2] in names:

@@ -21,7 +21,7 @@ import os
 import resource
 
 from rkt.errors import Stage1Error, quoted
-from rkt.linux import capabilities, cgroup, files
+from rkt.linux import capabilities, cgroup_devices, cgroup_limits, files
 from rkt.schema import appc, isolators
 from rkt.schema.limits import RLIMIT_NAMES
 from rkt.schema.record import Record
@@ -243,7 +243,7 @@ def _confinement(unit: AppUnit, pod: LoadedPod, arguments: RunArguments) -> list
         out += [line("InaccessiblePaths", b"-+/" + path) for path in hidden]
         out += [line("ReadOnlyPaths", b"-+/" + path) for path in paths.READ_ONLY]
         out.append(line("DevicePolicy", "strict"))
-        for kind, major, minor, access in (*cgroup.DEFAULT_DEVICES, *unit.devices):
+        for kind, major, minor, access in (*cgroup_devices.DEFAULT_DEVICES, *unit.devices):
             out.append(line("DeviceAllow", f"{_device(kind, major, minor)} {access}"))
     if not arguments.disable_seccomp:
         wanted = unit.app.app.isolators
@@ -318,7 +318,7 @@ def _cgroup(app: PodApp) -> list[bytes]:
         if shares is None and cpu.request_amount not in {None, cpu.limit_amount}:
             shares = min(max(cpu.request_amount * 1024 // 1000, 2), 262144)
     if shares is not None:
-        out.append(line("CPUWeight", str(cgroup.weight_of_shares(shares))))
+        out.append(line("CPUWeight", str(cgroup_limits.weight_of_shares(shares))))
     cpus = isolators.last(wanted, isolators.CPUSET_CPUS)
     if cpus is not None:
         out.append(line("AllowedCPUs", unit_text.plain(cpus.encode(), "CPUs")))

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from rkt.linux.cgroup import Group
 from rkt.stage1.common import restart
 from rkt.stage1.common.log import LogFile
 from rkt.stage1.common.restart import Restarts
 from rkt.stage1.ns import supervisor as module
-from rkt.stage1.ns.supervisor import Starting, Supervisor
+from rkt.stage1.ns.live import LiveSupervisor
+from rkt.stage1.ns.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +57,7 @@ class Script:
         self.has_post_stop = "post-stop" in self._scripts
         self.stop_signal = 15
         self.restarts = Restarts(name, restart) if restart else None
-        self.cgroup = SimpleNamespace(
-            kill=lambda **_: True,
-            out_of_memory_kills=lambda: ("", 0),
-            memory_limit=lambda: None,
-            unified_directory=None,
-        )
+        self.cgroup = Group(name, [], [])
 
     def plan(self, stage: str) -> str:
         """The script of a stage."""
@@ -128,9 +125,16 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
         yield made
     finally:
         os.close(signal.set_wakeup_fd(wakeup))
+        os.close(made.supervisor._wake_r)
         os.close(made.server_fd)
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apps are started again sooner."""
+    monkeypatch.setattr(restart, "FIRST_DELAY", 0.01)
 
 
 def test_stages_follow_one_another(pod: Pod) -> None:
@@ -140,6 +144,16 @@ def test_stages_follow_one_another(pod: Pod) -> None:
     assert pod.written("a") == ["1", "2", "3"]
     assert pod.status("a") == 4
     assert pod.said == ["app 'a': the post-stop handler ended with status 5"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_ends_with_who_began_it(pod: Pod) -> None:
+    """What a handler or a run of the program leaves unfinished is a line of its own, not the beginning of what comes next."""
+    script = Script(
+        "a", restart="on-failure:1", pre_start="printf 1", main="printf 2; exit 4", post_stop="printf 3"
+    )
+    assert pod.run(script) == 4
+    assert pod.written("a") == ["1", "2", "3"] * 2
 
 
 def test_a_post_stop_handler_has_its_time_and_no_more(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +198,6 @@ def test_a_failed_pre_start_handler_stops_the_others(pod: Pod) -> None:
     assert (pod.status("a"), pod.status("b")) == (9, 0)
     assert "so the app is not started" in pod.said[0]
     assert pod.said[1] == "app 'a' exited with status 9, stopping the pod"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apps are started again sooner."""
-    monkeypatch.setattr(restart, "FIRST_DELAY", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -254,56 +262,47 @@ def test_a_stop_stops_it(pod: Pod, monkeypatch: pytest.MonkeyPatch, when: str) -
     assert pod.status("a") == 5
 
 
-def test_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pause doubles from a tenth of a second to a minute, and begins anew after a run of ten seconds."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "appsinfo" / "a").mkdir(parents=True)
-    clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    each = Restarts("a", "always")
-    pauses = []
-    for number in range(14):
-        clock[0] += 10.0 if number == 12 else 9.9
-        assert each.plan(number % 2)
-        pauses.append(round(each.at - clock[0], 1))
-        clock[0] = each.at
-        each.begin()
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0, 0.1, 0.2]
-    assert (tmp_path / "appsinfo/a/restarts").read_text() == "14 1\n"
+@pytest.mark.parametrize("trap", ["", "trap 'exit 0' TERM;"])
+def test_a_stop_before_the_program_runs_again(pod: Pod, monkeypatch: pytest.MonkeyPatch, trap: str) -> None:
+    """A pod that is stopped while the handler before another run is at work has the status of the app's last end, and no handler failed."""
+    monkeypatch.setattr(restart, "FIRST_DELAY", 0.01)
+    stop = f"{trap} kill -TERM {os.getpid()}; while :; do sleep 0.01; done"
+    handler = f"echo >> starts; [ $(wc -l < starts) = 1 ] || {{ {stop}; }}"
+    assert pod.run(Script("a", restart="always", pre_start=handler, main="echo x; exit 5")) == 5
+    assert pod.written("a") == ["x"]
+    assert pod.said == ["app 'a' exited with status 5, starting it again in 0.0 s"]
 
 
-@pytest.mark.parametrize("left", [0, 1, 2])
-def test_a_full_table_of_descriptors_gets_no_fuller(monkeypatch: pytest.MonkeyPatch, left: int) -> None:
-    """Where there is no room for all pipes of a new process, those that there were are closed, and its plan released."""
-    released = []
-    plan = SimpleNamespace(streams=None, cgroup_fd=-1, release=lambda: released.append(True))
-    pipe = os.pipe
-    made: list[bool] = []
-
-    def scarce() -> tuple[int, int]:
-        if len(made) == left:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        made.append(True)
-        return pipe()
-
-    before = os.listdir("/proc/self/fd")
-    monkeypatch.setattr(os, "pipe", scarce)
-    with pytest.raises(OSError, match="Too many open files"):
-        Starting(cast("Any", plan), -1)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert released == [True]
+@pytest.mark.parametrize(
+    ("stage", "is_told", "raw", "status"),
+    [
+        ("", True, signal.SIGTERM, 0),
+        ("", False, signal.SIGTERM, 143),
+        ("", True, signal.SIGKILL, 137),
+        ("", True, 143 << 8, 143),
+        ("", True, 5 << 8, 5),
+        ("pre-start", True, signal.SIGTERM, 0),
+        ("post-stop", True, signal.SIGTERM, 143),
+    ],
+)
+def test_only_the_signal_of_a_stop_is_a_success(stage: str, *, is_told: bool, raw: int, status: int) -> None:
+    """An app of a sandbox that exits by itself while it is stopped has its own status, whatever that is."""
+    supervisor = LiveSupervisor.__new__(LiveSupervisor)
+    supervisor._told = {"a": 1.0} if is_told else {}
+    app: Any = SimpleNamespace(name="a", stage=stage, launch=SimpleNamespace(stop_signal=15))
+    assert supervisor._status(app, raw) == status
 
 
 def test_apps_that_nobody_looks_after_are_taken_leave_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     """When an app's log cannot be opened the processes that have been started are reaped: pid 1 cannot go before."""
-    started = []
+    started: list[Shell] = []
 
     class Counted(Shell):
         """Tells who was started."""
 
         def __init__(self, script: str, stdin_fd: int) -> None:
             super().__init__(script, stdin_fd)
-            started.append(self.pid)
+            started.append(self)
 
     def refuse() -> LogFile:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "logs/a.log")
@@ -315,6 +314,8 @@ def test_apps_that_nobody_looks_after_are_taken_leave_of(pod: Pod, monkeypatch: 
         pod.run(first, second)
     pod.supervisor.finish()
     assert len(started) == 2
-    for pid in started:
+    for each in started:
         with pytest.raises(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            os.waitpid(each.pid, os.WNOHANG)
+        for fd in (each.pidfd, each.stdout_fd, each.stderr_fd):
+            os.close(fd)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +8,10 @@ import pytest
 
 from rkt.errors import Stage1Error
 from rkt.stage1.common.streams import Outlet, Prefixer
-from rkt.stage1.nspawn import supervisor as module
+from rkt.stage1.nspawn.dbus import ENDED_JOB
 from rkt.stage1.nspawn.dbus_wire import WireError
 from rkt.stage1.nspawn.live import LiveSupervisor
+from rkt.stage1.nspawn.pod_systemd import PodSystemd
 from rkt.stage1.nspawn.supervisor import Supervisor
 
 
@@ -55,8 +55,8 @@ def supervisor(request: pytest.FixtureRequest) -> Any:
     found._thaw = lambda: None
     found.said = []
     found._report = found.said.append
-    found._machine = Machine()
-    found._bus = found._interactive = None
+    found._systemd = PodSystemd(Machine(), 0)  # type: ignore[arg-type]
+    found._interactive = None
     found._apps = {}
     found._outlets = ()
     found.tickers = []
@@ -76,7 +76,7 @@ def supervisor(request: pytest.FixtureRequest) -> Any:
 )
 def test_a_connection_that_fails_ends_the_pod(supervisor: Any, error: Exception, said: str) -> None:
     """It is said why, every process of the pod is killed and waited for, and the status is the engine's own."""
-    bus = supervisor._bus = Bus(error)
+    bus = supervisor._systemd._bus = Bus(error)
     supervisor._apps = {"app.service": SimpleNamespace(goes_on=True, is_running=False, streams=None)}
     supervisor._close = lambda _app: None
 
@@ -90,9 +90,66 @@ def test_a_connection_that_fails_ends_the_pod(supervisor: Any, error: Exception,
     assert supervisor.run() == 254
     assert supervisor.said[0].endswith(said)
     assert len(supervisor.said) == 1
-    assert supervisor._machine.calls[0] == "kill"
-    assert supervisor._machine.is_over
+    assert supervisor._systemd.machine.calls[0] == "kill"
+    assert supervisor._systemd.machine.is_over
     assert bus.is_closed
+
+
+@pytest.mark.parametrize(
+    ("is_told", "over", "said"),
+    [(True, 5, []), (False, 254, ["app 'web' could not be started: its unit was stopped in the pod"])],
+)
+def test_a_start_that_is_cancelled(supervisor: Any, *, is_told: bool, over: int, said: list[str]) -> None:
+    """An app whose unit is stopped before systemd has begun to start it is over, though nothing but its job ever ends."""
+    ended: list[int] = []
+    supervisor._over = lambda _app, status: ended.append(status)
+    supervisor._outlives_apps = True
+    app = SimpleNamespace(
+        name="web",
+        status=5,
+        known={},
+        job="/job/2",
+        was_active=False,
+        has_result=False,
+        is_running=True,
+        was_told=is_told,
+        restarts=None,
+        goes_on=False,
+    )
+    for changed in ({"ActiveState": "inactive"}, {ENDED_JOB: "/job/1"}):
+        supervisor._heard(app, changed)
+    assert ended == []
+    supervisor._heard(app, {ENDED_JOB: "/job/2"})
+    assert ended == [over]
+    assert supervisor.said == said
+    app.was_active = True
+    supervisor._heard(app, {ENDED_JOB: "/job/2"})
+    assert ended == [over]
+
+
+@pytest.mark.parametrize(("job", "over"), [((0, "/"), [5]), ((9, "/job/9"), [])])
+def test_a_start_that_was_cancelled_meanwhile(supervisor: Any, job: tuple[int, str], over: list[int]) -> None:
+    """That there is no job for a unit that is not active is noticed too when the connection had to be made again."""
+    ended: list[int] = []
+    supervisor._over = lambda _app, status: ended.append(status)
+    supervisor._outlives_apps = True
+    properties = {"ActiveState": "inactive", "Job": job}
+    supervisor._systemd._bus = SimpleNamespace(properties=lambda _unit: properties)
+    supervisor._apps["web.service"] = SimpleNamespace(
+        name="web",
+        unit="web.service",
+        status=5,
+        known={},
+        job="/job/2",
+        was_active=False,
+        has_result=False,
+        is_running=True,
+        was_told=True,
+        restarts=None,
+        goes_on=False,
+    )
+    supervisor._ask()
+    assert ended == over
 
 
 def test_an_end_during_the_start_gives_the_terminal_back() -> None:
@@ -122,22 +179,3 @@ def test_lines_are_marked_once(supervisor: Any) -> None:
     app = SimpleNamespace(name="web", outlets=outlets)
     supervisor._mark(app, 7)
     assert [outlets[fd][1].mark(b"x\n") for fd in (3, 4)] == [b"web[7]: x\n", b"x\n"]
-
-
-@pytest.mark.parametrize(("was_executed", "status"), [(True, 0), (False, 5)])
-def test_a_stop_while_an_app_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, supervisor: Any, *, was_executed: bool, status: int
-) -> None:
-    """An app that is told to end before its program runs once more has the status of its last end; its program would have done as told."""
-    monkeypatch.setattr(module, "stop_signal", lambda _app: signal.SIGTERM)
-    app = SimpleNamespace(
-        name="loop",
-        known={"ExecMainCode": 2, "ExecMainStatus": int(signal.SIGTERM)},
-        was_told=True,
-        status=5,
-        has_been_executed=was_executed,
-        launch=SimpleNamespace(app=SimpleNamespace(app=None)),
-    )
-    assert supervisor._status(app) == status
-    app.known = {"Result": "success"}
-    assert supervisor._status(app) == 5

@@ -15,7 +15,7 @@ from rkt.linux.listening import Listening
 from rkt.stage1.common import activation
 from rkt.stage1.common.pod import LoadedPod
 from rkt.stage1.nspawn import sockets
-from tests.unit.stage1.test_units import directives, plan, pod_app, unit
+from tests.unit.stage1.nspawn.test_units import directives, plan, pod_app, unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

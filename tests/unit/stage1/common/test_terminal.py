@@ -12,7 +12,7 @@ from rkt.stage1.common import terminal
 
 #: More than pipes and what waits for them hold together.
 _MUCH = 1 << 20
-_SOURCES = Path(__file__).parents[3] / "src"
+_SOURCES = Path(__file__).parents[4] / "src"
 _PROGRAM = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])

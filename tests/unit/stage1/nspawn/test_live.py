@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
+import signal
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rkt.stage1.nspawn.live import LiveSupervisor
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from rkt.stage1.nspawn.live import LiveSupervisor, in_child
 
 
 def test_a_stop_while_an_app_waits_to_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +28,19 @@ def test_a_stop_while_an_app_waits_to_be_started_again(monkeypatch: pytest.Monke
     monkeypatch.setattr(supervisor, "_over", let_go)
     supervisor._stop()
     assert over == ["a", "b"]
+
+
+def test_a_signal_to_a_process_that_makes_an_app_ready_is_not_the_supervisors() -> None:
+    """^C reaches all processes of the terminal; what the child gets is not read as a second one by the supervisor."""
+    wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    handler = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    before = signal.set_wakeup_fd(wake_w)
+    try:
+        in_child(lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        with pytest.raises(BlockingIOError):
+            os.read(wake_r, 1)
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGUSR1, handler)
+        os.close(wake_r)
+        os.close(wake_w)

@@ -18,13 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def signal(path: str, body: bytes, signature: str, member: str = "PropertiesChanged") -> bytes:
+def signal(
+    path: str,
+    body: bytes,
+    signature: str,
+    member: str = "PropertiesChanged",
+    interface: str = "org.freedesktop.DBus.Properties",
+) -> bytes:
     """A signal with a body that is given."""
     head = wire._Writer()
     head.data += struct.pack("=BBBBII", wire._OURS, wire.SIGNAL, 1, 1, len(body), 7)
     fields = [
         (1, ("o", path)),
-        (2, ("s", "org.freedesktop.DBus.Properties")),
+        (2, ("s", interface)),
         (3, ("s", member)),
         (8, ("g", signature)),
     ]
@@ -41,6 +47,20 @@ def change(unit: str, **properties: str | int) -> bytes:
     body.put("a{sv}", pairs)
     body.put("as", [])
     return signal(dbus.unit_path(unit), bytes(body.data), "sa{sv}as")
+
+
+def removed(job: str, unit: str, result: str) -> bytes:
+    """That a job has ended, or was cancelled."""
+    body = wire._Writer()
+    for kind, value in zip("uoss", (7, job, unit, result), strict=True):
+        body.put(kind, value)
+    return signal(
+        "/org/freedesktop/systemd1",
+        bytes(body.data),
+        "uoss",
+        "JobRemoved",
+        "org.freedesktop.systemd1.Manager",
+    )
 
 
 def reply(serial: int, signature: str = "", *values: object, error: str = "") -> bytes:
@@ -114,7 +134,7 @@ def test_changes_are_told_in_order(pair: Pair) -> None:
 def test_what_comes_while_a_call_waits_is_kept(pair: Pair) -> None:
     """A change before the answer to a call is there afterwards, and the descriptor need not be readable for it."""
     pair.systemd.sendall(change("web.service", ActiveState="active") + reply(1, "o", "/job/1"))
-    pair.manager.start("web.service")
+    assert pair.manager.start("web.service") == "/job/1"
     assert pair.manager.has_queued
     assert pair.manager.receive() == [("web.service", {"ActiveState": "active"})]
     assert not pair.manager.has_queued
@@ -126,6 +146,17 @@ def test_what_comes_while_a_call_waits_is_kept(pair: Pair) -> None:
         "org.freedesktop.systemd1.Manager",
         ["web.service", "replace"],
     )
+
+
+def test_the_end_of_a_job_is_told(pair: Pair) -> None:
+    """A job that ends, or is cancelled, is told of its unit, after what it has changed about that."""
+    pair.systemd.sendall(
+        change("web.service", ActiveState="inactive") + removed("/job/1", "web.service", "canceled")
+    )
+    assert pair.manager.receive() == [
+        ("web.service", {"ActiveState": "inactive"}),
+        ("web.service", {dbus.ENDED_JOB: "/job/1"}),
+    ]
 
 
 def test_a_refused_call_says_why(pair: Pair) -> None:
@@ -143,12 +174,14 @@ def test_properties_are_read_all_at_once(pair: Pair) -> None:
     """What is there is told with plain values, what is refused is left out."""
 
     def answer() -> None:
-        for serial in range(1, 15):
+        for serial in range(1, 16):
             if serial == 1:
                 data = reply(serial, "v", ("s", "loaded"))
             elif serial == 4:
                 data = reply(serial, "v", ("ay", b"\1\2"))
-            elif serial == 11:
+            elif serial == 5:
+                data = reply(serial, "v", ("(uo)", (0, "/")))
+            elif serial == 12:
                 handler = ("/bin/sh", ["sh", "-c"], False, 1, 2, 3, 4, 5, 1, 7)
                 data = reply(serial, "v", ("a(sasbttttuii)", [handler]))
             else:
@@ -162,6 +195,7 @@ def test_properties_are_read_all_at_once(pair: Pair) -> None:
     assert found == {
         "LoadState": "loaded",
         "InvocationID": b"\1\2",
+        "Job": (0, "/"),
         "ExecStartPre": [("/bin/sh", ["sh", "-c"], False, 1, 2, 3, 4, 5, 1, 7)],
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux.cgroup import Cgroups, Hierarchy
+from rkt.linux.cgroupfs import Hierarchies, Hierarchy
 from rkt.stage1.nspawn import command, scope
 from rkt.stage1.nspawn.dbus import CallError
 
@@ -60,7 +60,7 @@ class Host:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "cgroup.procs").write_text("\n".join([str(os.getpid()), *others]) + "\n")
         hierarchy = Hierarchy(version, (), os.fspath(self.base), "/", self.group)
-        return scope.enter(Cgroups([hierarchy]), "1", self.said.append, debug=True)
+        return scope.enter(Hierarchies([hierarchy]), "1", self.said.append, debug=True)
 
 
 @pytest.fixture
