@@ -14,6 +14,7 @@ from __future__ import annotations
 from rkt.errors import InvalidManifest, quoted
 from rkt.schema import appc, jsontext
 from rkt.schema.appc import App, ImageManifest, MountPoint, Port
+from rkt.schema.architectures import appc_name_of
 from rkt.schema.record import Record
 from rkt.values import ACIdentifier, ACName, is_number
 
@@ -21,19 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rkt.schema.oci import Execution, ImageConfig, Platform
+    from rkt.schema.oci import Execution, ImageConfig
     from rkt.values import Digest
 
 _PREFIX = "appc.io/docker/"
-#: Processors as OCI has them to appc's words, where these differ; by ``architecture`` or ``architecture/variant``.
-_ARCHITECTURES = {
-    "386": "i386",
-    "arm64": "aarch64",
-    "arm/v5": "armv6l",
-    "arm/v6": "armv6l",
-    "arm": "armv7l",
-    "loong64": "loongarch64",
-}
 #: Signals by name, as ``kill -l`` has them on every architecture that images are made for.
 _SIGNALS = {
     name: number
@@ -108,7 +100,10 @@ def render_view(config: ImageConfig, origin: Origin, *, digest: Digest, config_d
         InvalidManifest: something in the configuration has no place in an image manifest.
     """
     labels = {"version": origin.tag} if origin.tag else {}
-    labels |= {"os": config.platform.os, "arch": appc_architecture(config.platform)}
+    labels |= {
+        "os": config.platform.os,
+        "arch": appc_name_of(config.platform.architecture, config.platform.variant),
+    }
     annotations = {"created": config.created} if appc.is_date(config.created) else {}
     if config.author:
         annotations["author"] = config.author
@@ -142,14 +137,6 @@ def render_view(config: ImageConfig, origin: Origin, *, digest: Digest, config_d
     # Every rule of the specification holds for what comes from a foreign configuration as for what an ACI says.
     appc.parse_image_manifest(data)
     return data
-
-
-def appc_architecture(platform: Platform) -> str:
-    """Appc's word for a processor."""
-    with_variant = f"{platform.architecture}/{platform.variant}"
-    return (
-        _ARCHITECTURES.get(with_variant) or _ARCHITECTURES.get(platform.architecture) or platform.architecture
-    )
 
 
 def parse_signal(text: str) -> int:

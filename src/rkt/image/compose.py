@@ -11,7 +11,8 @@ import os
 
 from rkt.errors import InvalidManifest, UsageError, quoted
 from rkt.schema import jsontext
-from rkt.schema.appc import AC_VERSION, parse_image_manifest
+from rkt.schema.appc import parse_image_manifest
+from rkt.schema.architectures import appc_name
 from rkt.schema.isolators import (
     CAPABILITIES_REMOVE,
     CAPABILITIES_RETAIN,
@@ -22,15 +23,13 @@ from rkt.schema.isolators import (
     SECCOMP_REMOVE,
     SECCOMP_RETAIN,
 )
-from rkt.schema.shorthand import parse_boolean, parse_seccomp
-from rkt.values import AppcReference, is_number
+from rkt.schema.shorthand import parse_seccomp
+from rkt.values import AC_VERSION, AppcReference, is_number, parse_boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: The kernel's machine names -> appc's, where they differ.
-_ARCHITECTURES = {"x86_64": "amd64", "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386"}
 _DEPENDENCY_OPTIONS = ("imageID=", "size=")
 
 
@@ -47,9 +46,8 @@ def compose_manifest(values: dict[str, Any], exec_words: list[str], base: bytes 
         InvalidManifest: what comes out breaks the appc specification.
     """
     if base is None:
-        machine = os.uname().machine
         document: dict[str, Any] = {"acKind": "ImageManifest", "acVersion": AC_VERSION}
-        _set(document, "labels", {"os": "linux", "arch": _ARCHITECTURES.get(machine, machine)})
+        _set(document, "labels", {"os": "linux", "arch": appc_name(os.uname().machine)})
     else:
         document = parse_image_manifest(base).to_json()
     untouched = jsontext.dump(document)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, ImageError, StoreError, UsageError
-from rkt.image.output import NewFile
+from rkt.image.output import NewDirectory, NewFile
 from rkt.image.tarsplit import rebuild
-from rkt.linux.files import remove_tree, write_all
+from rkt.linux.files import write_new
+from rkt.linux.libc import syncfs
 from rkt.store.locks import image_lock
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rkt.store.record import ImageRecord
     from rkt.values import ImageKey
 
+_EXISTS = "output directory exists (try --overwrite)"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,11 +93,11 @@ def extract_image(
         key: which one.
         output_path: directory to make.
         rootfs_only: the directory becomes the root file system itself instead of holding ``manifest`` and ``rootfs``.
-        overwrite: remove what is there first.
+        overwrite: replace what is there, once the new directory is complete.
 
     Raises:
         UsageError: the output exists, or is ``/``.
-        ImageError: a file cannot be copied; the output is removed again.
+        ImageError: a file cannot be copied; what was there before is there still.
     """
     from rkt.store.composition import merge, own_parts
 
@@ -149,34 +151,31 @@ def _write_output(
     overwrite: bool,
 ) -> None:
     """Make the output directory; without a manifest it is the root file system itself."""
-    _make_output(output_path, store.data_dir, overwrite=overwrite)
-    try:
-        output_fd = os.open(output_path, _OPEN_DIRECTORY)
+    _check_output(output_path, store.data_dir, overwrite=overwrite)
+    # Images have setuid files and files of other users: what holds them starts out closed to others.
+    with NewDirectory(output_path, 0o700) as new:
+        output_fd = os.open(new.path, _OPEN_DIRECTORY)
         try:
             if manifest is None:
                 fill(output_fd)
-                return
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open("manifest", flags, 0o644, dir_fd=output_fd)
-            try:
-                os.fchmod(fd, 0o644)
-                write_all(fd, manifest)
-            finally:
-                os.close(fd)
-            os.mkdir("rootfs", 0o700, dir_fd=output_fd)
-            target_fd = os.open("rootfs", _OPEN_DIRECTORY, dir_fd=output_fd)
-            try:
-                fill(target_fd)
-            finally:
-                os.close(target_fd)
+            else:
+                write_new("manifest", manifest, 0o644, dir_fd=output_fd)
+                os.mkdir("rootfs", 0o700, dir_fd=output_fd)
+                target_fd = os.open("rootfs", _OPEN_DIRECTORY, dir_fd=output_fd)
+                try:
+                    fill(target_fd)
+                finally:
+                    os.close(target_fd)
+            replaces = overwrite and os.path.lexists(output_path)
+            if replaces:
+                # A power cut must not leave neither.
+                syncfs(output_fd)
         finally:
             os.close(output_fd)
-    except BaseException:
-        remove_tree(output_path)
-        raise
+        new.commit(replaces=replaces, exists=_EXISTS)
 
 
-def _make_output(path: str, data_dir: str, *, overwrite: bool) -> None:
+def _check_output(path: str, data_dir: str, *, overwrite: bool) -> None:
     real_path = os.path.realpath(path)
     if real_path == "/":
         raise UsageError("this would delete your root filesystem. Refusing.")
@@ -184,18 +183,8 @@ def _make_output(path: str, data_dir: str, *, overwrite: bool) -> None:
     if f"{real_data}/".startswith(f"{real_path}/") or real_path.startswith(f"{real_data}/"):
         # Around them, or among them.
         raise UsageError("this would delete your images and pods. Refusing.")
-    if os.path.lexists(path):
-        if not overwrite:
-            raise UsageError("output directory exists (try --overwrite)")
-        try:
-            remove_tree(path)
-        except OSError as e:
-            raise ImageError(f"cannot remove {path}: {e.strerror}") from e
-    try:
-        # Images have setuid files and files of other users: what holds them starts out closed to others.
-        os.mkdir(path, 0o700)
-    except OSError as e:
-        raise ImageError(f"cannot create directory {path}: {e.strerror}") from e
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(_EXISTS)
 
 
 def _open_layer(store: Store, record: ImageRecord) -> int:

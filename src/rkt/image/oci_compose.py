@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.image import compose
 from rkt.schema import jsontext
 from rkt.schema.oci import Platform
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rkt.schema.appc import ImageManifest
+    from rkt.schema.appc import ImageManifest, Port
 
 #: Flags that say what only an ACI can.
 _ACI_ONLY = (
@@ -37,8 +37,6 @@ _ACI_ONLY = (
     "path-whitelist",
     "user-annotation",
 )
-#: appc's names of architectures to the ones of OCI images, where they differ.
-_ARCHITECTURES = {"i386": "386", "aarch64": "arm64", "aarch64_be": "arm64", "armv7l": "arm", "armv6l": "arm"}
 #: appc's annotations to the specification's.
 _ANNOTATIONS = {
     "homepage": "org.opencontainers.image.url",
@@ -68,7 +66,9 @@ def reference_of(values: dict[str, Any]) -> str:
     reference = AppcReference.parse(values["name"])
     for label in reference.labels:
         if label != "version":
-            raise UsageError(f"an OCI image cannot have the label {label!r} in its name", hint="use --label")
+            raise UsageError(
+                f"an OCI image cannot have the label {quoted(label)} in its name", hint="use --label"
+            )
     return f"{reference.name}:{reference.labels.get('version', 'latest')}"
 
 
@@ -84,16 +84,13 @@ def compose_config(
     Raises:
         UsageError: a flag's value is not understood.
     """
-    platform = Platform.of_host()
-    document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
-    if platform.variant:
-        document["variant"] = platform.variant
+    document: dict[str, Any] = {**_processor(os.uname().machine), "os": "linux"}
     if base is not None:
         document = dict(base)
     labels = compose.parse_pairs(values, "label")
     if "arch" in labels:
-        document["architecture"] = architecture_of(labels.pop("arch"))
         document.pop("variant", None)
+        document |= _processor(labels.pop("arch"))
     if "os" in labels:
         document["os"] = labels.pop("os")
     execution = dict(document.get("config") or {})
@@ -126,7 +123,7 @@ def config_of_appc(manifest: ImageManifest) -> dict[str, Any]:
     """The configuration that says of an ACI what one can say: a command, a user, an environment, volumes, ports."""
     labels = {**manifest.labels}
     document: dict[str, Any] = {
-        "architecture": architecture_of(labels.pop("arch", os.uname().machine)),
+        **_processor(labels.pop("arch", os.uname().machine)),
         "os": labels.pop("os", "linux"),
     }
     annotations = dict(manifest.annotations)
@@ -145,13 +142,18 @@ def config_of_appc(manifest: ImageManifest) -> dict[str, Any]:
         if app.mount_points:
             execution["Volumes"] = {point.path: {} for point in app.mount_points}
         if app.ports:
-            execution["ExposedPorts"] = {f"{port.port}/{port.protocol}": {} for port in app.ports}
+            execution["ExposedPorts"] = {_exposed(port): {} for port in app.ports}
     titles = {_TITLE: manifest.name, **({_VERSION: labels["version"]} if "version" in labels else {})}
     texts = {_ANNOTATIONS[name]: value for name, value in annotations.items() if name in _ANNOTATIONS}
     user_labels = {} if app is None else dict(app.user_labels)
     _update(execution, "Labels", {**titles, **texts, **user_labels})
     document["config"] = execution
     return document
+
+
+def _exposed(port: Port) -> str:
+    last = f"-{port.port + port.count - 1}" if port.count > 1 else ""
+    return f"{port.port}{last}/{port.protocol}"
 
 
 def lost_of_appc(manifest: ImageManifest) -> list[str]:
@@ -197,9 +199,11 @@ def with_layers(
     return jsontext.dump(whole).encode()
 
 
-def architecture_of(name: str) -> str:
-    """Appc's or the kernel's word for an architecture as images have it."""
-    return _ARCHITECTURES.get(name) or Platform.parse(f"linux/{name}").architecture
+def _processor(name: str) -> dict[str, str]:
+    """Appc's or the kernel's word for a processor as the members of a configuration."""
+    platform = Platform.parse(f"linux/{name}")
+    variant = {"variant": platform.variant} if platform.variant else {}
+    return {"architecture": platform.architecture, **variant}
 
 
 def _update(execution: dict[str, Any], member: str, pairs: dict[str, str]) -> None:

@@ -11,17 +11,15 @@ Sources: OCI image-spec, image-layout.md; moby, image/spec/spec.md ("Combined Im
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import shlex
 
 from rkt.errors import ImageError, UsageError
 from rkt.image import tarformat
 from rkt.image.compression import NONE, encoder
-from rkt.image.output import NewFile
+from rkt.image.output import NewDirectory, NewFile
 from rkt.image.tarformat import Member
-from rkt.linux.files import remove_tree, sync_directory, write_all, write_new
+from rkt.linux.files import sync_directory, write_all, write_new
 from rkt.schema import jsontext
 from rkt.schema.oci import OCI_INDEX
 from rkt.schema.record import Record
@@ -62,8 +60,6 @@ _BLOBS = "blobs/sha256"
 _GZIP_LEVEL = 6
 _HEADER = bytes(tarformat.BLOCK)
 _EXISTS = "output exists (try --overwrite)"
-#: <linux/fs.h>
-_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 
 class Blob(Record):
@@ -128,26 +124,24 @@ class DirectorySink:
             UsageError: the output exists and may not be replaced, or is something else than an image layout.
             ImageError: the file system refused.
         """
-        self._path = path.rstrip("/") or "/"
+        self._path = path
         self._overwrite = overwrite
-        directory, name = os.path.split(self._path)
         if os.path.lexists(path):
             if not overwrite:
                 raise UsageError(_EXISTS)
             if not _is_layout(path):
                 raise UsageError(f"output {path!r} is no image layout: it is not replaced")
-        self._temporary = os.path.join(directory, f".{name[:200]}.{os.getpid():x}.{os.urandom(4).hex()}")
         self._fd = -1
+        self._directory = NewDirectory(path, 0o755)
         try:
-            os.mkdir(self._temporary, 0o755)
-            os.makedirs(f"{self._temporary}/{_BLOBS}", 0o755)
+            os.makedirs(f"{self._directory.path}/{_BLOBS}", 0o755)
         except OSError as e:
             raise ImageError(f"cannot create {path}: {e.strerror}") from e
 
     def begin(self) -> int:
         """A file that gets its name later."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(f"{self._temporary}/blob", flags, 0o644)
+        self._fd = os.open(f"{self._directory.path}/blob", flags, 0o644)
         return self._fd
 
     def end(self, name: str, size: int) -> None:
@@ -156,11 +150,11 @@ class DirectorySink:
         os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
-        os.rename(f"{self._temporary}/blob", f"{self._temporary}/{name}")
+        os.rename(f"{self._directory.path}/blob", f"{self._directory.path}/{name}")
 
     def put(self, name: str, data: bytes) -> None:
         """A small file."""
-        write_new(f"{self._temporary}/{name}", data, 0o644)
+        write_new(f"{self._directory.path}/{name}", data, 0o644)
 
     def commit(self) -> None:
         """Give the directory its name; what it replaces is removed when the new one is in its place.
@@ -169,34 +163,13 @@ class DirectorySink:
             UsageError: somebody made something of that name meanwhile.
             ImageError: the file system refused; or it has its name, and what it replaces cannot be removed.
         """
-        from rkt.linux.libc import AT_FDCWD, renameat2
-
         try:
             for name in (_BLOBS, "blobs", "."):
-                sync_directory(f"{self._temporary}/{name}")
-            replaces = self._overwrite and os.path.lexists(self._path) and _is_layout(self._path)
-            old, new = os.fsencode(self._temporary), os.fsencode(self._path)
-            try:
-                renameat2(AT_FDCWD, old, AT_FDCWD, new, _RENAME_EXCHANGE if replaces else _RENAME_NOREPLACE)
-            except OSError as e:
-                # Some network file systems know no flags.
-                if e.errno != errno.EINVAL:
-                    raise
-                if replaces:
-                    remove_tree(self._path)
-                os.rename(old, new)
-                replaces = False
-        except FileExistsError:
-            raise UsageError(_EXISTS) from None
+                sync_directory(f"{self._directory.path}/{name}")
         except OSError as e:
             raise ImageError(f"cannot write {self._path}: {e.strerror}") from e
-        old_layout, self._temporary = self._temporary, ""
-        if replaces:
-            try:
-                remove_tree(old_layout)
-            except OSError as e:
-                message = f"{self._path} is written, but {old_layout}, which it replaces, cannot be removed: {e.strerror}"
-                raise ImageError(message, hint=f"rm -r {shlex.quote(old_layout)}") from e
+        replaces = self._overwrite and os.path.lexists(self._path) and _is_layout(self._path)
+        self._directory.commit(replaces=replaces, exists=_EXISTS)
 
     def __enter__(self) -> Self:
         return self
@@ -204,8 +177,7 @@ class DirectorySink:
     def __exit__(self, *_: object) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-        if self._temporary:
-            remove_tree(self._temporary)
+        self._directory.__exit__()
 
 
 class TarSink:

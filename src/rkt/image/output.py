@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that appears under its name whole or not at all."""
+"""Files and directories that appear under their names whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shlex
 
 from rkt.errors import ImageError, UsageError
+from rkt.linux.files import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
 #: <linux/fs.h>
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 
 class NewFile:
@@ -42,7 +44,7 @@ class NewFile:
             raise UsageError(f"output {path!r} is a directory")
         if not overwrite and os.path.lexists(path):
             raise UsageError(exists)
-        self._temporary = f".{self._name[:200]}.{os.getpid():x}.{os.urandom(4).hex()}"
+        self._temporary = _beside(self._name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._directory_fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -93,3 +95,92 @@ class NewFile:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temporary, dir_fd=self._directory_fd)
         os.close(self._directory_fd)
+
+
+class NewDirectory:
+    """Made beside its final name; what it replaces stays until the new one is in its place.
+
+    Attributes:
+        path: where it is until ``commit``.
+    """
+
+    __slots__ = ("_output_path", "path")
+
+    def __init__(self, path: str, mode: int) -> None:
+        """Make it, empty.
+
+        Raises:
+            ImageError: the file system refused.
+        """
+        if os.path.basename(path) in {".", ".."}:
+            path = os.path.realpath(path)
+        self._output_path = path.rstrip("/") or "/"
+        directory, name = os.path.split(self._output_path)
+        self.path = os.path.join(directory, _beside(name))
+        try:
+            os.mkdir(self.path, mode)
+        except OSError as e:
+            raise ImageError(f"cannot create {path}: {e.strerror}") from e
+
+    def commit(self, *, replaces: bool, exists: str) -> None:
+        """Give the directory its name.
+
+        Args:
+            replaces: whether it takes the place of what has the name, which is removed then.
+            exists: what to say when somebody made something of that name, and it replaces nothing.
+        Raises:
+            UsageError: that is so.
+            ImageError: the file system refused; or it has its name, and what it replaces cannot be removed.
+        """
+        try:
+            old_path = self._put(_RENAME_EXCHANGE if replaces else _RENAME_NOREPLACE)
+        except FileExistsError:
+            raise UsageError(exists) from None
+        except OSError as e:
+            raise ImageError(f"cannot write {self._output_path}: {e.strerror}") from e
+        self.path = ""
+        if not replaces:
+            return
+        try:
+            remove_tree(old_path)
+        except OSError as e:
+            raise ImageError(
+                f"{self._output_path} is written, but {old_path}, which it replaces, cannot be removed: {e.strerror}",
+                hint=f"rm -r {shlex.quote(old_path)}",
+            ) from e
+
+    def _put(self, flags: int) -> str:
+        """Rename; where what it replaced is then."""
+        from rkt.linux.libc import AT_FDCWD, renameat2
+
+        old, new = self.path, self._output_path
+        try:
+            renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags)
+        except OSError as e:
+            # Some network file systems know no flags.
+            if e.errno != errno.EINVAL:
+                raise
+            if flags != _RENAME_EXCHANGE:
+                os.rename(old, new)
+                return ""
+            aside = os.path.join(os.path.dirname(new), _beside(os.path.basename(new)))
+            os.rename(new, aside)
+            try:
+                os.rename(old, new)
+            except OSError:
+                os.rename(aside, new)
+                raise
+            return aside
+        return old
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path:
+            remove_tree(self.path)
+
+
+def _beside(name: str) -> str:
+    """A name that nothing has yet, and that says whose it is."""
+    return f".{name[:200]}.{os.getpid():x}.{os.urandom(4).hex()}"

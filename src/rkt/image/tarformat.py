@@ -249,12 +249,13 @@ def members(source: Source, limits: Limits, *, may_end_early: bool = False) -> I
 
 
 def _extension(source: Source, block: bytes, limits: Limits) -> bytes:
-    """Payload of an extension header."""
+    """Payload of an extension header; other readers look for its end, or for more records, in what follows up to the next block."""
     size = _number(block, 124, 12, "size")
     if size > limits.header_bytes:
         raise ImageError(f"an extension header of {size} bytes, at most {limits.header_bytes} are accepted")
     payload = _take(source, size, "an extension header")
-    _take(source, padding(size), "an extension header")
+    if _take(source, padding(size), "an extension header").strip(b"\0"):
+        raise ImageError("an extension header has bytes behind its end")
     return payload
 
 

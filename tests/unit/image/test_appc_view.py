@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.errors import InvalidManifest
-from rkt.image.appc_view import Origin, appc_architecture, parse_signal, render_view
-from rkt.schema.appc import Port, parse_image_manifest
+from rkt.image.appc_view import Origin, parse_signal, render_view
+from rkt.image.oci_compose import config_of_appc
+from rkt.schema.appc import App, ImageManifest, Port, parse_image_manifest
 from rkt.schema.oci import Platform, parse_config
-from rkt.values import ACName, Digest
+from rkt.values import ACIdentifier, ACName, Digest
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from rkt.schema.appc import ImageManifest
 
 DIGEST = Digest.parse(f"sha256:{'ab' * 32}")
 CONFIG = Digest.parse(f"sha256:{'cd' * 32}")
@@ -97,7 +97,6 @@ def test_image_by_digest() -> None:
 def test_processors(platform: str, arch: str) -> None:
     """Processors get appc's words, ARM's by their variant; each of them may stand in an image manifest."""
     wanted = Platform.parse(platform)
-    assert appc_architecture(wanted) == arch
     found = view({}, architecture=wanted.architecture, variant=wanted.variant)
     assert found.labels["arch"] == arch
 
@@ -227,3 +226,19 @@ def test_the_same_view_every_time() -> None:
     run: dict[str, Any] = {"Volumes": {"/b": {}, "/a": {}}, "ExposedPorts": {"2/tcp": {}, "1/tcp": {}}}
     turned: dict[str, Any] = {"ExposedPorts": {"1/tcp": {}, "2/tcp": {}}, "Volumes": {"/a": {}, "/b": {}}}
     assert view(run) == view(turned)
+
+
+def test_ports_survive_a_change_of_format() -> None:
+    """The ports of an ACI, ranges too, are those of the image that is made of it, and of the view of that."""
+    ports = [
+        Port(name=ACName("web"), protocol="tcp", port=80),
+        Port(name=ACName("many"), protocol="udp", port=8000, count=11),
+    ]
+    section = App(exec=["/a"], user="0", group="0", ports=ports)
+    config = config_of_appc(ImageManifest(name=ACIdentifier("example.com/a"), app=section))
+    assert list(config["config"]["ExposedPorts"]) == ["80/tcp", "8000-8010/udp"]
+    found = app(ExposedPorts=config["config"]["ExposedPorts"]).ports
+    assert sorted((port.port, port.count, port.protocol) for port in found) == [
+        (80, 1, "tcp"),
+        (8000, 11, "udp"),
+    ]

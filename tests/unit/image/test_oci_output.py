@@ -9,7 +9,7 @@ import os
 import pytest
 
 from rkt.errors import ImageError, UsageError
-from rkt.image import oci_output
+from rkt.image import oci_output, output
 from rkt.linux import libc
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def test_an_old_layout_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytes
     """The new layout has its name before the old one is removed; what is left of that is named."""
     path = tmp_path / "layout"
     write(path, b"old")
-    monkeypatch.setattr(oci_output, "remove_tree", lambda _: fail(errno.EIO))
+    monkeypatch.setattr(output, "remove_tree", lambda _: fail(errno.EIO))
     with pytest.raises(
         ImageError, match=r"layout is written, but .*/\.layout\.\S+, which it replaces"
     ) as caught:

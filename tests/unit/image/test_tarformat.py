@@ -124,6 +124,14 @@ BROKEN = {
     "two GNU links": (aci.gnu_long(b"a", b"K") + aci.gnu_long(b"b", b"K") + HEADER + END, "two GNU"),
     "PAX and GNU": (PAX + aci.gnu_long(b"b") + HEADER + END, "PAX and GNU"),
     "GNU and PAX": (aci.gnu_long(b"b") + PAX + HEADER + END, "two extension"),
+    "GNU name that goes on behind its size": (
+        aci.header(b"././@LongLink", b"L", size=2, magic=b"ustar  \0") + aci.padded(b"name") + HEADER + END,
+        "behind its end",
+    ),
+    "PAX record behind the size": (
+        aci.header(b"pax", b"x", size=9) + aci.padded(b"9 path=a\n9 path=b\n") + HEADER + END,
+        "behind its end",
+    ),
     "GNU name with a tail": (aci.gnu_long(b"a\0b") + HEADER + END, "behind its end"),
     "global path": (aci.pax({b"path": b"x"}, b"g") + HEADER + END, "global"),
     "sparse by PAX": (aci.pax({b"GNU.sparse.major": b"1"}) + HEADER + END, "sparse"),
