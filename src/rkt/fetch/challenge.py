@@ -14,7 +14,7 @@ import threading
 from urllib.parse import quote, urlencode
 
 from rkt.errors import FetchError, InvalidManifest, quoted
-from rkt.fetch.transport import check_url, origin
+from rkt.fetch.urls import check_url, origin
 from rkt.schema import jsontext
 
 TYPE_CHECKING = False

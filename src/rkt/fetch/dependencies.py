@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from rkt.errors import ImageError, NotFound, RktError, UsageError
+from rkt.errors import ImageError, NotFound, RktError, UsageError, quoted
 from rkt.fetch import reference as references
 from rkt.fetch.crew import Crew
 from rkt.fetch.report import Reporter
@@ -173,9 +173,11 @@ def _question(wanted: AppcReference) -> str:
     try:
         parsed = references.parse_reference(text)
     except UsageError as e:
-        raise ImageError(f"dependency {text!r} cannot be asked for: {e.message}") from e
+        raise ImageError(f"dependency {quoted(text)} cannot be asked for: {e.message}") from e
     if parsed.kind != references.NAME or parsed.name != wanted:
-        raise ImageError(f"dependency {text!r} cannot be asked for by its name", hint=f"rkt fetch {text}")
+        raise ImageError(
+            f"dependency {quoted(text)} cannot be asked for by its name", hint=f"rkt fetch {text}"
+        )
     return _text(wanted)
 
 

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 from rkt.errors import FetchError
-from rkt.fetch import transport
+from rkt.fetch import transport, urls
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.privsep import confine
 from rkt.schema.record import Record
@@ -129,7 +129,7 @@ def _accept(url: str | None, *, allow_http: bool) -> str:
     if url is None:
         return ""
     try:
-        url = transport.check_url(url)
+        url = urls.check_url(url)
     except FetchError:
         return ""
     return url if allow_http or url.startswith("https:") else ""

@@ -7,7 +7,7 @@ import os
 
 from rkt.errors import InvalidManifest, UsageError, quoted
 from rkt.schema.record import Record
-from rkt.values import DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY, ACIdentifier, Digest
+from rkt.values import DOCKER_HUB_NAMES, DOCKER_HUB_REGISTRY, ACIdentifier, Digest, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _is_registry(text: str) -> bool:
             for label in host.split(".")
         )
         port = port if colon else "1"
-    return is_host and 0 < len(port) <= 5 and _DIGITS.issuperset(port) and 0 < int(port) <= 65535
+    return is_host and is_number(port, most_digits=5) and 0 < int(port) <= 65535
 
 
 def _is_component(text: str) -> bool:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from rkt.errors import FetchError, NotFound, quoted
 from rkt.fetch.registry_worker import Networked
 from rkt.fetch.repository import PULL, Repository, error_words
-from rkt.fetch.transport import check_url, follow, origin
+from rkt.fetch.urls import check_url, follow, origin
 from rkt.linux.files import write_all
 from rkt.schema import jsontext
 from rkt.schema.oci import MAX_DOCUMENT_BYTES, OCI_INDEX, parse_index
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rkt.fetch.transport import Answer
+    from rkt.fetch.answer import Answer
     from rkt.privsep.worker import Emit, Work
 
 PUSH = f"{PULL},push"

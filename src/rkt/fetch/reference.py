@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import UsageError, quoted
+from rkt.schema.architectures import appc_name
 from rkt.schema.record import Record
 from rkt.values import AppcReference
 
@@ -139,11 +140,11 @@ def _file_url_path(text: str, rest: str) -> str:
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
         if host not in {"", "localhost"}:
-            raise UsageError(f"image {text!r} is a file of another host", hint=f"file:///{host}/{path}")
+            raise UsageError(f"image {quoted(text)} is a file of another host", hint=f"file:///{host}/{path}")
         rest = slash + path
     path = unquote(rest)
     if not path.startswith("/") or "\0" in path:
-        raise UsageError(f"failed to parse image url {text!r}", hint="file:///absolute/path/x.aci")
+        raise UsageError(f"failed to parse image url {quoted(text)}", hint="file:///absolute/path/x.aci")
     return path
 
 
@@ -174,5 +175,4 @@ def signature_url(url: str) -> str:
 
 def host_labels() -> dict[str, str]:
     """The labels ``os`` and ``arch`` of images for this host (spec cli §5.2)."""
-    machine = os.uname().machine
-    return {"os": "linux", "arch": {"x86_64": "amd64", "i686": "i386", "i586": "i386"}.get(machine, machine)}
+    return {"os": "linux", "arch": appc_name(os.uname().machine)}

@@ -161,4 +161,4 @@ def _url(value: object, *, allow_http: bool) -> str:
         or "@" in parts.netloc
     ):
         raise FetchError(f'discovery led to "{value[:256]}", which is not accepted')
-    return value
+    return f"{parts.scheme}{value[len(parts.scheme) :]}"

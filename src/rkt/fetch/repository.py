@@ -14,9 +14,10 @@ import threading
 
 from rkt.errors import FetchError, InvalidManifest, NotFound, quoted
 from rkt.fetch.challenge import Authorization
+from rkt.fetch.failures import NOT_TLS, causes
 from rkt.fetch.oci_reference import absent
 from rkt.fetch.resume import BlobFile
-from rkt.fetch.transport import NOT_TLS, causes, follow, without_query
+from rkt.fetch.urls import follow, without_query
 from rkt.schema import jsontext
 from rkt.schema.oci import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, OCI_INDEX, Index, parse_index
 from rkt.schema.record import Record
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rkt.fetch.transport import Answer, Client, Progress
+    from rkt.fetch.answer import Answer
+    from rkt.fetch.transport import Client, Progress
     from rkt.schema.oci import Descriptor
 
 PULL = "pull"

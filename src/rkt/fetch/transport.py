@@ -15,32 +15,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import signal
 import ssl
 import threading
 import time
-from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin
 
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    IncompleteRead,
-    LocationParseError,
-    ProtocolError,
-    ReadTimeoutError,
-)
-from urllib3.util import parse_url
+from urllib3.exceptions import HTTPError
 
 from rkt.errors import FetchError, StoreError
 from rkt.fetch.access import Access, load_system_roots, make_context
+from rkt.fetch.answer import Answer, Downloaded, conditions, content_length, continues, downloaded
+from rkt.fetch.failures import PASSING, PassingError, bad_status, failure, reason_of
 from rkt.fetch.limits import DEFAULT_TRANSFER_LIMITS
 from rkt.fetch.resume import ResumableFile, read_validators
+from rkt.fetch.urls import check_url, follow, origin, without_query
 from rkt.linux import disk
-from rkt.schema.record import Record
-from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,9 +65,6 @@ _CONNECTIONS = 4
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: Methods whose redirects are followed.
 _FOLLOWING = ("GET", "HEAD")
-#: What OpenSSL, by its version, says of a server that answers in plain text.
-NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
-_PORTS = {"https": 443, "http": 80}
 _OK = 200
 _ACCEPTED = 202
 _PARTIAL = 206
@@ -86,44 +73,6 @@ _UNAUTHORIZED = 401
 _RANGE_NOT_SATISFIABLE = 416
 #: How often in a row credentials may be refused before that is the answer: none sent yet, and those sent out of date.
 _MAX_REFUSALS = 2
-#: Statuses of a server that may do better in a moment.
-_PASSING = (429, 500, 502, 503, 504)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
-
-
-class _PassingError(FetchError):
-    """A transfer that may succeed when it is tried again."""
-
-    def __init__(self, message: str, *, after_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.after_seconds = after_seconds
-
-
-class Downloaded(Record):
-    """What came.
-
-    Attributes:
-        size_bytes: size of the whole file.
-        deferred: the server answered 202: ask again later; nothing was written.
-        not_modified: the server still has the version that was asked about; nothing was written.
-        etag, cache_control, last_modified: headers of the final answer, empty when absent.
-        url: what was answered at last, after all redirects.
-        kept_bytes: how many bytes were there before and did not have to come again.
-    """
-
-    size_bytes: int
-    deferred: bool = False
-    not_modified: bool = False
-    etag: str = ""
-    cache_control: str = ""
-    last_modified: str = ""
-    url: str = ""
-    kept_bytes: int = 0
-
-    @property
-    def max_age(self) -> int:
-        """Seconds for which the server wants not to be asked again."""
-        return parse_max_age(self.cache_control)
 
 
 def make_tls_context(*, insecure: bool) -> ssl.SSLContext:
@@ -132,21 +81,6 @@ def make_tls_context(*, insecure: bool) -> ssl.SSLContext:
     if not insecure:
         load_system_roots(context)
     return context
-
-
-class Answer(Record):
-    """The whole of a small answer, whatever its status.
-
-    Attributes:
-        headers: compared without case.
-        body: bounded.
-        url: what was answered at last, after all redirects.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    url: str
 
 
 class Client:
@@ -201,7 +135,7 @@ class Client:
                 kept += data
             return bytes(kept)
         except (HTTPError, OSError) as e:
-            raise FetchError(f'cannot fetch "{url}": {_reason(e)}') from e
+            raise FetchError(f'cannot fetch "{url}": {reason_of(e)}') from e
         finally:
             response.close()
 
@@ -263,13 +197,13 @@ class Client:
         def attempt() -> Downloaded | None:
             nonlocal refusals
             sent = {} if authorizer is None else authorizer.headers()
-            response, final_url = self._follow(url, _conditions(file, known_etag), own=sent)
+            response, final_url = self._follow(url, conditions(file, known_etag), own=sent)
             if response.status == _UNAUTHORIZED and authorizer is not None:
                 challenges = response.headers.get("WWW-Authenticate", "")
                 response.close()
                 refusals += 1
                 if refusals > _MAX_REFUSALS:
-                    raise _bad_status(url, response)
+                    raise bad_status(url, response)
                 authorizer.renew(sent, challenges, final_url)
                 return None
             refusals = 0
@@ -321,8 +255,8 @@ class Client:
                 same_origin=same_origin,
             )
             try:
-                if response.status in _PASSING:
-                    raise _bad_status(url, response)
+                if response.status in PASSING:
+                    raise bad_status(url, response)
                 if response.status == _UNAUTHORIZED and authorizer is not None and refusals < _MAX_REFUSALS:
                     refusals += 1
                     authorizer.renew(sent, response.headers.get("WWW-Authenticate", ""), final_url)
@@ -334,7 +268,7 @@ class Client:
                     status=response.status, headers=response.headers, body=bytes(kept), url=final_url
                 )
             except (HTTPError, TimeoutError, ConnectionError) as e:
-                raise _failure(url, e) from e
+                raise failure(url, e) from e
             finally:
                 response.close()
 
@@ -362,7 +296,7 @@ class Client:
                 answer = attempt()
                 if answer is not None:
                     return answer
-            except _PassingError as e:
+            except PassingError as e:
                 # Only bytes that nobody has had before count as getting on; the time of all is bounded as well.
                 size = written()
                 if size >= furthest + self._limits.retry_progress_bytes:
@@ -396,18 +330,18 @@ class Client:
             if defer and response.status == _ACCEPTED:
                 return Downloaded(size_bytes=0, deferred=True)
             if response.status == _NOT_MODIFIED and known_etag:
-                return _downloaded(response, final_url, 0, not_modified=True)
+                return downloaded(response, final_url, 0, not_modified=True)
             if offset and response.status in {_PARTIAL, _RANGE_NOT_SATISFIABLE}:
-                if response.status == _RANGE_NOT_SATISFIABLE or not _continues(response, file, offset):
+                if response.status == _RANGE_NOT_SATISFIABLE or not continues(response, file, offset):
                     file.restart(None)
                     return None
                 file.go_on(offset)
             elif response.status == _OK:
                 offset = 0
-                file.restart(read_validators(response.headers, url, _content_length(response)))
+                file.restart(read_validators(response.headers, url, content_length(response)))
             else:
-                raise _bad_status(url, response)
-            length = _content_length(response)
+                raise bad_status(url, response)
+            length = content_length(response)
             total = None if length is None else offset + length
             known = file.validators
             if total is not None and known is not None and 0 <= known.size_bytes != total:
@@ -421,10 +355,10 @@ class Client:
                 if progress is not None:
                     progress(file.size_bytes, total)
             if known is not None and 0 <= known.size_bytes != file.size_bytes:
-                raise _PassingError(f'cannot fetch "{url}": the transfer ended early')
-            return _downloaded(response, final_url, file.size_bytes, kept_bytes=offset)
+                raise PassingError(f'cannot fetch "{url}": the transfer ended early')
+            return downloaded(response, final_url, file.size_bytes, kept_bytes=offset)
         except (HTTPError, TimeoutError, ConnectionError) as e:
-            raise _failure(url, e) from e
+            raise failure(url, e) from e
         finally:
             # Not given back to the pool: a body that was not read to its end is nobody's connection any more.
             response.close()
@@ -462,7 +396,7 @@ class Client:
                         headers={**self._headers, **headers, **secret},
                     )
             except (HTTPError, ValueError) as e:
-                raise _failure(shown, e) from e
+                raise failure(shown, e) from e
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location or method not in _FOLLOWING:
                 return response, current
@@ -512,7 +446,7 @@ class Client:
 
     def _pieces(self, url: str, response: BaseHTTPResponse, offset: int, limit_bytes: int) -> Iterator[bytes]:
         """The body, with bounds on size and time."""
-        length = _content_length(response)
+        length = content_length(response)
         if length is not None and offset + length > limit_bytes:
             raise FetchError(
                 f'"{url}" is too large: {offset + length} bytes, at most {limit_bytes} are accepted'
@@ -543,148 +477,6 @@ class Client:
             )
 
 
-def _downloaded(
-    response: BaseHTTPResponse, url: str, size_bytes: int, *, not_modified: bool = False, kept_bytes: int = 0
-) -> Downloaded:
-    return Downloaded(
-        size_bytes=size_bytes,
-        not_modified=not_modified,
-        etag=response.headers.get("ETag", ""),
-        cache_control=response.headers.get("Cache-Control", ""),
-        last_modified=response.headers.get("Last-Modified", ""),
-        url=url,
-        kept_bytes=kept_bytes,
-    )
-
-
-def _continues(response: BaseHTTPResponse, file: ResumableFile, offset: int) -> bool:
-    """Whether an answer with status 206 is what was asked for: the rest of the same version, to the last byte."""
-    known = file.validators
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if known is None or match is None:
-        return False
-    first, last = int(match[1]), int(match[2])
-    total = last + 1 if match[3] == "*" else int(match[3])
-    length = _content_length(response)
-    return (
-        first == offset
-        and last + 1 == total
-        and known.size_bytes in {-1, total}
-        and length in {None, total - offset}
-        and (not known.etag or response.headers.get("ETag", known.etag) == known.etag)
-    )
-
-
-def _bad_status(url: str, response: BaseHTTPResponse) -> FetchError:
-    message = f'cannot fetch "{url}": bad HTTP status code: {response.status}'
-    if response.status not in _PASSING:
-        return FetchError(message)
-    after = parse_retry_after(response.headers.get("Retry-After", ""), time.time())
-    if not after:
-        return _PassingError(message)
-    return _PassingError(f"{message}, to be asked again in {after:.0f} s", after_seconds=after)
-
-
-def parse_retry_after(text: str, now: float) -> float:
-    """Seconds from ``now`` that a server wants to be left alone; 0 when it does not say."""
-    if len(text) > 64 or not text.isascii():
-        return 0.0
-    if is_number(text, most_digits=64):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
-
-
-def _conditions(file: ResumableFile, known_etag: str) -> dict[str, str]:
-    """Headers that ask for what is not there yet."""
-    headers = {"If-None-Match": known_etag} if known_etag else {}
-    if offset := file.offset():
-        assert file.validators is not None
-        headers["Range"] = f"bytes={offset}-"
-        if file.validators.if_range:
-            headers["If-Range"] = file.validators.if_range
-    return headers
-
-
-def without_query(url: str) -> str:
-    """A URL for people, without what only its server understands."""
-    base, mark, _ = url.partition("?")
-    return f"{base}?…" if mark else base
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL that ``check_url`` accepted."""
-    parts = parse_url(url)
-    scheme = parts.scheme or ""
-    return scheme, (parts.host or "").lower(), parts.port or _PORTS.get(scheme, 0)
-
-
-def _failure(url: str, error: Exception) -> FetchError:
-    """The error for a request or a body that broke: passing, unless trying again could not help."""
-    message = f'cannot fetch "{url}": {_reason(error)}'
-    passing = (TimeoutError, ReadTimeoutError, ConnectTimeoutError, IncompleteRead, ProtocolError)
-    chain = causes(error)
-    # First: the library wraps them in errors that look passing.
-    if any(isinstance(cause, ssl.SSLCertVerificationError | ConnectionRefusedError) for cause in chain):
-        return FetchError(message)
-    for cause in chain:
-        if isinstance(cause, (*passing, ConnectionResetError, BrokenPipeError)):
-            return _PassingError(message)
-    return FetchError(message)
-
-
-def check_url(url: str) -> str:
-    """A URL that may be asked for: http or https, a host, no credentials, nothing unprintable.
-
-    Raises:
-        FetchError: anything else.
-    """
-    if not url.isprintable() or not url.isascii() or " " in url:
-        raise FetchError(f"URL {url!r} has characters that must be percent-encoded")
-    try:
-        parts = parse_url(url)
-    except LocationParseError as e:
-        raise FetchError(f"cannot parse URL {url!r}") from e
-    if parts.scheme not in {"http", "https"} or not parts.host:
-        raise FetchError(f"URL {url!r} is neither http nor https")
-    if parts.auth:
-        raise FetchError(f"URL of host {parts.host} carries credentials, which everybody could read in ps(1)")
-    return parts._replace(fragment=None).url
-
-
-def follow(url: str, location: str) -> str:
-    """Where a server leads to from a URL, in the form in which it may be asked for.
-
-    Raises:
-        FetchError: it is no URL, or one that ``check_url`` refuses.
-    """
-    try:
-        return check_url(urljoin(url, location))
-    except ValueError as e:
-        raise FetchError(f'"{without_query(url)}" leads to {location[:256]!r}, which is no URL') from e
-
-
-def parse_max_age(cache_control: str) -> int:
-    """``max-age`` in seconds, 0 when the answer is not to be kept (spec cli §5.5)."""
-    seconds = 0
-    for part in cache_control.split(","):
-        word = part.strip().lower()
-        if word in {"no-store", "no-cache"}:
-            seconds = 0
-        elif word.startswith("max-age="):
-            digits = word[len("max-age=") :]
-            if is_number(digits, most_digits=11) and (digits == "0" or digits[0] != "0"):
-                seconds = int(digits)
-    return seconds
-
-
-def _content_length(response: BaseHTTPResponse) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if is_number(text, most_digits=18) else None
-
-
 def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
     status = os.fstatvfs(file.fd)
     free = status.f_bavail * status.f_frsize
@@ -694,40 +486,3 @@ def _check_free_space(file: ResumableFile, size_bytes: int) -> None:
             f"not enough space: {size_bytes} bytes are needed, {free} are free",
             hint=disk.remedy(errno.ENOSPC),
         )
-
-
-def _reason(error: Exception) -> str:
-    """The innermost words, without the library's object names."""
-    chain = causes(error)
-    for cause in reversed(chain):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the server's certificate is not valid: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError) and cause.reason in NOT_TLS:
-            return "the server does not speak TLS"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason or cause}"
-        if isinstance(cause, ConnectTimeoutError):
-            return "the server does not answer"
-        if isinstance(cause, TimeoutError | ReadTimeoutError):
-            return "the server went silent"
-        if isinstance(cause, IncompleteRead):
-            return f"the transfer ended early, {cause.expected} bytes are missing"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-    return str(chain[-1])
-
-
-def causes(error: BaseException) -> list[BaseException]:
-    """An error and what caused it, the cause last."""
-    chain = [error]
-    while (inner := _inner(chain[-1])) is not None and inner not in chain:
-        chain.append(inner)
-    return chain
-
-
-def _inner(error: BaseException) -> BaseException | None:
-    """What caused an error: the library puts it in one of three places."""
-    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
-        if isinstance(inner, BaseException):
-            return inner
-    return None

@@ -6,7 +6,7 @@ import pytest
 
 from rkt.errors import FetchError
 from rkt.fetch.challenge import Authorization, parse_challenges
-from rkt.fetch.transport import Client, make_tls_context, origin, parse_retry_after
+from rkt.fetch.transport import Client, make_tls_context
 
 
 @pytest.mark.parametrize(
@@ -38,30 +38,6 @@ def test_challenges(text: str, found: list[tuple[str, dict[str, str]]]) -> None:
         assert read[0][0] == "negotiate"
     else:
         assert read == found
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("", 0),
-        ("7", 7),
-        ("-7", 0),
-        ("soon", 0),
-        ("Thu, 01 Jan 1970 00:16:50 GMT", 10),
-        ("Thu, 01 Jan 1970 00:16:30 GMT", 0),
-        ("9" * 70, 0),
-    ],
-)
-def test_retry_after(text: str, seconds: float) -> None:
-    """Seconds or a date; anything else is no wish."""
-    assert parse_retry_after(text, 1000.0) == seconds
-
-
-def test_origins() -> None:
-    """Scheme, host and port, in lower case, with the ports that go without saying."""
-    assert origin("https://A.example/x") == ("https", "a.example", 443) == origin("https://a.example:443/y")
-    assert origin("http://a.example") != origin("https://a.example")
-    assert origin("http://a.example") == ("http", "a.example", 80)
 
 
 @pytest.mark.parametrize(

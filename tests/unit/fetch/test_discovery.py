@@ -112,8 +112,8 @@ def test_http_with_leave() -> None:
     "piece", [b"<", b"<!--", b"<![", b"<a ", b"</", b"<meta name='", b"&#", b"<script>", b"<a/", b"<!-- --!"]
 )
 def test_nasty_pages_end_soon(piece: bytes) -> None:
-    """A page of the largest size is read in seconds, whatever it is made of, and what came first still counts."""
-    start = time.monotonic()
+    """A page of the largest size is read in seconds of a processor, whatever it is made of, and what came first still counts."""
+    start = time.thread_time()
     entries = parse_page((page("a.b https://h/x") + piece * (1 << 20))[: 1 << 20])
-    assert time.monotonic() - start < 10
+    assert time.thread_time() - start < 10
     assert [entry.prefix for entry in entries] == ["a.b"]

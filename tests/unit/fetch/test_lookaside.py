@@ -11,9 +11,9 @@ import pytest
 from rkt.config.settings import Installation, Settings
 from rkt.errors import ConfigError, FetchError
 from rkt.fetch import lookaside_worker
+from rkt.fetch.answer import Answer
 from rkt.fetch.lookaside import find, read_events
 from rkt.fetch.oci_reference import parse_docker
-from rkt.fetch.transport import Answer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rkt.errors import FetchError
+from rkt.fetch.answer import Downloaded
 from rkt.fetch.limits import TransferLimits
 from rkt.fetch.partial import Partial, PartialLimits, trim
 from rkt.fetch.resume import Validators, parse_validators, read_validators
-from rkt.fetch.transport import Client, Downloaded, make_tls_context
+from rkt.fetch.transport import Client, make_tls_context
 from rkt.linux.locks import lock_file
 from tests.lib.server import Page, Server
 from tests.lib.tree import ROOT

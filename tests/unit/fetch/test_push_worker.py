@@ -12,8 +12,8 @@ import pytest
 
 from rkt.errors import FetchError, RktError
 from rkt.fetch import push_worker
+from rkt.fetch.answer import Answer
 from rkt.fetch.push_worker import Target
-from rkt.fetch.transport import Answer
 from rkt.schema import oci
 from rkt.values import Digest
 
