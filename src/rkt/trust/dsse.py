@@ -67,7 +67,7 @@ class Statement(Record):
 
 
 def decode64(value: object, what: str) -> bytes:
-    """Base64 with nothing left out and nothing around it.
+    """Base64 with nothing left out and nothing around it, so that no other text has the same meaning.
 
     Raises:
         CannotVerify: it is not.
@@ -75,9 +75,14 @@ def decode64(value: object, what: str) -> bytes:
     if not isinstance(value, str) or not value:
         raise CannotVerify(f"{what} is missing")
     try:
-        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-    except (ValueError, UnicodeEncodeError):
+        text = value.encode("ascii")
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
         raise CannotVerify(f"{what} is not base64") from None
+    # The last character may have bits that nobody reads.
+    if binascii.b2a_base64(data, newline=False) != text:
+        raise CannotVerify(f"{what} is not base64")
+    return data
 
 
 def parse_envelope(value: object) -> Envelope:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import errno
 import os
 
-from rkt.errors import ConfigError, HostError, InvalidManifest
+from rkt.errors import ConfigError, HostError, InvalidManifest, quoted
 from rkt.schema.record import Record
 from rkt.values import DOCKER_HUB, DOCKER_HUB_NAMES, ACIdentifier, is_number
 
@@ -115,18 +115,20 @@ def name_components(name: str) -> list[str]:
         address, bracket, end = first[1:].partition("]")
         between, colon, port = end.partition(":")
         if between or not bracket or ":" not in address or not _ADDRESS.issuperset(address):
-            raise InvalidManifest(f"invalid image name {name!r}: {first!r} is no address")
+            raise InvalidManifest(f"invalid image name {quoted(name)}: {quoted(first)} is no address")
         host = "address"
     else:
         host, colon, port = first.partition(":")
     if colon and not is_number(port, most_digits=_MAX_PORT_DIGITS):
-        raise InvalidManifest(f"invalid image name {name!r}: {port!r} is no port")
+        raise InvalidManifest(f"invalid image name {quoted(name)}: {quoted(port)} is no port")
     # The grammar of appc names has neither ports nor addresses.
     components = ACIdentifier.parse(f"{host}{slash}{rest}", what="image name").split("/")
     components[0] = DOCKER_HUB if first in DOCKER_HUB_NAMES else first
     for component in components:
         if not component.strip("."):
-            raise InvalidManifest(f"invalid image name {name!r}: component {component!r} is not a name")
+            raise InvalidManifest(
+                f"invalid image name {quoted(name)}: component {quoted(component)} is not a name"
+            )
     return components
 
 
@@ -277,8 +279,9 @@ class Keystore:
             for part in parts:
                 directory = f"{directory}/{part}"
                 make_directory(directory)
-            from rkt.linux.files import replace_file
+            from rkt.linux.files import replace_file, sweep_unfinished
 
+            sweep_unfinished(self._local)
             path = f"{directory}/{fingerprint}"
             replace_file(path, content, 0o644)
         except OSError as e:

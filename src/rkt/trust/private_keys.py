@@ -11,7 +11,7 @@ import base64
 import hashlib
 import os
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -127,7 +127,15 @@ def load_private_key(data: bytes, password: bytes, path: str) -> PrivateKey:
             key = load_der_private_key(_open(text, label, password), None)
         else:
             key = load_pem_private_key(text, password if is_encrypted(text) else None)
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, CannotVerify, InvalidManifest) as e:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        InternalError,
+        UnsupportedAlgorithm,
+        CannotVerify,
+        InvalidManifest,
+    ) as e:
         wrong = " with this password" if is_encrypted(text) else ""
         raise ConfigError(f"the key {path} cannot be read{wrong}", hint=_HINT) from e
     if not isinstance(key, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey)):

@@ -18,7 +18,7 @@ import hashlib
 import os
 
 from rkt.errors import CannotVerify, ConfigError, HostError, InvalidManifest, NotFound, UsageError, quoted
-from rkt.linux.files import read_bounded, replace_file, sync_directory
+from rkt.linux.files import read_bounded, replace_file, sweep_unfinished, sync_directory
 from rkt.privsep import libraries
 from rkt.schema.record import Record
 from rkt.trust.keystore import RULE_ROOT, Keystore, make_directory
@@ -168,6 +168,7 @@ def write_rule(
     try:
         make_directory(settings.local_config_dir)
         make_directory(directory)
+        sweep_unfinished(directory)
         keys.write()
         replace_file(path, text.encode(), 0o644)
     except OSError as e:

@@ -13,7 +13,7 @@ from rkt.trust import public_keys
 from rkt.trust.bundle import SHA256, parse_bundle
 from rkt.trust.dsse import SIGNATURE_PREDICATE, decode64, parse_statement
 from rkt.trust.evidence import COSIGN_CLASSIC, Finding
-from rkt.trust.payload import COSIGN_TYPE, check_reference, parse_payload
+from rkt.trust.payload import COSIGN_TYPE, check_name, parse_payload
 from rkt.trust.public_keys import load_public_key
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def _classic(key: PublicKey, evidence: Evidence, subject: Subject) -> str:
         raise CannotVerify(_CERTIFIED if evidence.certificate else e.message) from None
     payload = parse_payload(evidence.data, COSIGN_TYPE)
     check_digest([payload.digest], subject)
-    check_reference(payload.reference, subject.reference)
+    check_name(payload.reference, subject.reference, needs_tag=False)
     return payload.digest
 
 

@@ -15,7 +15,7 @@ from rkt.trust.bundle import SHA256, Bundle, parse_bundle
 from rkt.trust.dsse import SIGNATURE_PREDICATE, parse_statement
 from rkt.trust.evidence import COSIGN_CLASSIC, Finding
 from rkt.trust.extras import NO_LIBRARY
-from rkt.trust.payload import COSIGN_TYPE, check_reference, parse_payload
+from rkt.trust.payload import COSIGN_TYPE, check_name, parse_payload
 from rkt.trust.verify_cosign import check_digest
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ def verify(
             signed_at = _verify_promised(requirement, files, evidence)
             payload = parse_payload(evidence.data, COSIGN_TYPE)
             digest = check_digest([payload.digest], subject)
-            check_reference(payload.reference, subject.reference)
+            check_name(payload.reference, subject.reference, needs_tag=False)
         else:
             signed = verify_signer(requirement, files, evidence)
             signed_at = signed.signed_at

@@ -57,7 +57,7 @@ def test_cosign_before_version_3() -> None:
 
     assert (verify(evidence).reason, verify(evidence).digest) == ("", made["digest"])
     assert "not for this image" in verify(evidence, digest="sha256:" + "0" * 64).reason
-    assert "is for the name" in verify(evidence, name="registry-testing.svc.lan/busy").reason
+    assert "is for another name" in verify(evidence, name="registry-testing.svc.lan/busy").reason
     other = evidence.replace(data=evidence.data.replace(b"null", b"{}"))
     assert "not of these bytes" in verify(other).reason
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rkt.config.settings import Installation, Settings
 from rkt.errors import NotFound, RktError, UsageError
+from rkt.trust.keystore import Keystore
 from rkt.trust.rule_files import remove_rules, summary, typed_prefix, write_rule
 from rkt.trust.rules import (
     COSIGN,
@@ -228,3 +229,21 @@ def test_files_that_cannot_be_keys(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(UsageError, match=r"is no trusted_root.json"):
         write_rule("a.example", [root], settings, match_all=True)
     assert not os.path.exists(f"{settings.local_config_dir}/trust.d")
+
+
+def test_the_next_writer_takes_what_a_killed_one_left(settings: Settings) -> None:
+    """A key or rule that was never finished is removed when the next one is written (C10)."""
+    local = settings.local_config_dir
+    left = [
+        f"{local}/trust.d/.team.toml.1f.0123abcd",
+        f"{local}/trust.d/keys/.team.pub.1f.0123abcd",
+        f"{local}/trustedkeys/prefix.d/example.com/.{'a' * 40}.1f.0123abcd",
+    ]
+    for path in left:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb"):
+            pass
+        os.utime(path, (1, 1))
+    write_rule("example.com/a", [Requirement(kind=UNSIGNED)], settings, match_all=True)
+    Keystore(settings).mask("b" * 40, "example.org")
+    assert not any(map(os.path.exists, left))

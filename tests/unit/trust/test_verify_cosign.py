@@ -19,7 +19,7 @@ from rkt.trust import verifier, verify_slsa
 from rkt.trust.dsse import PROVENANCE_V02
 from rkt.trust.evidence import BUNDLE, COSIGN_ATTESTATION, COSIGN_CLASSIC, Evidence, Finding, Subject
 from rkt.trust.keyfiles import MAX_FILE_BYTES, read_key_file
-from rkt.trust.payload import check_reference
+from rkt.trust.payload import COSIGN_TYPE, check_name, parse_payload
 from rkt.trust.public_keys import load_public_key
 from rkt.trust.rules import Requirement
 from rkt.trust.verify_worker import Verifying
@@ -203,13 +203,13 @@ REFUSED: dict[str, tuple[Evidence, str, bool]] = {
     ),
     "another name": (
         classic(cosign.payload(DIGEST, "registry.example:5000/team/apple")),
-        'is for the name "registry.example:5000/team/apple", not for',
+        'it is for another name: it signs "registry.example:5000/team/apple", not',
         False,
     ),
-    "another registry": (classic(cosign.payload(DIGEST, "team/app")), "is for the name", False),
+    "another registry": (classic(cosign.payload(DIGEST, "team/app")), "is for another name", False),
     "another tag": (
         classic(cosign.payload(DIGEST, f"{NAME}:0.9")),
-        'is for the tag "0.9", not for "1.0"',
+        f'it is for another tag: it signs "{NAME}:0.9", not "{NAME}:1.0"',
         False,
     ),
     "made with SHA-1": (
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Evidence, str, bool]] = {
     ),
     "another type of payload": (
         classic(cosign.payload(DIGEST, NAME, "atomic container signature")),
-        'of the type "atomic container signature", not "cosign container image signature"',
+        'critical.type is "atomic container signature", not "cosign container image signature"',
         False,
     ),
     "another type of payload, as a bundle": (
@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[Evidence, str, bool]] = {
     "something behind the payload": (classic(GOOD + b"{}"), "extra data", False),
     "something behind the bundle": (bundle(cosign.bundle(KEY, DIGEST) + b"x"), "extra data", False),
     "no JSON": (bundle(b"\x80garbage"), "the bundle is not JSON", False),
-    "no JSON, in the payload": (classic(b"garbage"), "the signed payload is not JSON", False),
+    "no JSON, in the payload": (classic(b"garbage"), "what is signed is not JSON", False),
     "no object": (bundle(b"[]"), "the bundle is not an object", False),
     "too large a bundle": (bundle(b" " * (1 << 20) + b"{}"), "the bundle is too large", False),
     "too deep a bundle": (bundle(b'{"a":' + b"[" * 65 + b"]" * 65 + b"}"), "nested deeper", False),
@@ -321,9 +321,17 @@ REFUSED: dict[str, tuple[Evidence, str, bool]] = {
         "says that it is by the key that is asked for, but it is wrong",
         True,
     ),
-    "more in critical than is known": (_mangled_payload(expires="tomorrow"), "and nothing else", False),
-    "no digest": (_mangled_payload(image={}), "no docker-manifest-digest", False),
-    "no name": (_mangled_payload(identity={"docker-reference": 7}), "and docker-reference", False),
+    "more in critical than is known": (
+        _mangled_payload(expires="tomorrow"),
+        'critical has the unknown member "expires"',
+        False,
+    ),
+    "no digest": (_mangled_payload(image={}), 'critical.image has no member "docker-manifest-digest"', False),
+    "no name": (
+        _mangled_payload(identity={"docker-reference": 7}),
+        "docker-reference is 7, but must be text",
+        False,
+    ),
     "what could not be had": (
         Evidence(kind=BUNDLE, source="referrer x", data=b"", problem="has 9 bytes, at most 8 are read"),
         "has 9 bytes",
@@ -490,6 +498,26 @@ def test_only_fitting_evidence(judge: Callable[..., list[Finding]]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("top", "reason"),
+    [
+        ({}, ""),
+        ({"optional": None}, ""),
+        ({"optional": {"creator": "cosign", "timestamp": 1, "x": []}}, ""),
+        ({"optional": []}, "optional is no object"),
+        ({"optional": None, "more": 1}, 'unknown member "more"'),
+    ],
+)
+def test_what_is_beside_critical(top: dict[str, Any], reason: str) -> None:
+    """What is optional may be missing, and has no say; anything else makes a payload say nothing (SG14)."""
+    data = json.dumps({"critical": json.loads(GOOD)["critical"], **top}).encode()
+    if not reason:
+        assert parse_payload(data, COSIGN_TYPE).digest == DIGEST
+        return
+    with pytest.raises(CannotVerify, match=reason):
+        parse_payload(data, COSIGN_TYPE)
+
+
+@pytest.mark.parametrize(
     ("signed_name", "wanted", "fits"),
     [
         ("r.example/a", "r.example/a:1", True),
@@ -511,10 +539,10 @@ def test_only_fitting_evidence(judge: Callable[..., list[Finding]]) -> None:
 def test_names(signed_name: str, wanted: str, fits: bool) -> None:
     """A signature binds the name by component, and the tag where it has one; layouts have no name to compare (SG3)."""
     if fits:
-        check_reference(signed_name, wanted)
+        check_name(signed_name, wanted, needs_tag=False)
     else:
         with pytest.raises(CannotVerify):
-            check_reference(signed_name, wanted)
+            check_name(signed_name, wanted, needs_tag=False)
 
 
 @pytest.mark.parametrize(

@@ -536,11 +536,11 @@ _CLASSIC: dict[str, tuple[Callable[[], Finding], str]] = {
     ),
     "another name": (
         lambda: _classic(cosign.payload(_DIGEST, "registry.example/other")),
-        'the signature is for the name "registry.example/other", not for "registry.example/app"',
+        'it is for another name: it signs "registry.example/other", not "registry.example/app',
     ),
     "another type": (
         lambda: _classic(cosign.payload(_DIGEST, "registry.example/app", "atomic container signature")),
-        'the signed payload is of the type "atomic container signature"',
+        'what is signed is of another type: critical.type is "atomic container signature"',
     ),
 }
 
