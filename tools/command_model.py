@@ -17,7 +17,8 @@ from rkt.cli.app_args import APP_FLAGS  # noqa: E402 - the tools run isolated, s
 from rkt.cli.command import BOOL, LIST, Command, Flag  # noqa: E402
 from rkt.cli.help import GROUPS, PROGRAM_SUMMARY, option_help  # noqa: E402
 from rkt.cli.main import load_commands  # noqa: E402
-from rkt.cli.parse import GLOBAL_FLAGS, render_duration  # noqa: E402
+from rkt.cli.parse import GLOBAL_FLAGS  # noqa: E402
+from rkt.schema.duration import render_duration  # noqa: E402
 
 
 def visible_commands() -> list[Command]:

@@ -9,8 +9,9 @@ from rkt.cli.app_args import ALL_APP_FLAGS, APP_FLAGS, parse_mount
 from rkt.cli.command import BOOL, LIST, Command, Flag, Invocation
 from rkt.cli.network_args import parse_dns, parse_hosts, parse_nets
 from rkt.cli.output import table
-from rkt.cli.parse import GLOBAL_FLAGS, find, parse, parse_duration, render_duration
+from rkt.cli.parse import GLOBAL_FLAGS, find, parse
 from rkt.errors import RktError, printable
+from rkt.schema.duration import parse_duration, render_duration
 
 COMMANDS = ["run", "run-prepared", "list", "image list", "image rm", "help"]
 

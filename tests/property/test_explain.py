@@ -15,7 +15,9 @@ from rkt.pod.manifest import build_pod_manifest
 from rkt.pod.request import AppRequest, MountRequest, PodRequest
 from rkt.pod.risk import is_sensitive
 from rkt.schema.appc import App, ImageManifest
-from rkt.stage0.explain import FLAG, Subject, explain
+from rkt.stage0.explain.document import explain
+from rkt.stage0.explain.sources import FLAG
+from rkt.stage0.explain.subject import Subject
 from rkt.trust.verdict import KIND_INSECURE, KIND_OPENPGP, Verdict
 from rkt.values import ACIdentifier
 

@@ -26,7 +26,7 @@ def run(invocation: Invocation) -> int:
     if invocation.mounts or pod_word != AppRequest(reference=pod_word.reference):
         raise UsageError("flags of the app must follow its image", hint=hint)
     if len(images) != 1:
-        raise UsageError("must give only one app", hint=hint)
+        raise UsageError("must give only one app" if images else "must give an app", hint=hint)
     with lifecycle.find(invocation.settings.pods_dir, pod_word.reference) as pod:
         add(invocation.settings, pod, images[0], locked=invocation.values["locked"])
     return 0

@@ -11,7 +11,7 @@ from rkt.cli.command import Flag
 from rkt.errors import UsageError, quoted
 from rkt.pod.request import AppRequest, MountRequest
 from rkt.schema.appc import ANNOTATION_STREAMS
-from rkt.values import ACIdentifier, ACName
+from rkt.values import ACIdentifier, ACName, parse_boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,12 +301,15 @@ def parse_mount(text: str) -> MountRequest:
     return MountRequest(volume=ACName.parse(seen["volume"], what="volume name"), target=seen["target"])
 
 
-def parse_key_value(text: str, *, flag: str) -> tuple[str, str]:
-    """``NAME=VALUE``; the value may be empty and may contain ``=``."""
+def put_pair(pairs: dict[str, str], text: str, *, flag: str) -> str:
+    """Add ``NAME=VALUE`` to those that a flag has given before; the value may be empty and may contain ``=``; returns the name."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--{flag}: {quoted(text)} must be specified as key=value")
-    return key, value
+    if key in pairs:
+        raise UsageError(f"--{flag}: key {quoted(key)} already set")
+    pairs[key] = value
+    return key
 
 
 def _plain(app: dict[str, Any], field: str, text: str) -> None:
@@ -318,8 +321,6 @@ def _name(app: dict[str, Any], field: str, text: str) -> None:
 
 
 def _boolean(app: dict[str, Any], field: str, text: str) -> None:
-    from rkt.schema.shorthand import parse_boolean
-
     try:
         app[field] = parse_boolean(text)
     except UsageError as e:
@@ -393,7 +394,7 @@ def _parse_mounted_volume(text: str) -> MountRequest:
                 f"invalid value in --mnt-volume flag {quoted(text)}: {key} is missing",
                 hint="--mnt-volume=name=NAME,kind=host,source=PATH,target=PATH",
             )
-    volume = parse_volume(",".join((own["name"], *options)))
+    volume = parse_volume(",".join((own["name"], *options)), flag="--mnt-volume")
     return MountRequest(volume=volume.name, target=own["target"], own=volume)
 
 
@@ -407,13 +408,9 @@ _MOUNTS: dict[str, Callable[[str], MountRequest]] = {
 
 def _pair(target: str) -> Callable[[dict[str, Any], str, str], None]:
     def put(app: dict[str, Any], field: str, text: str) -> None:
-        key, value = parse_key_value(text, flag=field.replace("_", "-"))
+        key = put_pair(app.setdefault(target, {}), text, flag=field.replace("_", "-"))
         if target == "annotations":
             ACIdentifier.parse(key, what="annotation name")
-        pairs = app.setdefault(target, {})
-        if key in pairs:
-            raise UsageError(f"--{field.replace('_', '-')}: key {quoted(key)} already set")
-        pairs[key] = value
 
     return put
 

@@ -15,7 +15,7 @@ def run(invocation: Invocation) -> int:
     """One app of one pod."""
     from rkt.stage0.live import remove
 
-    pod, app = pod_and_app(invocation, "rm")
+    pod, app = pod_and_app(invocation, "remove")
     with pod:
         remove(invocation.settings, pod, app)
     return 0

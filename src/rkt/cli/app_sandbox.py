@@ -11,7 +11,6 @@ from rkt.cli.pod_flags import (
     egress_annotation,
     run_options,
 )
-from rkt.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +38,11 @@ def run(invocation: Invocation) -> int:
     from rkt.stage0.stage1 import choose
 
     values = invocation.values
-    for text in values["port"]:
+    if values["port"]:
         from rkt.schema.shorthand import parse_sandbox_port
 
-        parse_sandbox_port(text)
+        for text in values["port"]:
+            parse_sandbox_port(text)
     request = PodRequest(
         annotations={**_pairs(values["annotation"], "annotation"), **egress_annotation(values["egress"])},
         user_annotations=_pairs(values["user-annotation"], "user-annotation"),
@@ -69,17 +69,14 @@ def run(invocation: Invocation) -> int:
 
 
 def _pairs(texts: list[str], flag: str) -> dict[str, str]:
-    from rkt.cli.app_args import parse_key_value
+    from rkt.cli.app_args import put_pair
     from rkt.values import ACIdentifier
 
     pairs: dict[str, str] = {}
     for text in texts:
-        key, value = parse_key_value(text, flag=flag)
+        key = put_pair(pairs, text, flag=flag)
         if flag == "annotation":
             ACIdentifier.parse(key, what="annotation name")
-        if key in pairs:
-            raise UsageError(f'--{flag}: key "{key}" already set')
-        pairs[key] = value
     return pairs
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Print it indented, or as it is."""
-    from rkt.cli.output import print_json, write
+    from rkt.cli.output import print_json, write_document
     from rkt.schema import jsontext
     from rkt.stage0 import contract
 
@@ -25,7 +25,7 @@ def run(invocation: Invocation) -> int:
         if invocation.values["pretty-print"]:
             print_json(jsontext.parse(data, what="pod manifest"), pretty=True)
         else:
-            write(data.decode("utf-8", "backslashreplace") + "\n")
+            write_document(data.decode("utf-8", "backslashreplace") + "\n")
     return 0
 
 

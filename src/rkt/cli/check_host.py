@@ -41,12 +41,12 @@ def run(invocation: Invocation) -> int:
         print_json(document, pretty=invocation.values["format"] == "json-pretty")
     else:
         from rkt.cli.check_host_text import has_colors, render
-        from rkt.cli.explain_text import terminal_width
         from rkt.cli.output import write
+        from rkt.cli.terminal import text_width
 
         if invocation.values["flavor"]:
             found = [each for each in found if each.flavor == asked]
-        write(render(findings, found, terminal_width(), colors=has_colors()))
+        write(render(findings, found, text_width(), colors=has_colors()))
     return 0 if can_run else EXIT_CANNOT_RUN
 
 

@@ -67,7 +67,7 @@ class Command(Record):
         needs_root: refused early for others with ``cannot run as unprivileged user``.
         for_members: members of the group ``rkt`` are not refused.
         tail: stop parsing flags at the first word (``enter``), the rest is ``Invocation.words``.
-        completes: what positional words are: ``image``, ``pod``, ``file`` or empty.
+        completes: what positional words are: ``image``, ``pod``, ``file``, ``shell``, ``command`` or empty.
         examples: (command line, what it does) for the man page.
         other_flags: of a command that people may mistake this one for; ``other_hint`` says so then.
     """

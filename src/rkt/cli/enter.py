@@ -26,14 +26,15 @@ def run(invocation: Invocation) -> int:
         raise UsageError(
             "must provide the pod UUID", hint=f"rkt {invocation.command.name} {invocation.command.usage}"
         )
+    into_pod = invocation.values.get("pod", False)
+    if into_pod and invocation.values["app"]:
+        raise UsageError("--pod and --app exclude each other")
     pod = lifecycle.find(settings.pods_dir, words[0])
     check_running(pod)
     command = words[1:]
     if command[:1] == ["--"]:
         command = command[1:]
-    if invocation.values.get("pod"):
-        if invocation.values["app"]:
-            raise UsageError("--pod and --app exclude each other")
+    if into_pod:
         enter_pod(settings, pod, command)
     app = choose_app(pod, invocation.values["app"], invocation.command.name)
     enter(settings, pod, app, command)

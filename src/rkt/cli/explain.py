@@ -7,7 +7,7 @@ from rkt.cli.app_args import ALL_APP_FLAGS
 from rkt.cli.command import Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import PREPARE_FLAGS, RUN_FLAGS, pod_request, run_options
-from rkt.errors import UsageError, quoted
+from rkt.errors import EXIT_FOUND, UsageError, quoted
 from rkt.values import is_number
 
 TYPE_CHECKING = False
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rkt.cli.command import Invocation
-
-#: Status when the score is above ``--max-risk``: neither success, nor rkt's own failure, nor a missing command.
-EXIT_TOO_RISKY = 3
 
 
 def run(invocation: Invocation) -> int:
@@ -30,13 +27,14 @@ def run(invocation: Invocation) -> int:
     if values["format"]:
         print_json(explained, pretty=values["format"] == "json-pretty")
     else:
-        from rkt.cli.explain_text import render, terminal_width
+        from rkt.cli.explain_text import render
+        from rkt.cli.terminal import text_width
 
-        write(render(explained, terminal_width()))
+        write(render(explained, text_width()))
     score = explained["risk"]["score"]
     if most is not None and score > most:
         message(invocation.settings, f"risk {score} is above --max-risk={most}")
-        return EXIT_TOO_RISKY
+        return EXIT_FOUND
     return 0
 
 
@@ -49,16 +47,21 @@ def _max_risk(text: str) -> int | None:
 
 
 def _of_request(invocation: Invocation) -> dict[str, Any]:
-    from rkt.stage0.explain import of_request
+    from rkt.stage0.explain.document import explain
+    from rkt.stage0.explain.subject import of_request
     from rkt.stage0.stage1 import choose
 
     request = pod_request(invocation)
-    return of_request(request, choose(invocation.values), invocation.settings, run_options(invocation))
+    settings = invocation.settings
+    return explain(
+        of_request(request, choose(invocation.values), settings, run_options(invocation)), settings
+    )
 
 
 def _of_pod(invocation: Invocation) -> dict[str, Any]:
     from rkt.pod import lifecycle
-    from rkt.stage0.explain import of_pod
+    from rkt.stage0.explain.document import explain
+    from rkt.stage0.explain.subject import of_pod
 
     decided = [flag.name for flag in PREPARE_FLAGS if flag.name in invocation.given]
     if decided or invocation.apps or invocation.mounts:
@@ -68,7 +71,7 @@ def _of_pod(invocation: Invocation) -> dict[str, Any]:
     if any(flag.name in invocation.given for flag in RUN_FLAGS):
         options = run_options(invocation)
     with lifecycle.find(invocation.settings.pods_dir, invocation.values["pod"]) as pod:
-        return of_pod(pod, invocation.settings, options)
+        return explain(of_pod(pod, invocation.settings, options), invocation.settings)
 
 
 COMMAND = Command(

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from rkt.cli.output import human_size
 from rkt.errors import printable
 from rkt.pod.risk import TAKEOVER_POINTS
@@ -14,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_USUAL_WIDTH = 80
-_LEAST_WIDTH = 40
 _LABEL_WIDTH = 14
 #: Points of findings that are told as part of the answer.
 _WORTH_TELLING = 10
@@ -23,15 +18,6 @@ _WORTH_TELLING = 10
 _KINDS = {"empty": "an empty volume", "tmpfs": "an empty volume in memory", "image": "files of an image"}
 #: Twice the default set; more are not listed.
 _MOST_CAPABILITIES = 22
-
-
-def terminal_width() -> int:
-    """Columns of the terminal; the usual number where the output goes elsewhere."""
-    try:
-        width = os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
-        width = _USUAL_WIDTH
-    return max(_LEAST_WIDTH, width or _USUAL_WIDTH)
 
 
 def render(explained: dict[str, Any], width: int) -> str:

@@ -9,6 +9,7 @@ from rkt.cli.app_args import FETCH_APP_FLAGS
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.output import write
 from rkt.cli.pod_flags import PLATFORM_FLAG
+from rkt.cli.progress_flag import PROGRESS_FLAG
 from rkt.errors import UsageError
 
 TYPE_CHECKING = False
@@ -109,13 +110,7 @@ COMMAND = Command(
             metavar="WORD",
         ),
         PLATFORM_FLAG,
-        Flag(
-            name="progress",
-            default="auto",
-            choices=("auto", "plain", "json", "none"),
-            help="how to show progress: auto, plain, json, none",
-            metavar="WORD",
-        ),
+        PROGRESS_FLAG,
         Flag(name="store-only", kind=BOOL, default=False, deprecated="pull-policy=never"),
         Flag(name="no-store", kind=BOOL, default=False, deprecated="pull-policy=update"),
     ),

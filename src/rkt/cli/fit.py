@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,14 +11,6 @@ _GAP = 2
 _ELLIPSIS = "\u2026"
 #: No column is made narrower than this, so that what is left can still be told apart.
 _LEAST = 12
-
-
-def terminal_columns() -> int:
-    """Width of the terminal that standard output is; 0 when it is none, or does not say."""
-    try:
-        return os.get_terminal_size(1).columns if os.isatty(1) else 0
-    except OSError:
-        return 0
 
 
 def fit(rows: Sequence[Sequence[str]], columns: int, shrinkable: Sequence[str]) -> list[list[str]]:

@@ -29,7 +29,8 @@ COMMAND = Command(
     summary="remove pods that ended",
     description=(
         "Marks pods that ended, deletes those marked for longer than the grace period, drops prepared pods that nobody "
-        "ran, and takes away what killed commands left in the data directory. Running pods are never touched."
+        "ran, and takes away what killed commands left in the data directory and among trusted keys and rules. Running pods are "
+        "never touched."
     ),
     run=run,
     flags=(

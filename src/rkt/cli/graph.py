@@ -115,13 +115,6 @@ def _in_unit(value: float, power: int) -> str:
     return f"{value / 1024**power:.4g} {_UNITS[power]}" if value else "0"
 
 
-def terminal_width() -> int:
-    """Columns to draw in."""
-    import shutil
-
-    return shutil.get_terminal_size((80, 24)).columns
-
-
 def text_of(history: History, width: int) -> str:
     """CPU and memory of each pod, one above the other, drawn with braille dots."""
     columns = max(_LEAST_COLUMNS, min(width - 1, _MOST_COLUMNS)) - _LABEL_COLUMNS - 1

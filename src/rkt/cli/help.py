@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from rkt import __version__
 from rkt.cli.command import BOOL, DURATION, LIST, Command
-from rkt.cli.parse import GLOBAL_FLAGS, render_duration
+from rkt.cli.parse import GLOBAL_FLAGS
+from rkt.schema.duration import render_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +40,9 @@ rkt help COMMAND tells more about a command. A unique beginning of a command's n
 
 def width() -> int:
     """Columns to fill."""
-    import os
+    from rkt.cli.terminal import columns as terminal_columns
 
-    try:
-        columns = os.get_terminal_size(1).columns
-    except OSError:
-        return _WIDTH
+    columns = terminal_columns()
     return max(_MIN_WIDTH, min(columns, _MAX_WIDTH)) if columns else _WIDTH
 
 

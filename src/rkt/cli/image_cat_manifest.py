@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, Command, Flag, Invocation
-from rkt.cli.output import print_json, write
+from rkt.cli.output import print_json, write_document
 from rkt.cli.parse import FlagError
 
 
@@ -19,7 +19,7 @@ def _run(invocation: Invocation) -> int:
     if invocation.values["pretty-print"]:
         print_json(jsontext.parse(data, what="image manifest"), pretty=True)
     else:
-        write(data.decode("utf-8").rstrip("\n") + "\n")
+        write_document(data.decode("utf-8").rstrip("\n") + "\n")
     return 0
 
 

@@ -10,7 +10,7 @@ import sys
 from rkt.cli.command import BOOL, LIST, Command, Flag, Invocation
 from rkt.cli.output import message, write
 from rkt.cli.parse import FlagError
-from rkt.errors import ConfigError, ImageError, UsageError
+from rkt.errors import ConfigError, ImageError, UsageError, quoted
 from rkt.values import is_number
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def _make_aci(invocation: Invocation, output_path: str, exec_words: list[str]) -
 
     values = invocation.values
     if not output_path.endswith(".aci"):
-        raise UsageError(f"extension must be .aci (given {output_path!r})", hint="or give --format=oci")
+        raise UsageError(f"extension must be .aci (given {quoted(output_path)})", hint="or give --format=oci")
     if values["compression"] not in _ACI_COMPRESSIONS:
         raise UsageError(f"an ACI cannot be compressed by {values['compression']}")
     base = _read_manifest(values["manifest"]) if values["manifest"] else None
@@ -82,7 +82,9 @@ def _make_oci(invocation: Invocation, output_path: str, exec_words: list[str]) -
 
     values = invocation.values
     if output_path.endswith(".aci"):
-        raise UsageError(f"an OCI image is expected, but the output is {output_path!r}", hint="--format=aci")
+        raise UsageError(
+            f"an OCI image is expected, but the output is {quoted(output_path)}", hint="--format=aci"
+        )
     if values["compression"] not in _OCI_COMPRESSIONS:
         raise UsageError(
             f"a layer cannot be compressed by {values['compression']}", hint="--compression=gzip"
@@ -184,7 +186,7 @@ def _options(invocation: Invocation) -> Options:
     seconds: int | None = None
     if text != "keep":
         if not is_number(text, most_digits=11):
-            raise UsageError(f"invalid timestamp {text!r}: seconds since 1970, or keep, is expected")
+            raise UsageError(f"invalid timestamp {quoted(text)}: seconds since 1970, or keep, is expected")
         seconds = int(text)
     owner = values["owner"]
     # Without root, a tree can only belong to the caller, who means nothing inside the image.

@@ -6,11 +6,11 @@ from __future__ import annotations
 from rkt.cli.command import BOOL, Command, Flag, Invocation
 from rkt.cli.parse import FlagError
 
-#: Flags that ``image render`` has too.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Flags that ``image render`` has too.
 FLAGS = (
     Flag(
         name="rootfs-only",
@@ -18,7 +18,7 @@ FLAGS = (
         default=False,
         help="make the directory the root file system itself, without the manifest",
     ),
-    Flag(name="overwrite", kind=BOOL, default=False, help="remove the output directory first"),
+    Flag(name="overwrite", kind=BOOL, default=False, help="replace the output directory"),
 )
 
 

@@ -7,7 +7,7 @@ import os
 
 from rkt.cli.command import BOOL, DURATION, Command, Flag
 from rkt.cli.output import message, write
-from rkt.errors import HostError, UsageError
+from rkt.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ def run(invocation: Invocation) -> int:
     from rkt.store.layout import setup_data_dir
     from rkt.store.pending_gc import collect_spool
 
-    if invocation.words:
-        raise UsageError(f"image gc takes no argument, got {invocation.words[0]!r}")
     settings = invocation.settings
     if os.geteuid() != 0:
+        # Of members too, in rkt's words.
         raise HostError(
             f"cannot collect below {settings.data_dir}: permission denied", hint="sudo rkt image gc"
         )

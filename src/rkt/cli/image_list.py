@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 
 from rkt.cli.command import BOOL, Command, Flag
-from rkt.cli.output import FORMATS, human_size, human_time, long_time, message, print_json, print_table
-from rkt.errors import UsageError
+from rkt.cli.format_flag import FORMAT_FLAG
+from rkt.cli.output import human_size, human_time, long_time, message, print_json, print_table
+from rkt.cli.pod_flags import report
+from rkt.errors import UsageError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +142,9 @@ def run(invocation: Invocation) -> int:
     fields = _words(values["fields"], tuple(_HEADERS), "--fields")
     sort = _words(values["sort"], _SORT_FIELDS, "--sort")
     if values["order"] not in {"asc", "desc"}:
-        raise UsageError(f"wrong sort order {values['order']!r}", hint="use --order=asc or --order=desc")
+        raise UsageError(
+            f"wrong sort order {quoted(values['order'])}", hint="use --order=asc or --order=desc"
+        )
     settings = invocation.settings
     store = Store(settings.data_dir)
     damaged: list[RktError] = []
@@ -157,7 +161,7 @@ def run(invocation: Invocation) -> int:
             table.insert(0, [_HEADERS[field] for field in fields])
         print_table(table)
     for error in damaged:
-        message(invocation.settings, error.message + (f" (hint: {error.hint})" if error.hint else ""))
+        report(settings, error)
     return 0
 
 
@@ -190,7 +194,7 @@ def _words(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     words = text.split(",")
     for word in words:
         if word not in known:
-            raise UsageError(f"unknown field {word!r} in {flag}", hint=f"use {', '.join(known)}")
+            raise UsageError(f"unknown field {quoted(word)} in {flag}", hint=f"use {', '.join(known)}")
     if len(set(words)) != len(words):
         raise UsageError(f"a field is given twice in {flag}")
     return words
@@ -220,7 +224,7 @@ COMMAND = Command(
         Flag(name="order", default="asc", help="asc or desc", metavar="ORDER"),
         Flag(name="no-legend", kind=BOOL, default=False, help="leave out the line of headings"),
         Flag(name="full", kind=BOOL, default=False, help="whole hashes, bytes, and times with their date"),
-        Flag(name="format", default="", choices=FORMATS, help="json or json-pretty", metavar="FORMAT"),
+        FORMAT_FLAG,
     ),
     examples=(("rkt image list --fields=name,verdict --sort=name", "who vouches for what"),),
     run=run,

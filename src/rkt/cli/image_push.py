@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from rkt.cli.command import Command, Flag, Invocation
 from rkt.cli.output import message, write
-from rkt.errors import UsageError
+from rkt.cli.progress_flag import PROGRESS_FLAG
+from rkt.errors import UsageError, quoted
 
 #: ``rkt.image.oci_write.COMPRESSIONS``, which completion and help should not import.
 _COMPRESSIONS = ("none", "gzip", "zstd")
-_STYLES = ("auto", "plain", "json", "none")
 
 
 def _run(invocation: Invocation) -> int:
@@ -30,7 +30,7 @@ def _run(invocation: Invocation) -> int:
     scheme, colon, rest = target.partition(":")
     if scheme != "docker" or not colon:
         raise UsageError(
-            f"images are pushed to registries, {target!r} is none",
+            f"images are pushed to registries, {quoted(target)} is none",
             hint="docker://HOST[:PORT]/NAME:TAG; rkt image export writes files",
         )
     reference = parse_docker(rest.removeprefix("//"))
@@ -47,7 +47,7 @@ def _run(invocation: Invocation) -> int:
     local = parse_source(source)
     try:
         if local is not None:
-            platform = Platform.parse(values["platform"]) if values["platform"] else Platform.of_host()
+            platform = Platform.parse(settings.platform) if settings.platform else Platform.of_host()
             pushed = push.from_files(local, platform)
         else:
             store = Store(settings.data_dir)
@@ -86,15 +86,9 @@ COMMAND = Command(
             name="platform",
             default="",
             help="which image of a layout with several, the host's by default",
-            metavar="OS/ARCH",
+            metavar="OS/ARCH[/VARIANT]",
         ),
-        Flag(
-            name="progress",
-            default="auto",
-            help="how progress is shown on standard error: auto, plain, json or none",
-            metavar="STYLE",
-            choices=_STYLES,
-        ),
+        PROGRESS_FLAG,
     ),
     run=_run,
     needs_root=True,

@@ -7,6 +7,7 @@ import os
 
 from rkt.cli.command import Command
 from rkt.cli.output import message, write
+from rkt.cli.pod_flags import report
 from rkt.errors import EXIT_FAILURE, UsageError
 from rkt.values import is_image_hash
 
@@ -43,7 +44,7 @@ def run(invocation: Invocation) -> int:
                 write(f'successfully removed aci for image: "{pending}"\n')
                 removed += 1
             else:
-                message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
+                report(settings, e)
                 failed = True
             continue
         if key not in keys:
@@ -54,7 +55,7 @@ def run(invocation: Invocation) -> int:
         try:
             layers_gone = gc.remove_image(store, key)
         except RktError as e:
-            message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
+            report(settings, e)
             failed = True
             continue
         removed += 1
@@ -120,7 +121,7 @@ def _as_member(words: list[str], settings: Settings) -> int:
                     hint=f"sudo rkt image rm {key.medium}",
                 )
         except RktError as e:
-            message(settings, e.message + (f" (hint: {e.hint})" if e.hint else ""))
+            report(settings, e)
             failed = True
             continue
         if key not in keys:
@@ -136,7 +137,7 @@ def _as_member(words: list[str], settings: Settings) -> int:
                     settings, f"files of {key.medium} stay until root's next rkt image gc, image rm or fetch"
                 )
         except RktError as e:
-            message(settings, e.message)
+            report(settings, e)
             failed = True
             continue
         removed += 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from rkt.cli.command import BOOL, Command, Flag
@@ -129,11 +130,17 @@ def _generate(invocation: Invocation) -> int:
             raise UsageError(f"{path} exists already", hint="choose another PREFIX, or move it away")
     password = _password(invocation.values)
     private_pem, public_pem = generate_key(password)
-    try:
-        write_new(private, private_pem, 0o600)
-        write_new(public, public_pem, 0o644)
-    except OSError as e:
-        raise HostError(f"cannot write the key {private}: {e.strerror}") from e
+    written: list[str] = []
+    for path, data, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
+        try:
+            write_new(path, data, mode)
+        except OSError as e:
+            # Half a pair is none, and would be in the way of the next attempt.
+            for own in written if isinstance(e, FileExistsError) else [*written, path]:
+                with contextlib.suppress(OSError):
+                    os.unlink(own)
+            raise HostError(f"cannot write the key {path}: {e.strerror}") from e
+        written.append(path)
     lines = [
         f"{private} signs: {'encrypted by the password' if password else 'not encrypted, keep it secret'}",
         f"key {load_public_key(public_pem).fingerprint}",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from rkt.cli.command import BOOL, Command, Flag, Invocation
 from rkt.cli.output import message, write
 from rkt.cli.parse import FlagError
+from rkt.cli.pod_flags import report
 from rkt.errors import EXIT_FAILURE, RktError, StoreError, printable
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ def _layer(store: Store, image: str, key: ImageKey, settings: Settings, *, repai
     try:
         repair_image(store, record, settings)
     except RktError as e:
-        _tell(settings, e)
+        report(settings, e)
         return False
     write(printable(f'repaired image: "{image}" ("{key}")\n'))
     return not verify_image(store, key)
@@ -84,15 +85,9 @@ def _trees(store: Store, image: str, key: ImageKey, settings: Settings, *, repai
             if not repair_tree(store, name):
                 message(settings, f"no pod needs {name}, so it was removed")
         except RktError as e:
-            _tell(settings, e)
+            report(settings, e)
             good = False
     return good
-
-
-def _tell(settings: Settings, error: RktError) -> None:
-    message(settings, error.message)
-    if error.hint:
-        message(settings, f"hint: {error.hint}")
 
 
 COMMAND = Command(

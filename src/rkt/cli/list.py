@@ -93,13 +93,13 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
             )
             column, cells = "", [""] * len(cells)
     if os.isatty(1) and not full and not invocation.values["no-legend"]:
-        from rkt.cli.fit import fit, terminal_columns
+        from rkt.cli.fit import fit
+        from rkt.cli.output import cell
+        from rkt.cli.terminal import columns as terminal_columns
 
         columns = terminal_columns()
         if columns:
-            clean = [
-                [printable(text).replace("\n", "\\n").replace("\t", "\\t") for text in row] for row in rows
-            ]
+            clean = [[cell(text) for text in row] for row in rows]
             lines = fit(clean, columns, ("IMAGE NAME", "APP", "NAME", "NETWORKS"))
             write("".join("".join(line).rstrip() + "\n" for line in lines))
             return
@@ -109,13 +109,13 @@ def _print_table(invocation: Invocation, pods: list[Glance]) -> None:
 def _print_errors(errors: list[str]) -> None:
     import sys
 
-    from rkt.cli.version import APPC_VERSION
+    from rkt.values import AC_VERSION
 
     line = "-" * 40
     lines = [f"{len(errors)} error(s) encountered when listing pods:", line]
     for error in errors:
         lines += [printable(error), line]
-    lines += ["misc:", f"  rkt's appc version: {APPC_VERSION}", ""]
+    lines += ["misc:", f"  rkt's appc version: {AC_VERSION}", ""]
     sys.stderr.write("\n".join(lines) + "\n")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Command, Flag
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
-from rkt.errors import NotFound, PodError, UsageError
+from rkt.errors import EXIT_INTERRUPTED, NotFound, PodError, UsageError, quoted
+from rkt.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from rkt.pod.lifecycle import Pod
     from rkt.pod.log import Entry
 
-#: As shells report a program that was ended by Ctrl-C.
-_INTERRUPTED = 130
 _BUFFER_BYTES = 1 << 16
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
@@ -52,7 +51,7 @@ def run(invocation: Invocation) -> int:
                             f'app "{app}" wrote faster than this was read: lines may be missing here',
                         )
             except KeyboardInterrupt:
-                return _INTERRUPTED
+                return EXIT_INTERRUPTED
     return 0
 
 
@@ -157,8 +156,8 @@ class _Printer:
 def _tail(text: str) -> int | None:
     if text in {"", "all"}:
         return None
-    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise UsageError(f"invalid value {text!r} for --tail: a number of lines, or all, is expected")
+    if not is_number(text, most_digits=9):
+        raise UsageError(f"invalid value {quoted(text)} for --tail: a number of lines, or all, is expected")
     return int(text)
 
 
@@ -169,11 +168,11 @@ def _time(text: str, what: str) -> bytes:
     import time
     from datetime import UTC, datetime
 
-    from rkt.cli.parse import FlagError, parse_duration
     from rkt.pod import log
+    from rkt.schema.duration import parse_duration
 
     expected = UsageError(
-        f"invalid value {text!r} for {what}: a duration such as 10m or 1h30m, or a time such as "
+        f"invalid value {quoted(text)} for {what}: a duration such as 10m or 1h30m, or a time such as "
         "2026-01-31T12:00:00Z, is expected"
     )
     if "T" in text.upper():
@@ -189,7 +188,7 @@ def _time(text: str, what: str) -> bytes:
         return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0").encode() + f".{digits[:9]:0<9}Z".encode()
     try:
         seconds = parse_duration(text)
-    except FlagError:
+    except UsageError:
         raise expected from None
     if seconds > 1e9:
         raise expected

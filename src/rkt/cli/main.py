@@ -12,7 +12,15 @@ import sys
 from rkt.cli.command import Command, Invocation
 from rkt.cli.parse import GLOBAL_FLAGS, FlagError, UnknownCommand, find, parse
 from rkt.config.settings import InsecureOptions, Settings
-from rkt.errors import EXIT_FAILURE, EXIT_NO_COMMAND, HostError, RktError, UsageError, quoted
+from rkt.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_NO_COMMAND,
+    HostError,
+    RktError,
+    UsageError,
+    quoted,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +92,7 @@ COMMANDS = {
     "completion": "completion",
     "help": "help",
 }
-#: Status of a program ended by SIGINT, SIGPIPE, as shells report it.
-_EXIT_INTERRUPTED = 130
+#: Status of a program ended by SIGPIPE, as shells report it.
 _EXIT_BROKEN_PIPE = 141
 #: Soft limit of open files that is left as it is.
 _ENOUGH_FILES = 1024
@@ -335,7 +342,7 @@ def _report(e: BaseException, ending: _Ending) -> int:
         return e.code if isinstance(e.code, int) else EXIT_FAILURE
     if isinstance(e, KeyboardInterrupt):
         _to_stderr(f"{ending.prefix}: interrupted\n")
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     if isinstance(e, BrokenPipeError) and not e.filename:
         _abandon_output()
         return _EXIT_BROKEN_PIPE

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from rkt.cli.command import LIST, Command, Flag
-from rkt.errors import HostError, UsageError
+from rkt.errors import HostError, UsageError, quoted
+from rkt.values import is_ip, is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,18 +41,18 @@ def run(invocation: Invocation) -> int:
 
 
 def _parse_port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) < 65536:
-        raise UsageError(f"invalid value {text!r} for --listen-port: a number up to 65535 is expected")
+    if not is_number(text, most_digits=5) or not 0 < int(text) < 65536:
+        raise UsageError(f"invalid value {quoted(text)} for --listen-port: a number up to 65535 is expected")
     return int(text)
 
 
 def _parse_addresses(values: list[str]) -> list[str]:
-    from rkt.cli.network_args import is_ip
-
     addresses = [address for value in values for address in value.split(",")]
     for address in addresses:
         if not is_ip(address):
-            raise UsageError(f"invalid value {address!r} for --listen-address: an IP address is expected")
+            raise UsageError(
+                f"invalid value {quoted(address)} for --listen-address: an IP address is expected"
+            )
     return addresses
 
 

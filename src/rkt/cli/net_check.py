@@ -5,23 +5,21 @@ from __future__ import annotations
 
 from rkt.cli.command import Command
 from rkt.cli.format_flag import FORMAT_FLAG
-from rkt.errors import printable
+from rkt.errors import EXIT_FOUND, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
     from rkt.stage0.net_report import Finding
 
-#: Status when something is wrong: neither success, nor rkt's own failure, nor a missing command.
-EXIT_WRONG = 3
 _FORMAT = "rkt.net-check"
 _MARKS = {"ok": " ", "note": "-", "bad": "!"}
 
 
 def run(invocation: Invocation) -> int:
     """Look, and tell."""
-    from rkt.cli.explain_text import terminal_width
     from rkt.cli.output import print_json, write
+    from rkt.cli.terminal import text_width
     from rkt.stage0.net_report import BAD, check
 
     findings = check(invocation.settings)
@@ -35,8 +33,8 @@ def run(invocation: Invocation) -> int:
         }
         print_json(document, pretty=invocation.values["format"] == "json-pretty")
     else:
-        write(printable(render(findings, terminal_width())))
-    return 0 if is_well else EXIT_WRONG
+        write(printable(render(findings, text_width())))
+    return 0 if is_well else EXIT_FOUND
 
 
 def render(findings: list[Finding], width: int) -> str:

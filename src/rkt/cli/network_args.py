@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from rkt.errors import UsageError
+from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
+from rkt.values import is_ip
 
 #: Names that take no arguments.
 _SPECIAL = frozenset(("all", "host"))
@@ -40,19 +41,6 @@ class Hosts(Record):
     entries: dict[str, list[str]] = {}
 
 
-def is_ip(text: str) -> bool:
-    """Whether ``text`` is an IPv4 or IPv6 address; ``ipaddress`` costs more than everything else here."""
-    from _socket import AF_INET, AF_INET6, inet_pton
-
-    for family in (AF_INET, AF_INET6):
-        try:
-            inet_pton(family, text)
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
-
-
 def parse_nets(values: list[str]) -> list[Network]:
     """All ``--net`` values: ``NAME[:ARGS][,NAME[:ARGS]…]``, repetitions add up."""
     networks: dict[str, Network] = {}
@@ -84,6 +72,11 @@ def parse_dns(servers: list[str], search: list[str], options: list[str], domain:
     for address in addresses:
         if not is_ip(address):
             raise UsageError(f"Invalid IP passed to --dns: {address}")
+    for flag, words in (("search", search), ("opt", options), ("domain", [domain] if domain else [])):
+        for word in words:
+            # Another line of resolv.conf, or another field, must not come from inside a value.
+            if not word or not word.isprintable() or " " in word:
+                raise UsageError(f"invalid value {quoted(word)} for --dns-{flag}")
     return Dns(servers=addresses, search=list(search), options=list(options), domain=domain)
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rkt.config.settings import Settings
 
-#: Values of ``--format``.
-FORMATS = ("", "json", "json-pretty")
 _TAB_WIDTH = 8
 _NS = 1_000_000_000
 
@@ -44,7 +42,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     Scripts split on tabs; the last cell of a row is not padded.
     """
     clean = (
-        rows if "".join(map("".join, rows)).isprintable() else [[_cell(text) for text in row] for row in rows]
+        rows if "".join(map("".join, rows)).isprintable() else [[cell(text) for text in row] for row in rows]
     )
     if len(set(map(len, clean))) == 1:
         widths = [max(map(len, column)) for column in zip(*clean, strict=True)][:-1]
@@ -72,7 +70,8 @@ def _ragged_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return widths
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """What stands in a table for a text: nothing that a terminal would act on, one line, no tab."""
     if text.isprintable():
         return text
     return printable(text).replace("\t", "\\t").replace("\n", "\\n")
@@ -94,6 +93,11 @@ def print_json(value: Any, *, pretty: bool = False) -> None:
 
     text = jsontext.dump_pretty(value) if pretty else jsontext.dump(value)
     write(escape_json(text) + "\n")
+
+
+def write_document(text: str) -> None:
+    """JSON as it is on stdout; a terminal gets it without what would act on it."""
+    write(escape_json(text) if sys.stdout.isatty() else text)
 
 
 def escape_json(text: str) -> str:

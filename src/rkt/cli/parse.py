@@ -11,6 +11,7 @@ from __future__ import annotations
 from rkt.cli.command import BOOL, DURATION, LIST, STRING, Flag
 from rkt.errors import UsageError, quoted
 from rkt.schema.record import Record
+from rkt.values import parse_boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,20 +77,6 @@ GLOBAL_FLAGS = (
     ),
 )
 
-_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
-_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
-#: Seconds of each unit of a Go duration, longer spellings first.
-_UNITS = (
-    ("ns", 1e-9),
-    ("us", 1e-6),
-    ("µs", 1e-6),  # U+00B5 micro sign
-    ("μs", 1e-6),
-    ("ms", 1e-3),
-    ("h", 3600.0),
-    ("m", 60.0),
-    ("s", 1.0),
-)
-_DIGITS = frozenset("0123456789")
 _HELP = frozenset(("-h", "--help"))
 _WANTS_VALUE = frozenset((STRING, LIST, DURATION))
 #: What ``_stray`` returns for a flag that is unknown or lacks its value.
@@ -142,57 +129,21 @@ class Parsed(Record):
 
 
 def parse_bool(text: str, *, what: str) -> bool:
-    """The words Go's ``strconv.ParseBool`` knows."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise FlagError(f"invalid value {quoted(text)} for {what}: true or false is expected")
+    """The value of a flag that is true or false."""
+    try:
+        return parse_boolean(text)
+    except UsageError:
+        raise FlagError(f"invalid value {quoted(text)} for {what}: true or false is expected") from None
 
 
-def parse_duration(text: str, *, what: str = "duration") -> float:
-    """Seconds of a Go duration such as ``1h30m``, ``1.5h``, ``300ms`` or ``0``; none that is negative means anything here.
+def parse_duration(text: str, *, what: str) -> float:
+    """The value of a flag that is a duration, in seconds."""
+    from rkt.schema.duration import parse_duration as parse
 
-    Raises:
-        FlagError: not a duration, or a negative one.
-    """
-    error = FlagError(
-        f"invalid value {quoted(text)} for {what}: a duration such as 30m, 1h30m or 10s is expected"
-    )
-    rest = text.removeprefix("+")
-    if rest == "0":
-        return 0.0
-    if not rest:
-        raise error
-    seconds = 0.0
-    while rest:
-        length = 0
-        while length < len(rest) and (rest[length] in _DIGITS or rest[length] == "."):
-            length += 1
-        number = rest[:length]
-        if number.count(".") > 1 or not _DIGITS.intersection(number) or length > 18:
-            raise error
-        rest = rest[length:]
-        for unit, factor in _UNITS:
-            if rest.startswith(unit):
-                seconds += float(number) * factor
-                rest = rest[len(unit) :]
-                break
-        else:
-            raise error
-    return seconds
-
-
-def render_duration(seconds: float) -> str:
-    """The shortest Go duration: ``30m``, ``1h30m``, ``24h``, ``0s``."""
-    if seconds != int(seconds):
-        return f"{seconds:g}s"
-    left = int(seconds)
-    text = ""
-    for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
+    try:
+        return parse(text)
+    except UsageError as e:
+        raise FlagError(f"invalid value for {what}: {e.message}") from None
 
 
 def edit_distance(a: str, b: str) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rkt.cli.command import BOOL, LIST, Flag
-from rkt.errors import NetworkError, PodError, RktError, UsageError, reason_of
+from rkt.errors import NetworkError, PodError, RktError, UsageError, quoted, reason_of
 from rkt.stage0.messages import tell
 
 TYPE_CHECKING = False
@@ -195,7 +195,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
     """
     import os
 
-    from rkt.cli.app_args import parse_key_value
+    from rkt.cli.app_args import put_pair
     from rkt.pod.request import PodRequest
 
     values = invocation.values
@@ -219,10 +219,7 @@ def pod_request(invocation: Invocation) -> PodRequest:
         )
     set_env: dict[str, str] = {}
     for text in values["set-env"]:
-        key, value = parse_key_value(text, flag="set-env")
-        if key in set_env:
-            raise UsageError(f'key "{key}" already set')
-        set_env[key] = value
+        put_pair(set_env, text, flag="set-env")
     for text in values["port"]:
         from rkt.schema.shorthand import parse_port
 
@@ -272,11 +269,6 @@ def run_options(invocation: Invocation) -> RunOptions:
     from rkt.stage0.run import RunOptions
 
     values = invocation.values
-    for flag in ("dns-search", "dns-opt", "dns-domain"):
-        for text in [values[flag]] if isinstance(values[flag], str) else values[flag]:
-            # Another line of resolv.conf, or another field, must not come from inside a value.
-            if not text.isprintable() or " " in text:
-                raise UsageError(f"invalid value {text!r} for --{flag}")
     dns = parse_dns(values["dns"], values["dns-search"], values["dns-opt"], values["dns-domain"])
     hosts = parse_hosts(values["hosts-entry"])
     for wanted, path in (
@@ -376,7 +368,9 @@ def _check_hostname(text: str) -> str:
         label and label.isascii() and label.replace("-", "").replace("_", "").isalnum() and label[0] != "-"
         for label in labels
     ):
-        raise UsageError(f"invalid host name {text!r}", hint="--hostname=NAME of letters, digits, - and .")
+        raise UsageError(
+            f"invalid host name {quoted(text)}", hint="--hostname=NAME of letters, digits, - and ."
+        )
     return text
 
 

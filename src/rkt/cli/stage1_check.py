@@ -5,23 +5,22 @@ from __future__ import annotations
 
 from rkt.cli.command import DURATION, LIST, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
-from rkt.errors import UsageError, printable, quoted
+from rkt.errors import EXIT_FOUND, UsageError, printable, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
     from rkt.conformance.promises import Finding
 
-#: Status when a promise does not hold: neither success, nor rkt's own failure, nor a missing command.
-EXIT_BROKEN = 3
 _FORMAT = "rkt.stage1-check"
+_MOST_SECONDS = 86400.0
 _MARKS = {"ok": " ", "failed": "!", "not declared": "-", "not reached": "?"}
 
 
 def run(invocation: Invocation) -> int:
     """Try it, and tell."""
-    from rkt.cli.explain_text import terminal_width
     from rkt.cli.output import print_json, write
+    from rkt.cli.terminal import text_width
     from rkt.conformance.check import check
     from rkt.conformance.promises import FAILED, GROUPS, LEFT_OUT, UNREACHED
 
@@ -31,8 +30,8 @@ def run(invocation: Invocation) -> int:
     for word in only:
         if word not in GROUPS:
             raise UsageError(f"no group of checks {quoted(word)}", hint=f"there are {', '.join(GROUPS)}")
-    if invocation.values["timeout"] <= 0:
-        raise UsageError("--timeout of 0 s lets no step end", hint="--timeout=20s")
+    if not 0 < invocation.values["timeout"] <= _MOST_SECONDS:
+        raise UsageError("--timeout is for one step: more than nothing, at most a day", hint="--timeout=20s")
     groups = tuple(group for group in GROUPS if not only or group in only)
     result = check(
         invocation.words[0],
@@ -56,8 +55,8 @@ def run(invocation: Invocation) -> int:
         print_json(document, pretty=invocation.values["format"] == "json-pretty")
     else:
         title = f"{result.name} ({result.image_id[:19]}), interface version {result.interface_version}\n\n"
-        write(printable(title + render(findings, terminal_width())))
-    return 0 if holds else EXIT_BROKEN
+        write(printable(title + render(findings, text_width())))
+    return 0 if holds else EXIT_FOUND
 
 
 def _rkt(words: list[str], invocation: Invocation) -> int:

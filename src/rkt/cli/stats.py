@@ -7,7 +7,7 @@ import sys
 
 from rkt.cli.command import BOOL, DURATION, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
-from rkt.errors import PodError, UsageError
+from rkt.errors import HostError, PodError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def _show(invocation: Invocation, find: Callable[[], list[PodUUID]], *, once: bo
 
 def _cut(text: str) -> str:
     """As much of a text as a terminal shows without scrolling, so that it can be drawn over."""
-    import os
+    from rkt.cli import terminal
 
-    size = os.get_terminal_size(1)
-    lines = text.expandtabs(8).splitlines()[: max(1, size.lines - 1)]
-    return "".join(f"{line[: size.columns]}\n" for line in lines)
+    columns, height = terminal.size()
+    lines = text.expandtabs(8).splitlines()[: max(1, height - 1)]
+    return "".join(f"{line[:columns]}\n" for line in lines)
 
 
 def _rows(before: dict[tuple[str, str], Usage], now: list[Usage]) -> list[list[str]]:
@@ -136,7 +136,7 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
     """Sample for a while; then, and on a terminal meanwhile too, draw."""
     import time
 
-    from rkt.cli import graph
+    from rkt.cli import graph, terminal
     from rkt.cli.output import write
     from rkt.pod import usage
 
@@ -149,6 +149,8 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
         raise UsageError(
             f"--duration of {duration:g} s does not fit --interval of {interval:g} s", hint="--duration=1m"
         )
+    if values["svg"]:
+        _check_place(values["svg"])
     live = values["plot"] and sys.stdout.isatty()
     history = graph.History()
     start = time.monotonic()
@@ -158,7 +160,7 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
             now = usage.sample(pods_dir, find(), with_apps=values["apps"])
             history.add(now)
             if live and history.series:
-                text = _cut(graph.text_of(history, graph.terminal_width()))
+                text = _cut(graph.text_of(history, terminal.text_width()))
                 write((f"\x1b[{drawn}A\r" if drawn else "") + _ERASE_BELOW + text)
                 sys.stdout.flush()
                 drawn = text.count("\n")
@@ -173,7 +175,7 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
     if values["plot"]:
         if live and drawn:
             write(f"\x1b[{drawn}A\r{_ERASE_BELOW}")
-        write(graph.text_of(history, graph.terminal_width()))
+        write(graph.text_of(history, terminal.text_width()))
     if values["svg"]:
         from rkt.cli.picture import svg_of
 
@@ -181,12 +183,23 @@ def _draw(invocation: Invocation, find: Callable[[], list[PodUUID]]) -> int:
     return 0
 
 
+def _check_place(path: str) -> None:
+    """See to it now that the picture will not be drawn for nothing."""
+    import os
+
+    place = path if os.path.lexists(path) else os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.exists(place) or not os.access(place, os.W_OK):
+        raise UsageError(
+            f"--svg={path} cannot be written", hint="--svg=FILE in a directory that can be written to"
+        )
+
+
 def _write_file(path: str, text: str) -> None:
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as e:
-        raise UsageError(f"cannot write {path}: {e.strerror}") from e
+        raise HostError(f"cannot write {path}: {e.strerror}") from e
 
 
 COMMAND = Command(

@@ -43,7 +43,7 @@ def _wait(pod: Pod, text: str, flag: str, condition: Callable[[Pod], bool]) -> N
     if not wait_until(pod, condition, limit):
         raise PodError(
             f'pod "{pod.uuid}" did not {"end" if flag == "wait" else "get ready"} within {text}'
-            if limit is not None
+            if pod.refresh()
             else f'pod "{pod.uuid}" was removed while waiting for it'
         )
 

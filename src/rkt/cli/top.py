@@ -44,14 +44,11 @@ def run(invocation: Invocation) -> int:
 
 
 def _rows(found: list[Process]) -> list[list[str]]:
-    import os
-    import sys
-
+    from rkt.cli import terminal
     from rkt.cli.output import human_size
 
-    width = 0
-    if sys.stdout.isatty():
-        width = max(_LEAST_COMMAND, os.get_terminal_size(1).columns - _LEFT_COLUMNS)
+    columns = terminal.columns()
+    width = max(_LEAST_COMMAND, columns - _LEFT_COLUMNS) if columns else 0
     rows = [["APP", "PID", "POD PID", "USER", "STATE", "%CPU", "TIME", "MEMORY", "COMMAND"]]
     for process in found:
         command = process.command

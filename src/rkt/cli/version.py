@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from rkt import __version__
 from rkt.cli.command import Command
+from rkt.values import AC_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
-
-#: Version of the App Container specification that is followed.
-APPC_VERSION = "0.8.11"
 
 
 def run(invocation: Invocation) -> int:
@@ -25,7 +23,7 @@ def run(invocation: Invocation) -> int:
     host = os.uname()
     write(
         f"rkt Version: {__version__}\n"
-        f"appc Version: {APPC_VERSION}\n"
+        f"appc Version: {AC_VERSION}\n"
         f"Python Version: {python}\n"
         f"OS/Arch: {host.sysname.lower()}/{host.machine}\n"
         "Features: -TPM -SDJOURNAL\n"

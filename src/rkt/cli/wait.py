@@ -18,6 +18,7 @@ def run(invocation: Invocation) -> int:
 
     from rkt.cli.output import write
     from rkt.pod import status
+    from rkt.schema.duration import render_duration
 
     settings = invocation.settings
     limit = invocation.values["timeout"]
@@ -36,13 +37,15 @@ def run(invocation: Invocation) -> int:
                 write(f"{pod.uuid}\n")
                 continue
             gone = not pod.refresh() or status.has_ended(pod)
-            reason = "ended before it was ready" if gone else f"was not ready within {limit:g} seconds"
+            reason = "ended before it was ready" if gone else f"was not ready within {render_duration(limit)}"
             report(settings, PodError(f'pod "{pod.uuid}" {reason}'))
             failures += 1
             continue
         if not status.wait_until(pod, status.has_ended, left):
             gone = not pod.refresh()
-            reason = "was removed while waiting for it" if gone else f"did not end within {limit:g} seconds"
+            reason = (
+                "was removed while waiting for it" if gone else f"did not end within {render_duration(limit)}"
+            )
             report(settings, PodError(f'pod "{pod.uuid}" {reason}'))
             failures += 1
             continue

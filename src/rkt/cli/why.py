@@ -6,23 +6,21 @@ from __future__ import annotations
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.format_flag import FORMAT_FLAG
 from rkt.cli.pod_flags import PLATFORM_FLAG
-from rkt.errors import NotFound, UsageError, printable
+from rkt.errors import EXIT_FOUND, NotFound, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.cli.command import Invocation
     from rkt.stage0.why import Answer
 
-#: Status when something would be refused: neither success, nor rkt's own failure, nor a missing command.
-EXIT_REFUSED = 3
 _MARKS = {"ok": " ", "bad": "!", "note": "-", "skipped": "."}
 _LABEL_WIDTH = 11
 
 
 def run(invocation: Invocation) -> int:
     """Look, and tell."""
-    from rkt.cli.explain_text import terminal_width
     from rkt.cli.output import print_json, write
+    from rkt.cli.terminal import text_width
     from rkt.stage0.why import REFUSED
 
     if len(invocation.words) != 1:
@@ -31,8 +29,8 @@ def run(invocation: Invocation) -> int:
     if invocation.values["format"]:
         print_json(answer.to_json(), pretty=invocation.values["format"] == "json-pretty")
     else:
-        write(printable(render(answer, terminal_width())))
-    return EXIT_REFUSED if answer.outcome == REFUSED else 0
+        write(printable(render(answer, text_width())))
+    return EXIT_FOUND if answer.outcome == REFUSED else 0
 
 
 def _ask(invocation: Invocation) -> Answer:

@@ -16,7 +16,6 @@ nobody's credentials are used without being told. None may be open to everyone (
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 
 from rkt.config.auth import registry_key
@@ -215,7 +214,7 @@ def _secret(entry: dict[str, Any], path: str, key: str) -> Secret | None:
     if texts["auth"]:
         try:
             user, _, password = base64.b64decode(texts["auth"], validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise ConfigError(
                 f'auth of {quoted(key)} is not a user and a password in base64 (in "{path}")'
             ) from None

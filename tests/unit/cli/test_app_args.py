@@ -98,6 +98,7 @@ def test_every_flag_has_a_setter_and_words() -> None:
         ("seccomp", "mode=keep,chown", "invalid seccomp mode command-line override"),
         ("seccomp", "mode=retain,x=y", "invalid seccomp command-line override"),
         ("mount", "volume=v", 'mount parameter "target" missing'),
+        ("mnt-volume", "name=a,target=/b,kind=x", "invalid value in --mnt-volume flag"),
     ],
 )
 def test_bad_values_are_refused(name: str, text: str, error: str) -> None:

@@ -48,6 +48,9 @@ def test_dns_servers_add_up() -> None:
         (["none"], ["x"], "Cannot call --dns-opt, --dns-search, or --dns-domain with --dns=none"),
         (["x"], [], "Invalid IP passed to --dns: x"),
         (["1.2.3"], [], "Invalid IP passed to --dns: 1.2.3"),
+        ([], ["a\nnameserver 192.0.2.1"], "for --dns-search"),
+        ([], [""], 'invalid value "" for --dns-search'),
+        ([], ["two words"], "for --dns-search"),
     ],
 )
 def test_bad_dns_is_refused(servers: list[str], search: list[str], error: str) -> None:

@@ -14,8 +14,6 @@ from rkt.cli.parse import (
     edit_distance,
     find,
     parse,
-    parse_duration,
-    render_duration,
 )
 from rkt.errors import UsageError
 
@@ -256,39 +254,18 @@ def test_a_choice_is_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    ("kind", "text", "said"),
     [
-        ("0", 0.0),
-        ("0s", 0.0),
-        ("30m", 1800.0),
-        ("1h30m", 5400.0),
-        ("1.5h", 5400.0),
-        ("300ms", 0.3),
-        ("+10s", 10.0),
-        ("2us", 2e-6),
-        ("2µs", 2e-6),
-        (".5s", 0.5),
-        ("24h", 86400.0),
+        (DURATION, "10", 'invalid value for --x: "10" is no duration such as'),
+        (DURATION, "3000000h", "longer than any duration"),
+        (BOOL, "maybe", 'invalid value "maybe" for --x: true or false'),
     ],
 )
-def test_durations_are_those_of_go(text: str, seconds: float) -> None:
-    """Go's syntax for durations is read."""
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "10", "s", "1d", "1h 30m", ".s", "1..5s", "--1s", "-10s", "-0", "1e3s", "9" * 19 + "s", "٣s"]
-)
-def test_other_durations_are_refused(text: str) -> None:
-    """Anything else is no duration: a number needs a unit, and gc with a negative grace period must not delete everything."""
-    with pytest.raises(FlagError, match="a duration such as"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize("text", ["30m", "1h30m", "24h", "0s", "10s", "1h1s"])
-def test_a_rendered_duration_reads_back(text: str) -> None:
-    """What help shows as a default can be typed."""
-    assert render_duration(parse_duration(text)) == text
+def test_a_value_of_another_kind_is_named_with_its_flag(kind: str, text: str, said: str) -> None:
+    """The error says which flag has which value."""
+    table = Command(name="run", summary="x", run=lambda _: 0, flags=(Flag(name="x", kind=kind, default=0),))
+    with pytest.raises(FlagError, match=said):
+        parse([f"--x={text}"], table)
 
 
 def test_edit_distance_counts_changes() -> None:
