@@ -17,6 +17,7 @@ import tarfile
 
 from rkt.errors import HostError
 from rkt.fetch.reference import host_labels
+from rkt.values import AC_VERSION
 
 NAME = "example.com/rkt-stage1-check-app"
 #: File that the app writes when it is up; the word ``end`` is its last line.
@@ -97,7 +98,7 @@ def write_image(path: str) -> None:
                     files[target] = stream.read()
     manifest = {
         "acKind": "ImageManifest",
-        "acVersion": "0.8.11",
+        "acVersion": AC_VERSION,
         "name": NAME,
         "labels": [
             {"name": name, "value": value} for name, value in {**host_labels(), "version": "1"}.items()

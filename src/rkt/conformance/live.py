@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 
 from rkt.conformance import app
-from rkt.conformance.pods import Broken, Trial
+from rkt.conformance.pods import Broken, Trial, last_words
 from rkt.conformance.subject import LIVE
 from rkt.pod import status
 from rkt.stage0 import contract
@@ -53,8 +53,7 @@ def _sandbox(pods: Pods) -> Trial:
             return not process.is_alive or (pod.is_running and status.is_ready(pod))
 
     pods.bench.wait_for(is_there)
-    said = process.stderr.strip().splitlines()[-2:]
-    pods.require("live.sandbox", process.is_alive, f"it ended with {process.wait(0)}: {' / '.join(said)}")
+    pods.require("live.sandbox", process.is_alive, f"it ended with {process.wait(0)}: {last_words(process)}")
     with open(file, encoding="ascii") as stream:
         uuid = stream.read().strip()
     pod = pods.bench.open_pod(uuid)
@@ -114,5 +113,4 @@ def _check_app(pods: Pods, trial: Trial) -> None:
 
 
 def _said(process: Process) -> str:
-    code = process.wait(0)
-    return f"status {code}: {' / '.join(process.stderr.strip().splitlines()[-2:])}"
+    return f"status {process.wait(0)}: {last_words(process)}"

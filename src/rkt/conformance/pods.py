@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import struct
@@ -117,12 +118,17 @@ class Trial:
 
     def said(self) -> str:
         """The last lines that the process wrote to standard error, for people."""
-        lines = [
-            line
-            for line in self.process.stderr.splitlines()
-            if line.strip() and "signature verification has been disabled" not in line
-        ]
-        return " / ".join(lines[-3:])
+        return last_words(self.process)
+
+
+def last_words(process: Process) -> str:
+    """The last lines that a command wrote to standard error, for people."""
+    lines = [
+        line
+        for line in process.stderr.splitlines()
+        if line.strip() and "signature verification has been disabled" not in line
+    ]
+    return " / ".join(lines[-3:])
 
 
 class Pods:
@@ -157,7 +163,8 @@ class Pods:
             act(self)
         except Broken:
             pass
-        except (OSError, RktError) as e:
+        except (OSError, RktError, ValueError) as e:
+            # What an image writes may be anything.
             self.report.obstacle = str(e)
 
     def require(self, name: str, holds: bool, seen: str) -> None:
@@ -191,8 +198,9 @@ class Pods:
         flags: tuple[str, ...] = (),
         promise: str = "run.starts",
         up: bool = True,
+        watched: bool = False,
     ) -> Trial:
-        """Run a pod, and wait until its app is up.
+        """Run a pod, and wait until its app is up; ``watched`` takes down in which order its files are written.
 
         Raises:
             Broken: it does not come up; ``promise`` is not kept then.
@@ -201,7 +209,7 @@ class Pods:
         pod = self.bench.open_pod(uuid)
         if pod is None:
             raise Broken
-        watch = Watch(pod.path)
+        watch = Watch(pod.path) if watched else None
         process = self.bench.start("run-prepared", self.net, uuid)
         trial = Trial(uuid, process, pod, token, watch)
         if up:
@@ -236,14 +244,19 @@ class Pods:
         process = self.bench.run("run-prepared", self.net, *run_flags, uuid)
         return Trial(uuid, process, pod, token, None)
 
-    def run_two(self, first: list[str], second: list[str]) -> Trial:
-        """Run a pod of two apps to its end."""
+    def run_two(self, first: list[str], second: list[str], promise: str) -> Trial:
+        """Run a pod of two apps to its end.
+
+        Raises:
+            Broken: there is none; ``promise`` is not kept then.
+        """
         token = f"token-{secrets.token_hex(8)}"
+        path = f"{self.bench.base}/uuid-of-two"
         process = self.bench.run(
             "run",
             self._stage1,
             self.net,
-            f"--uuid-file-save={self.bench.base}/uuid-of-two",
+            f"--uuid-file-save={path}",
             *self.words(*first, token),
             "---",
             self.app_id,
@@ -252,8 +265,10 @@ class Pods:
             *second,
             token,
         )
-        with open(f"{self.bench.base}/uuid-of-two", encoding="ascii") as stream:
+        uuid = ""
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as stream:
             uuid = stream.read().strip()
+        self.require(promise, bool(uuid), f"there is no pod: {last_words(process)}")
         pod = self.bench.open_pod(uuid)
         if pod is None:
             raise Broken

@@ -8,7 +8,7 @@ import signal
 
 from rkt.conformance import app
 from rkt.conformance.bench import CALLERS
-from rkt.conformance.pods import APP, ODD_WORDS, Broken
+from rkt.conformance.pods import APP, ODD_WORDS, Broken, last_words
 from rkt.stage0 import contract
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ _ARGUMENTS = (
 
 def check_life(pods: Pods) -> None:
     """From the start over ``enter``, ``stop`` and another start to SIGTERM and ``gc``."""
-    trial = pods.begin("stay", *ODD_WORDS, flags=(f"--environment={_VARIABLE}",))
+    trial = pods.begin("stay", *ODD_WORDS, flags=(f"--environment={_VARIABLE}",), watched=True)
     _check_files(pods, trial)
     _check_app(pods, trial)
     if pods.wants("enter"):
@@ -116,7 +116,7 @@ def _check_enter(pods: Pods, trial: Trial) -> None:
         return
     words = ["inside", *ODD_WORDS]
     entered = pods.bench.run("enter", trial.uuid, "/check", "entered", *words, stdin=b"through the streams\n")
-    said = " / ".join(entered.stderr.strip().splitlines()[-2:])
+    said = last_words(entered)
     code = entered.wait(0)
     report.hold("enter.status", code == 9, f"{code} instead of 9: {said}")
     lines = trial.read("entered").splitlines()
@@ -233,7 +233,7 @@ def _check_several(pods: Pods) -> None:
     if "several-apps" in pods.without:
         pods.report.absent("status.several", why="not enforced: several-apps")
         return
-    trial = pods.run_two(["stay"], ["exit", "5"])
+    trial = pods.run_two(["stay"], ["exit", "5"], "status.several")
     code = trial.process.wait(0)
     pods.report.hold("status.several", code == 5, f"{code} instead of 5: {trial.said()}")
     left = pods.bench.processes_of(trial.token)

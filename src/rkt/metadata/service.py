@@ -27,7 +27,7 @@ from rkt.metadata.http import JSON, Answer, Head, Refused, end_of_head, parse_he
 from rkt.metadata.registry import Registration, Registry, answers, is_token, token_digest
 from rkt.privsep import confine
 from rkt.schema import appc, jsontext
-from rkt.values import ACName, PodUUID
+from rkt.values import ACName, PodUUID, is_ip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Service:
 
     def _put_address(self, uuid: str, address: str) -> Answer:
         old = self._known(uuid)
-        if address in _EVERY_ADDRESS or not (appc.is_ipv4(address) or appc.is_ipv6(address)):
+        if address in _EVERY_ADDRESS or not is_ip(address):
             raise Refused(400, f"{quoted(address)} is not an address of a host")
         try:
             self._need(address, even_if_absent=False)

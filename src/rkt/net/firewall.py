@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import HostError, PodError
+from rkt.errors import HostError, PodError, quoted
 from rkt.linux.locks import lock_file
 from rkt.net import forwarding, nft, program, sysctl
 from rkt.net.links import is_v6, link_to, network_of
@@ -270,7 +270,7 @@ def _interface(name: str) -> str:
         HostError: it may not.
     """
     if not 0 < len(name) <= _MAX_NAME or not _NAME_CHARACTERS.issuperset(name):
-        raise HostError(f"interface {name!r} of the host has a name that rules cannot have")
+        raise HostError(f"interface {quoted(name)} of the host has a name that rules cannot have")
     return name
 
 

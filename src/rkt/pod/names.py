@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import PodError, UsageError
+from rkt.errors import PodError, UsageError, quoted
 from rkt.linux.locks import lock_directory
 from rkt.pod import lifecycle
 from rkt.values import ACName, PodUUID
@@ -29,9 +29,9 @@ def parse(text: str) -> str:
     """
     name = ACName.parse(text, what="pod name")
     if len(name) > MAX_LENGTH:
-        raise UsageError(f"invalid pod name {text!r}: longer than {MAX_LENGTH} characters")
+        raise UsageError(f"invalid pod name {quoted(text)}: longer than {MAX_LENGTH} characters")
     if PodUUID.is_uuid(name):
-        raise UsageError(f"invalid pod name {text!r}: it looks like a UUID")
+        raise UsageError(f"invalid pod name {quoted(text)}: it looks like a UUID")
     return name
 
 

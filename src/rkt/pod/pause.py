@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, PodError
+from rkt.linux import cgroup_freezer
 from rkt.pod import lifecycle, processes
 from rkt.stage0 import contract
 
@@ -39,18 +40,18 @@ def _pause(pod: Pod) -> bool:
         raise PodError(
             f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}"
         )  # it is ending
-    if group.freezer is None:
+    if cgroup_freezer.freezer_of(group) is None:
         raise HostError(
             f'cannot pause pod "{pod.uuid}": it was started on a host with neither cgroup version 2 nor the freezer of version 1',
             hint="mount -t cgroup2 none /sys/fs/cgroup/unified, then start the pod again",
         )
-    if group.is_frozen():
+    if cgroup_freezer.is_frozen(group):
         return False
     os.close(
         os.open(contract.PAUSED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, lifecycle.FILE_MODE, dir_fd=pod.fd)
     )
-    if not group.freeze():
-        group.thaw()
+    if not cgroup_freezer.freeze(group):
+        cgroup_freezer.thaw(group)
         _unmark(pod)
         raise PodError(
             f'pod "{pod.uuid}" cannot be paused: a process of it does not stop',
@@ -66,8 +67,8 @@ def unpause(pod: Pod) -> bool:
         PodError: it does not run.
     """
     group = processes.open_group(pod)
-    was_frozen = group.is_frozen()
-    group.thaw()
+    was_frozen = cgroup_freezer.is_frozen(group)
+    cgroup_freezer.thaw(group)
     _unmark(pod)
     return was_frozen
 
@@ -75,7 +76,7 @@ def unpause(pod: Pod) -> bool:
 def is_frozen(pod: Pod) -> bool:
     """What the kernel says of a running pod."""
     try:
-        return processes.open_group(pod).is_frozen()
+        return cgroup_freezer.is_frozen(processes.open_group(pod))
     except (PodError, OSError):
         return False  # it is ending
 

@@ -11,7 +11,7 @@ import os
 import time
 
 from rkt.errors import PodError
-from rkt.linux import cgroup
+from rkt.linux import cgroup, cgroup_processes, cgroupfs
 from rkt.schema.record import Record
 from rkt.stage0 import contract
 from rkt.values import is_number
@@ -80,7 +80,7 @@ def open_group(pod: Pod) -> cgroup.Group:
     if not name.endswith(pod.uuid):
         raise PodError(f'pod "{pod.uuid}" has no cgroups of its own', hint="try again in a moment")
     try:
-        return cgroup.Cgroups.detect().open_pod(record, name)
+        return cgroup.open_pod(cgroupfs.detect(), record, name)
     except ValueError as e:
         raise PodError(f'pod "{pod.uuid}": the record of its cgroups is damaged: {e}') from e
 
@@ -97,7 +97,7 @@ def processes(pod: Pod, group: cgroup.Group, apps: Collection[str]) -> list[Proc
     first_uid = _first_uid(pod)
     spaces = _mount_namespaces(pod, apps)
     found = []
-    for pid in sorted(group.pids()):
+    for pid in sorted(cgroup_processes.pids(group)):
         try:
             fd = os.open(f"/proc/{pid}", _DIRECTORY_FLAGS)
         except OSError:

@@ -22,7 +22,7 @@ import os
 import time
 
 from rkt.errors import PodError
-from rkt.linux.cgroup import limit_of
+from rkt.linux.cgroup_limits import limit_of
 from rkt.pod import lifecycle, processes, status
 from rkt.schema.record import Record
 from rkt.values import PodUUID, is_number
@@ -190,13 +190,13 @@ def _cpu_ns(group: Group) -> int | None:
         microseconds = _fields(f"{unified}/cpu.stat").get("usage_usec")
         if microseconds is not None:
             return microseconds * 1000
-    place = group.counter("cpuacct")
+    place = group.find("cpuacct")
     return None if place is None else int(_read(f"{place[1]}/cpuacct.usage"))
 
 
 def _memory(group: Group) -> tuple[int, int] | None:
     """Used bytes and limit."""
-    place = group.counter("memory")
+    place = group.find("memory")
     if place is None:
         return None
     version, directory = place
@@ -211,7 +211,7 @@ def _memory(group: Group) -> tuple[int, int] | None:
 
 
 def _pids(group: Group) -> tuple[int, int] | None:
-    place = group.counter("pids")
+    place = group.find("pids")
     if place is None:
         return None
     return int(_read(f"{place[1]}/pids.current")), limit_of(_read(f"{place[1]}/pids.max"))
@@ -219,7 +219,7 @@ def _pids(group: Group) -> tuple[int, int] | None:
 
 def _io(group: Group) -> tuple[int, int] | None:
     """Bytes read and written."""
-    place = group.counter("io")
+    place = group.find("io")
     if place is None:
         return None
     version, directory = place

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from rkt.errors import Ambiguous, DamagedRecord, InvalidManifest, NotFound, RktError, StoreError
+from rkt.errors import Ambiguous, DamagedRecord, InvalidManifest, NotFound, RktError, StoreError, quoted
 from rkt.linux.files import read_fd_bounded, replace_file, sync_directory
 from rkt.schema.envelope import MAX_RECORD_BYTES, sha256_hex
 from rkt.store.record import ImageRecord, RemoteRow, parse_image_record, parse_remote_row
@@ -91,18 +91,18 @@ class Store:
         """
         prefix = key_prefix(text)
         if len(prefix) < _SHORTEST_PREFIX:
-            raise NotFound(f"image ID too short: {text!r}", hint="give at least two hex digits")
+            raise NotFound(f"image ID too short: {quoted(text)}", hint="give at least two hex digits")
         if len(prefix) == _KEY_LENGTH:
             try:
                 key = ImageKey.parse(prefix)
             except InvalidManifest:
-                raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list") from None
+                raise NotFound(f"no image IDs found for {quoted(text)}", hint="rkt image list") from None
             if not self.contains(key):
-                raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list")
+                raise NotFound(f"no image IDs found for {quoted(text)}", hint="rkt image list")
             return key
         found = [key for key in self.keys() if key.startswith(prefix)]
         if not found:
-            raise NotFound(f"no image IDs found for {text!r}", hint="rkt image list")
+            raise NotFound(f"no image IDs found for {quoted(text)}", hint="rkt image list")
         if len(found) > 1:
             raise Ambiguous(
                 f'ambiguous image ID: "{text}"', hint="give more digits, see rkt image list --full"
@@ -157,9 +157,11 @@ class Store:
         try:
             key = self.find_by_name(AppcReference.parse(text))
         except InvalidManifest as e:
-            raise NotFound(f"no image {text!r} in the store: {e.message}", hint="rkt image list") from e
+            raise NotFound(f"no image {quoted(text)} in the store: {e.message}", hint="rkt image list") from e
         if key is None:
-            raise self._pending(text) or NotFound(f"no image {text!r} in the store", hint="rkt image list")
+            raise self._pending(text) or NotFound(
+                f"no image {quoted(text)} in the store", hint="rkt image list"
+            )
         return key
 
     def _resolve_reference(self, text: str) -> ImageKey:
@@ -186,9 +188,9 @@ class Store:
             )
         ]
         if len(found) > 1:
-            raise Ambiguous(f"{text!r} is there for several platforms", hint="rkt image list --full")
+            raise Ambiguous(f"{quoted(text)} is there for several platforms", hint="rkt image list --full")
         if not found:
-            raise NotFound(f"no image {text!r} in the store", hint="rkt image list")
+            raise NotFound(f"no image {quoted(text)} in the store", hint="rkt image list")
         return found[0]
 
     def _pending(self, text: str) -> NotFound | None:
@@ -467,10 +469,10 @@ class Store:
     def unindex_name(self, name: ACIdentifier | None, key: ImageKey) -> None:
         """Take an image out of the name index; without a name, look for it under every name."""
         parent = f"{self._cas}/name"
-        for quoted in [quote_name(name)] if name is not None else _list(parent):
-            _unlink(f"{parent}/{quoted}/{key}")
+        for directory in [quote_name(name)] if name is not None else _list(parent):
+            _unlink(f"{parent}/{directory}/{key}")
             try:
-                os.rmdir(f"{parent}/{quoted}")
+                os.rmdir(f"{parent}/{directory}")
             except OSError:
                 pass  # other images carry the name, or it is gone
 

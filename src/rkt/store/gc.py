@@ -7,10 +7,9 @@ Everything here may be interrupted and run again, and is driven only by what is 
 from __future__ import annotations
 
 import os
-import time
 
 from rkt.errors import InvalidManifest, NotFound, RktError, reason_of
-from rkt.linux.files import remove_tree
+from rkt.linux.files import remove_tree, sweep_unfinished
 from rkt.schema.record import Record
 from rkt.store import staging
 from rkt.store.cas import Store
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from rkt.values import TreeID
 
-#: Within it a small file that is being written has its name.
-_WRITTEN_SECONDS = 60.0
 #: Files of these directories below ``cas`` are named by the key of the image they belong to.
 _BY_KEY = ("manifest", "used", "imagelocks", "oci")
 
@@ -52,7 +49,7 @@ def sweep(data_dir: str) -> list[str]:
     """
     problems = staging.sweep(data_dir)
     store = Store(data_dir)
-    _sweep_trust(data_dir)
+    sweep_unfinished(f"{data_dir}/trust")
     try:
         if _unowned(store):
             # Somebody is preparing a pod or committing an image: the next sweep finds the same.
@@ -64,18 +61,6 @@ def sweep(data_dir: str) -> list[str]:
     except (OSError, RktError) as e:
         problems.append(f"cannot sweep {data_dir}/cas: {reason_of(e)}")
     return problems
-
-
-def _sweep_trust(data_dir: str) -> None:
-    """Take files that whoever was killed was about to put into ``trust``; what is there for a minute is nobody's any more."""
-    for directory in (f"{data_dir}/trust", f"{data_dir}/trust/newest"):
-        for name in _entries(directory):
-            path = f"{directory}/{name}"
-            try:
-                if name.startswith(".") and os.lstat(path).st_mtime < time.time() - _WRITTEN_SECONDS:
-                    os.unlink(path)
-            except OSError:
-                continue  # gone meanwhile; or for root to see to
 
 
 def collect(

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import tarfile
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from rkt.cli.stage1_check import render
 from rkt.conformance import app
+from rkt.conformance.pods import Pods
 from rkt.conformance.promises import ABSENT, FAILED, GROUPS, LEFT_OUT, OK, PROMISES, UNREACHED, Report
 from rkt.conformance.subject import pack
 from rkt.errors import UsageError
 from tests.lib.rkt import ROOT
 from tests.lib.stage1_sample import SAMPLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUIDE = os.path.join(ROOT, "docs", "stage1-implementors-guide.md")
 
@@ -102,3 +108,51 @@ def test_a_directory_that_is_no_image(tmp_path: object, manifest: str | None) ->
             stream.write(manifest)
     with pytest.raises(UsageError):
         pack(directory, f"{tmp_path}/image.aci")
+
+
+class Said:
+    """A command that has ended."""
+
+    stderr = 'warning: image signature verification has been disabled\n\nrun: app "other" is refused\n'
+
+
+class Base:
+    """Runs no command."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = str(base)
+
+    def run(self, *_words: str) -> Said:
+        """It fails before there is a pod."""
+        return Said()
+
+
+def kit(tmp_path: Path) -> Pods:
+    """What looks at an image that does not matter."""
+    program = SimpleNamespace(not_enforced=[])
+    subject = SimpleNamespace(record=SimpleNamespace(key="sha512-0"), program=program)
+    return Pods(cast("Any", Base(tmp_path)), cast("Any", subject), "sha512-1", Report(), GROUPS)
+
+
+def test_a_pod_of_two_apps_that_is_refused(tmp_path: Path) -> None:
+    """When rkt refuses several apps, that is what is told of them, and not a file that is missing."""
+    pods = kit(tmp_path)
+
+    def act(each: Pods) -> None:
+        each.run_two(["stay"], ["exit", "5"], "status.several")
+
+    pods.attempt(act)
+    (found,) = [each for each in pods.report.finish(GROUPS) if each.promise.name == "status.several"]
+    assert (found.state, found.seen) == (FAILED, 'there is no pod: run: app "other" is refused')
+    assert not pods.report.obstacle
+
+
+def test_an_image_that_writes_nonsense(tmp_path: Path) -> None:
+    """What cannot be read as what it should be ends a round, not the command."""
+    pods = kit(tmp_path)
+
+    def act(_: Pods) -> None:
+        int("rights", 16)
+
+    pods.attempt(act)
+    assert "rights" in pods.report.obstacle

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rkt.linux.cgroup import membership
+from rkt.linux.cgroupfs import membership
 from rkt.pod import processes
 
 _PROGRAM = "import os; os.setgroups(range(4000)); print(1, flush=True); input()"

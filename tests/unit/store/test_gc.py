@@ -36,7 +36,7 @@ def age(data: str, key: str, hours: int) -> None:
 def test_sweep_takes_what_a_killed_writer_left_in_trust(data: str) -> None:
     """C10: a file that was never given its name goes once nobody can be writing it; records and newer ones stay."""
     os.makedirs(f"{data}/trust/newest")
-    old, new = (f"{data}/trust/newest/.x.1.aa", f"{data}/trust/.policy.1.aa")
+    old, new = (f"{data}/trust/newest/.x.1.0badcafe", f"{data}/trust/.policy.1.0badcafe")
     kept = [new, f"{data}/trust/policy", f"{data}/trust/newest/x"]
     for path in (old, *kept):
         with open(path, "wb"):
