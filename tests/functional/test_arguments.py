@@ -209,7 +209,11 @@ def test_flags_of_one_app_are_that_apps_only(module_rkt: Rkt, images: Images) ->
         (["--port=web:::1:80", "{}"], '"web:::1:80" is not in name:[ip:]port format'),
         (["--port=web:[::g]:80", "{}"], '"::g" is not a valid IP'),
         (["--volume=x,kind=host", "{}"], 'invalid value in --volume flag "x,kind=host"'),
-        (["--interactive", "{}", "{}", "--name=two"], "interactive option only supports one image"),
+        pytest.param(
+            ["--interactive", "{}", "{}", "--name=two"],
+            "interactive option only supports one image",
+            marks=pods("several apps"),
+        ),
         (["--mds-register", "--net=none", "{}"], "--mds-register flag does not work with --net=none"),
         (["--stdin=null", "{}"], "--stdin must follow an image"),
         (["--nonsense", "{}"], "unknown flag: --nonsense"),

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rkt.linux import cgroup, libc, mount, pidfd
+from rkt.linux import (
+    cgroup,
+    cgroup_devices,
+    cgroup_limits,
+    cgroup_processes,
+    cgroupfs,
+    libc,
+    mount,
+    pidfd,
+)
 from tests.lib.isolated import errno_of, run_isolated
 from tests.lib.pace import SLOWNESS
 
@@ -29,7 +38,7 @@ def name() -> Iterator[str]:
     yield text
     left = [
         path
-        for hierarchy in cgroup.Cgroups.detect().hierarchies
+        for hierarchy in cgroupfs.detect()
         for path, _, _ in os.walk(hierarchy.mount_point)
         if text in path
     ]
@@ -39,22 +48,22 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def groups() -> cgroup.Cgroups:
+def groups() -> cgroupfs.Hierarchies:
     """The host's hierarchies."""
-    found = cgroup.Cgroups.detect()
-    if not found.hierarchies:
+    found = cgroupfs.detect()
+    if not found:
         pytest.skip("no cgroups are mounted")
     return found
 
 
 @pytest.fixture
-def pod(groups: cgroup.Cgroups, name: str) -> Iterator[cgroup.Group]:
+def pod(groups: cgroupfs.Hierarchies, name: str) -> Iterator[cgroup.Group]:
     """A pod's cgroup that is killed and removed at the end."""
-    group = groups.create_pod(name, (*cgroup.DEFAULT_CONTROLLERS, "cpu"))
+    group = cgroup.create_pod(groups, name, (*cgroup.DEFAULT_CONTROLLERS, "cpu"))
     if not group.directories():
         pytest.skip(f"no cgroup can be made: {group.warnings}")
     yield group
-    assert group.kill()
+    assert cgroup_processes.kill(group)
     assert group.remove() == []
 
 
@@ -109,34 +118,22 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_membership(pod: cgroup.Group, name: str) -> None:
     """A child is in the pod's cgroup of every hierarchy that matters, and the test itself in none."""
     pid = start(pod, sleep)
-    expected = {item for hierarchy, _, _ in pod._paths for item in hierarchy.controllers or [""]}
+    expected = {item for hierarchy, _, _ in pod.places for item in hierarchy.controllers or [""]}
     assert members(pid, name) == expected
-    assert pod.pids() == {pid}
+    assert cgroup_processes.pids(pod) == {pid}
     assert members(os.getpid(), name) == set()
-    assert pod.kill()
+    assert cgroup_processes.kill(pod)
     assert status_of(pid) == -signal.SIGKILL
-    assert pod.pids() == set()
-
-
-def test_attach(pod: cgroup.Group) -> None:
-    """Another process can be moved too."""
-    pid = os.fork()
-    if pid == 0:
-        sleep()
-        os._exit(0)
-    pod.attach(pid)
-    assert pod.pids() == {pid}
-    assert pod.kill()
-    assert status_of(pid) == -signal.SIGKILL
+    assert cgroup_processes.pids(pod) == set()
 
 
 def test_memory_limit(pod: cgroup.Group) -> None:
     """A process that takes more memory than its pod has is killed."""
     if not pod.has("memory"):
         pytest.skip("no memory controller")
-    pod.set_memory_limit(64 << 20)
-    pod.set_memory_limit(96 << 20)
-    pod.set_memory_limit(48 << 20)
+    cgroup_limits.set_memory_limit(pod, 64 << 20)
+    cgroup_limits.set_memory_limit(pod, 96 << 20)
+    cgroup_limits.set_memory_limit(pod, 48 << 20)
 
     def hog() -> None:
         data = bytearray(200 << 20)
@@ -151,7 +148,7 @@ def test_pids_limit(pod: cgroup.Group) -> None:
     """Invariant RN24: a fork bomb ends at the ceiling."""
     if not pod.has("pids"):
         pytest.skip("no pids controller")
-    pod.set_pids_limit(5)
+    cgroup_limits.set_pids_limit(pod, 5)
 
     def bomb() -> int:
         for count in range(1, 50):
@@ -165,15 +162,15 @@ def test_pids_limit(pod: cgroup.Group) -> None:
 
     # The bomber itself counts: four children fit.
     assert status_of(start(pod, bomb)) == 5
-    assert pod.kill()
+    assert cgroup_processes.kill(pod)
 
 
 def test_cpu_limit(pod: cgroup.Group) -> None:
     """Quota and shares arrive at the kernel."""
     if not pod.has("cpu"):
         pytest.skip("no cpu controller")
-    pod.set_cpu_limit(250)
-    pod.set_cpu_shares(512)
+    cgroup_limits.set_cpu_limit(pod, 250)
+    cgroup_limits.set_cpu_shares(pod, 512)
     found = {}
     for directory in pod.directories():
         for file_name in ("cpu.cfs_quota_us", "cpu.shares", "cpu.max", "cpu.weight"):
@@ -193,7 +190,7 @@ def test_limit_without_controller(pod: cgroup.Group) -> None:
     if child.has("memory"):
         pytest.skip("version 2 gives what the parent has")
     with pytest.raises(OSError, match="memory is not available") as refused:
-        child.set_memory_limit(1 << 20)
+        cgroup_limits.set_memory_limit(child, 1 << 20)
     assert refused.value.errno == errno.ENOTSUP
 
 
@@ -238,21 +235,21 @@ def node(tmp_path: object) -> str:
 
 def test_devices(pod: cgroup.Group, node: str) -> None:
     """Invariant UN8: in a pod the usual devices work and a disk cannot be opened or made, though root may."""
-    pod.set_devices()
+    cgroup_devices.restrict(pod, cgroup_devices.DEFAULT_DEVICES)
     app = pod.child("app", ("memory",))
     assert status_of(start(app, lambda: device_answers(node))) == 0
 
 
-def test_devices_of_version_2(groups: cgroup.Cgroups, name: str, node: str) -> None:
+def test_devices_of_version_2(groups: cgroupfs.Hierarchies, name: str, node: str) -> None:
     """The program for version 2 refuses the same, wherever that hierarchy is mounted."""
     if groups.unified is None:
         pytest.skip("no version 2 hierarchy")
-    group = cgroup.Cgroups([groups.unified]).create_pod(name)
+    group = cgroup.create_pod(cgroupfs.Hierarchies([groups.unified]), name)
     try:
-        group.set_devices()
+        cgroup_devices.restrict(group, cgroup_devices.DEFAULT_DEVICES)
         assert status_of(start(group, lambda: device_answers(node))) == 0
     finally:
-        assert group.kill()
+        assert cgroup_processes.kill(group)
         assert group.remove() == []
 
 
@@ -263,7 +260,7 @@ def test_devices_after_children(pod: cgroup.Group) -> None:
     ):
         pytest.skip("version 1 only")
     with pytest.raises(OSError, match="cannot write"):
-        pod.set_devices()
+        cgroup_devices.restrict(pod, cgroup_devices.DEFAULT_DEVICES)
 
 
 def test_kill_of_a_fork_bomb(pod: cgroup.Group) -> None:
@@ -280,20 +277,20 @@ def test_kill_of_a_fork_bomb(pod: cgroup.Group) -> None:
                 sleep()
 
     if pod.has("pids"):
-        pod.set_pids_limit(60)
+        cgroup_limits.set_pids_limit(pod, 60)
     pid = start(pod, bomb)
-    wait_until(lambda: len(pod.pids()) > 10)
-    old = [place for place in pod._paths if place[0].version == 1]
+    wait_until(lambda: len(cgroup_processes.pids(pod)) > 10)
+    old = [place for place in pod.places if place[0].version == 1]
     if old:
-        assert cgroup.Group(pod.name, old, []).kill()
-    assert pod.kill()
+        assert cgroup_processes.kill(cgroup.Group(pod.name, old, []))
+    assert cgroup_processes.kill(pod)
     assert status_of(pid) in {-signal.SIGKILL, 99}
-    wait_until(lambda: pod.pids() == set())
+    wait_until(lambda: cgroup_processes.pids(pod) == set())
 
 
 def test_kill_spares_the_caller(pod: cgroup.Group) -> None:
     """A supervisor in the pod's cgroup ends the others and lives on (without version 2, where the kernel kills all)."""
-    old = [place for place in pod._paths if place[0].version == 1]
+    old = [place for place in pod.places if place[0].version == 1]
     if not old:
         pytest.skip("version 1 only")
     group = cgroup.Group(pod.name, old, [])
@@ -302,27 +299,27 @@ def test_kill_spares_the_caller(pod: cgroup.Group) -> None:
         pid = os.fork()
         if pid == 0:
             sleep()
-        killed = group.kill()
+        killed = cgroup_processes.kill(group)
         return 0 if killed and status_of(pid) == -signal.SIGKILL else 1
 
     assert status_of(start(group, supervise)) == 0
 
 
-def test_found_again(groups: cgroup.Cgroups, pod: cgroup.Group, name: str) -> None:
+def test_found_again(groups: cgroupfs.Hierarchies, pod: cgroup.Group, name: str) -> None:
     """From its record the same group is found in a later process, with its apps, and removing it twice is fine."""
     app = pod.child("app", ("memory", "pids"))
-    found = groups.open_pod(pod.record(), name)
+    found = cgroup.open_pod(groups, pod.record(), name)
     assert found.directories() == pod.directories()
     assert found.open_child("app").directories() == app.directories()
     pid = start(found.open_child("app"), sleep)
-    assert app.pids() == {pid}
-    assert found.pids() == {pid}
+    assert cgroup_processes.pids(app) == {pid}
+    assert cgroup_processes.pids(found) == {pid}
     assert found.remove(0.05) != []
-    assert found.kill()
+    assert cgroup_processes.kill(found)
     status_of(pid)
     assert found.remove() == []
     assert found.remove() == []
-    assert groups.open_pod(pod.record(), name).directories() == []
+    assert cgroup.open_pod(groups, pod.record(), name).directories() == []
 
 
 def test_remove_waits(pod: cgroup.Group) -> None:
@@ -336,22 +333,22 @@ def test_remove_waits(pod: cgroup.Group) -> None:
     assert status_of(pid) == 0
 
 
-def test_in_a_cgroup_namespace(groups: cgroup.Cgroups, name: str, tmp_path: Path) -> None:
+def test_in_a_cgroup_namespace(groups: cgroupfs.Hierarchies, name: str, tmp_path: Path) -> None:
     """Inside a cgroup namespace, whose root is not the host's, groups are made below that root."""
     if groups.unified is None:
         pytest.skip("no version 2 hierarchy")
 
     def check() -> Any:
-        outer = groups.create_pod(f"{name}-outer")
+        outer = cgroup.create_pod(groups, f"{name}-outer")
         joiner = outer.joiner()
         joiner.join(unified=True)
         joiner.close()
         libc.unshare(libc.CLONE_NEWCGROUP)
         # The mounts that are there still show the host's tree, in which the caller's own place cannot be named.
-        hidden = cgroup.Cgroups.detect().unified
+        hidden = cgroupfs.detect().unified
         mount.attach(mount.create(b"cgroup2"), str(tmp_path))
-        inner = cgroup.Cgroups.detect()
-        group = cgroup.Cgroups([item for item in inner.hierarchies if item.version == 2]).create_pod(name)
+        inner = cgroupfs.detect()
+        group = cgroup.create_pod(cgroupfs.Hierarchies([item for item in inner if item.version == 2]), name)
         made = group.directories()
         group.remove()
         return hidden is not None and hidden.directory(hidden.own_path), made
@@ -359,7 +356,7 @@ def test_in_a_cgroup_namespace(groups: cgroup.Cgroups, name: str, tmp_path: Path
     try:
         hidden, made = run_isolated(check)
     finally:
-        assert groups.search_pod(f"{name}-outer").remove() == []
+        assert cgroup.search_pod(groups, f"{name}-outer").remove() == []
     assert hidden is None
     assert made == [f"{tmp_path}/{name}"]
 
@@ -370,38 +367,38 @@ def has_controllers_below(directory: str) -> bool:
         return {"memory", "pids"} <= set(file.read().split())
 
 
-def test_alone_in_its_cgroup(groups: cgroup.Cgroups, name: str) -> None:
+def test_alone_in_its_cgroup(groups: cgroupfs.Hierarchies, name: str) -> None:
     """On version 2 the main process of a unit makes room by moving aside, and the pod stays below the unit."""
     if groups.unified is None or not has_controllers_below(groups.unified.mount_point):
         pytest.skip("version 2 has no controllers here")
 
     def check() -> Any:
-        unit = groups.create_pod(f"{name}-unit", ("memory", "pids"))
+        unit = cgroup.create_pod(groups, f"{name}-unit", ("memory", "pids"))
         joiner = unit.joiner()
         joiner.join(unified=True)
         joiner.close()
-        group = cgroup.Cgroups.detect().create_pod(name)
-        group.set_memory_limit(64 << 20)
-        group.set_pids_limit(10)
+        group = cgroup.create_pod(cgroupfs.detect(), name)
+        cgroup_limits.set_memory_limit(group, 64 << 20)
+        cgroup_limits.set_pids_limit(group, 10)
         pid = start(group.child("app", ("memory",)), sleep)
         inside = [
             sorted(members(os.getpid(), f"{name}-unit/{name}.supervisor")),
             sorted(members(pid, f"{name}-unit/{name}/app")),
         ]
-        group.kill()
+        cgroup_processes.kill(group)
         status_of(pid)
         return inside, group.remove(), group.unified_directory, unit.unified_directory, group.warnings
 
     try:
         inside, left, pod_directory, unit_directory, warnings = run_isolated(check, 0)
     finally:
-        assert groups.search_pod(f"{name}-unit").remove() == []
+        assert cgroup.search_pod(groups, f"{name}-unit").remove() == []
     assert inside == [[""], [""]]
     assert (left, warnings) == ([], [])
     assert pod_directory == f"{unit_directory}/{name}"
 
 
-def test_cost(groups: cgroup.Cgroups, name: str) -> None:
+def test_cost(groups: cgroupfs.Hierarchies, name: str) -> None:
     """Making, limiting and entering a pod's cgroup costs about as much as a fork: no grace period is waited for."""
     best = bare = 1.0
     for _ in range(5):
@@ -414,9 +411,9 @@ def test_cost(groups: cgroup.Cgroups, name: str) -> None:
         os.close(fd)
         status_of(pid)
         begin = time.perf_counter()
-        found = cgroup.Cgroups.detect()
-        group = found.create_pod(name)
-        group.set_devices()
+        found = cgroupfs.detect()
+        group = cgroup.create_pod(found, name)
+        cgroup_devices.restrict(group, cgroup_devices.DEFAULT_DEVICES)
         joiner = group.joiner()
         pid, fd = libc.clone3(0, cgroup_fd=joiner.cgroup_fd)
         if pid == 0:

@@ -87,8 +87,8 @@ def test_prepare_killed(rkt: Rkt) -> None:
         if kill_after(rkt, seconds, *words):
             killed += 1
         else:
-            # Too late: perhaps the machine was busier when it was measured.
-            whole *= 0.85
+            # Too late: the machine was busier when it was measured.
+            whole = seconds
         check_and_collect(rkt, f"seed {SEED}, round {number}, after {seconds:.4f} s")
     assert killed >= ROUNDS // 4, "the moments were too late to mean anything"
 
@@ -106,8 +106,8 @@ def test_run_killed(rkt: Rkt, images: Images) -> None:
         if kill_after(rkt, seconds, *words):
             killed += 1
         else:
-            # Too late: perhaps the machine was busier when it was measured.
-            whole *= 0.85
+            # Too late: the machine was busier when it was measured.
+            whole = seconds
         check_and_collect(rkt, f"seed {SEED}, round {number}, after {seconds:.4f} s")
     assert killed >= ROUNDS // 4, "the moments were too late to mean anything"
 

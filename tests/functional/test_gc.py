@@ -103,7 +103,7 @@ def test_gc_does_not_follow_what_the_app_left(rkt: Rkt, image: str) -> None:
 
 
 def test_gc_sweeps_what_killed_commands_left(rkt: Rkt, image: str) -> None:
-    """Embryos, aborted prepares, dead staging directories and dangling names go with one gc."""
+    """Embryos, aborted prepares, dead staging directories, dangling names and unfinished configuration go with one gc."""
     rkt.run("run", INSECURE, image, "--exec=/bin/true", check=0)
     uuids = [f"0000000{i}-0000-4000-8000-000000000000" for i in range(3)]
     os.makedirs(f"{rkt.data}/pods/embryo/{uuids[0]}")
@@ -111,7 +111,12 @@ def test_gc_sweeps_what_killed_commands_left(rkt: Rkt, image: str) -> None:
     os.makedirs(f"{rkt.data}/pods/garbage/{uuids[2]}/overlay/x")
     os.makedirs(f"{rkt.data}/cas/tmp/{'0' * 32}-1-1-aa/layer")
     os.symlink(uuids[0], f"{rkt.data}/pods/names/web")
+    os.makedirs(f"{rkt.local}/trust.d")
+    unfinished = f"{rkt.local}/trust.d/.web.toml.1f.0123abcd"
+    os.close(os.open(unfinished, os.O_CREAT))
+    os.utime(unfinished, (1, 1))
     rkt.run("gc", "--grace-period=0", check=0)
+    assert not os.path.exists(unfinished)
     assert rkt.pods() == {}
     assert os.listdir(f"{rkt.data}/pods/names") == []
     assert os.listdir(f"{rkt.data}/cas/tmp") == []

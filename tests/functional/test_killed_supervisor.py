@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroupfs
 from tests.lib.flavors import pods
 from tests.lib.inspect import INSECURE, inspect_image, shell_app, stored
 from tests.lib.old_host import hide_version_2
@@ -59,7 +59,7 @@ def start(rkt: Rkt, images: Images, kind: str) -> tuple[Running, str]:
     wait_for(is_so, "end of the apps that end")
     wait_for(lambda: processes(rkt, uuid) == 2 * len(running) or None, "processes of the others")
     if kind == "paused":
-        if cgroup.Cgroups.detect().unified is None:
+        if cgroupfs.detect().unified is None:
             pytest.skip("the host has no cgroup hierarchy of version 2")
         rkt.run("pause", uuid, check=0)
     return process, uuid

@@ -152,3 +152,22 @@ def test_enter_of_a_pod_that_ends_meanwhile(rkt: Rkt, images: Images) -> None:
     assert f'pod "{uuid}"' in entering.stderr_text
     os.close(keep)
     wait_for(lambda: rkt.run("rm", uuid).status == 0, "the removal")
+
+
+@pytest.mark.parametrize("flag", ["--wait=60s", "--wait-ready=60s"])
+def test_a_pod_that_is_removed_while_somebody_waits(rkt: Rkt, images: Images, flag: str) -> None:
+    """Whoever waits hears that it is gone, and not that the time is over."""
+    uuid = prepared(rkt, images)
+    waiting = rkt.popen("status", flag, uuid)
+    table = f"/proc/{waiting.pid}/fd"
+
+    def has_opened() -> bool:
+        try:
+            return any(uuid in os.readlink(f"{table}/{fd}") for fd in os.listdir(table))
+        except FileNotFoundError:
+            return False  # closed while it was looked at
+
+    wait_for(has_opened, "the open pod")
+    rkt.run("rm", uuid, check=0)
+    assert waiting.wait(20) == 254
+    assert waiting.stderr_text == f'status: pod "{uuid}" was removed while waiting for it\n'

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroup_limits, cgroupfs
 from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.kernel import Kernel
@@ -125,9 +125,10 @@ def test_limits_of_image_and_flag(rkt: Rkt, images: Images) -> None:
         assert kernel.millicores("image") == 800
         assert kernel.millicores("flag") == 900
         version = kernel.directory("flag", "cpu")[0]
-        expected = {1: (512, 12345), 2: (cgroup.weight_of_shares(512), cgroup.weight_of_shares(12345))}[
-            version
-        ]
+        expected = {
+            1: (512, 12345),
+            2: (cgroup_limits.weight_of_shares(512), cgroup_limits.weight_of_shares(12345)),
+        }[version]
         assert (kernel.shares("image"), kernel.shares("flag")) == expected
 
 
@@ -194,7 +195,7 @@ def test_requests(rkt: Rkt, image: str) -> None:
     ]
     with started(rkt, "run", INSECURE, write_manifest(rkt, manifest(image, limits))) as kernel:
         version = kernel.directory("app", "cpu")[0]
-        assert kernel.shares("app") == (512 if version == 1 else cgroup.weight_of_shares(512))
+        assert kernel.shares("app") == (512 if version == 1 else cgroup_limits.weight_of_shares(512))
         for above in (0, 1):
             low = kernel.read("app", "memory", v1="memory.soft_limit_in_bytes", v2="memory.low", above=above)
             assert int(low) == 16 * MEBIBYTE
@@ -401,11 +402,7 @@ def test_enter_is_under_the_same_limits(rkt: Rkt, image: str) -> None:
 
 def test_a_controller_that_is_missing(rkt: Rkt, images: Images, image: str) -> None:
     """Without a controller a flag's limit is refused, an image's wish is left out with a word, and defaults go on."""
-    roots = [
-        item.mount_point
-        for item in cgroup.Cgroups.detect().hierarchies
-        if item.offers("cpu") or item.offers("pids")
-    ]
+    roots = [item.mount_point for item in cgroupfs.detect() if item.offers("cpu") or item.offers("pids")]
     if len(roots) != 2:
         pytest.skip("controllers of version 2 cannot be taken away, or are mounted together")
     wish = fetch(rkt, image_with(images, isolator("resource/cpu", {"limit": "800m"}), name="wishful"))

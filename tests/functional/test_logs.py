@@ -154,12 +154,12 @@ def test_times(rkt: Rkt, image: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--since=yesterday"], "invalid value 'yesterday' for --since: a duration such as 10m"),
-        (["--since=-5m"], "invalid value '-5m' for --since"),
-        (["--until=2026-13-01T00:00:00Z"], "invalid value '2026-13-01T00:00:00Z' for --until"),
+        (["--since=yesterday"], 'invalid value "yesterday" for --since: a duration such as 10m'),
+        (["--since=-5m"], 'invalid value "-5m" for --since'),
+        (["--until=2026-13-01T00:00:00Z"], 'invalid value "2026-13-01T00:00:00Z" for --until'),
         (["--since=2026-01-01T00:00:00"], "--since=2026-01-01T00:00:00 has no time zone"),
         (["--since=1h", "--until=2h"], "--since must be before --until"),
-        (["--tail=-1"], "invalid value '-1' for --tail: a number of lines, or all, is expected"),
+        (["--tail=-1"], 'invalid value "-1" for --tail: a number of lines, or all, is expected'),
         (["--format=xml"], "Invalid format option: xml"),
         (["-x"], 'unknown shorthand flag: "x" in -x'),
     ],

@@ -225,7 +225,7 @@ def test_an_image_cannot_lead_these_files_away(module_rkt: Rkt, images: Images) 
         Entry("rootfs/etc/hosts", b"6"),
         Entry("rootfs/etc/resolv.conf", b"2", link=f"../../../../../..{victim}", mode=0o777),
     ]
-    trap = stored(module_rkt, inspect_image(images, "trap", entries=entries))
+    trap = stored(module_rkt, inspect_image(images, f"trap-{module_rkt.flavor}", entries=entries))
     seen = look(module_rkt, trap, "--dns=192.0.2.4", "--hosts-entry=192.0.2.9=other")
     assert seen.resolver == ["nameserver 192.0.2.4"]
     assert seen.hosts[-1] == ["192.0.2.9", "other"]
@@ -254,7 +254,7 @@ def test_an_image_cannot_lead_these_files_away(module_rkt: Rkt, images: Images) 
             ["--dns=none", "--dns-domain=x"],
             "Cannot call --dns-opt, --dns-search, or --dns-domain with --dns=none",
         ),
-        (["--dns-search=two words"], "invalid value 'two words' for --dns-search"),
+        (["--dns-search=two words"], 'invalid value "two words" for --dns-search'),
         (["--dns-domain=a\nb"], "for --dns-domain"),
         (["--hosts-entry=1.2.3.4"], "Did not understand --hosts-entry 1.2.3.4"),
         (["--hosts-entry=1.2.3=x"], "Invalid IP passed to --hosts-entry: 1.2.3"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroupfs
 from tests.lib.flavors import pods
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import wait_for
@@ -29,7 +29,7 @@ COUNT = "trap 'echo asked; exit 7' TERM; n=0; while :; do n=$((n+1)); echo $n; s
 
 @pytest.fixture(autouse=True)
 def _freezer() -> None:
-    if cgroup.Cgroups.detect().unified is None:
+    if cgroupfs.detect().unified is None:
         pytest.skip("the host has no cgroup hierarchy of version 2")
 
 
@@ -109,7 +109,7 @@ def test_wait_until_a_pod_is_ready(rkt: Rkt, images: Images) -> None:
     image = images.script("example.com/count", COUNT)
     uuid = rkt.run("prepare", INSECURE, image, check=0).stdout.strip()
     late = rkt.run("wait", "--ready", "--timeout=300ms", uuid, check=254)
-    assert f'pod "{uuid}" was not ready within 0.3 seconds' in late.stderr
+    assert f'pod "{uuid}" was not ready within 0.3s' in late.stderr
     with rkt.popen("wait", "--ready", "--timeout=30s", uuid) as waiting:
         running = rkt.popen("run-prepared", uuid)
         assert waiting.wait(30) == 0

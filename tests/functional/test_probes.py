@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroupfs
 from tests.lib.flavors import pods
 from tests.lib.images import fetch
 from tests.lib.pace import SLOWNESS
@@ -300,7 +300,7 @@ def test_probes_are_as_confined_as_the_app(rkt: Rkt, image: str) -> None:
 
 def test_a_paused_pod_is_not_judged(rkt: Rkt, image: str) -> None:
     """While a pod is paused its probes neither fail nor kill, and they go on afterwards."""
-    if cgroup.Cgroups.detect().unified is None:
+    if cgroupfs.detect().unified is None:
         pytest.skip("the host has no cgroup hierarchy of version 2")
     flags = (
         "--liveness=exec:/bin/true",
@@ -415,7 +415,7 @@ def test_the_watchdog_is_answered(rkt: Rkt, image: str, manager: Manager) -> Non
         (("--liveness-interval=10s",), "liveness-interval without liveness"),
         (("--liveness=tcp:1", "--liveness-interval=0s"), "is not between 0.1s and 24h"),
         (("--liveness=tcp:1", "--liveness-retries=0"), "is not a number from 1 to 1000"),
-        (("--liveness=tcp:1", "--liveness-timeout=5"), '"5" is not a duration'),
+        (("--liveness=tcp:1", "--liveness-timeout=5"), '"5" is no duration'),
         (("--readiness=tcp:1", "--readiness=tcp:2"), "specified multiple times"),
         (("--annotation=coreos.com/rkt/readiness=x",), "is none of"),
     ],

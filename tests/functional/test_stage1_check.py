@@ -251,7 +251,7 @@ def _has_pod(place: str) -> bool:
         ((), "one stage1 image is expected"),
         (("a", "b"), "one stage1 image is expected"),
         (("--only=nothing", "ns"), 'no group of checks "nothing"'),
-        (("--timeout=0", "ns"), "--timeout of 0 s lets no step end"),
+        (("--timeout=0", "ns"), "--timeout is for one step: more than nothing, at most a day"),
         (("./missing",), "no file or directory ./missing"),
     ],
 )

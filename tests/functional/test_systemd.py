@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -241,8 +242,9 @@ def test_a_socket_unit_starts_the_pod(rkt: Rkt, images: Images) -> None:
         for count in (1, 2):
             with socket.create_connection(address, timeout=60 * SLOWNESS) as client:
                 assert client.recv(100) == b"front"
-            wait_for(lambda count=count: len(rkt.pods("exited-garbage")) == count, "end of the pod")  # type: ignore[misc]
             wait_for(lambda: not _is_active(f"{name}.service"), "end of the unit")
+            listed = json.loads(rkt.run("list", "--format=json", check=0).stdout)
+            assert [each["state"] for each in listed] == ["exited"] * count
             assert _is_active(f"{name}.socket")
     finally:
         subprocess.run(["systemctl", "--quiet", "stop", f"{name}.socket", f"{name}.service"], check=False)

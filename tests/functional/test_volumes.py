@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,7 +56,7 @@ class Bench:
             more: dict[str, Any] = DOCKER if docker else {}
             path = self._images.busybox(
                 "example.com/inspect",
-                file=f"volumes-{len(self._keys)}",
+                file=f"volumes-{sha256(wish.encode()).hexdigest()[:8]}",
                 files=FILES,
                 links=dict(LINKS),
                 entries=[directory("rootfs/owned", mode=0o751, uid=71, gid=72)],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroupfs
 
 if TYPE_CHECKING:
     from tests.lib.rkt import Rkt
@@ -28,8 +28,8 @@ class Kernel:
     def directory(self, app: str, controller: str) -> tuple[int, str]:
         """Version and directory of the cgroup that bounds an app, or skips where the host has none."""
         with open(f"/proc/{self.pid(app)}/cgroup", "rb") as file:
-            found = cgroup.Cgroups.detect(membership=file.read())
-        for hierarchy in found.hierarchies:
+            found = cgroupfs.detect(membership=file.read())
+        for hierarchy in found:
             directory = hierarchy.directory(hierarchy.own_path) or ""
             if hierarchy.version == 1 and hierarchy.offers(controller):
                 return 1, directory

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rkt.linux import cgroup
+from rkt.linux import cgroupfs
 
 if TYPE_CHECKING:
     from tests.lib.rkt import Rkt
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def hide_version_2(rkt: Rkt) -> None:
     """From now on the hierarchy of version 2 does not exist to an engine; skips where there are not both."""
-    host = cgroup.Cgroups.detect()
-    if host.unified is None or not any(each.offers("freezer") for each in host.hierarchies):
+    host = cgroupfs.detect()
+    if host.unified is None or not any(each.offers("freezer") for each in host):
         pytest.skip("the host has no cgroup hierarchies of both versions")
     path = f"{rkt.base}/old-rkt"
     inside = f'umount {host.unified.mount_point} && exec {rkt.binary} "$@"'

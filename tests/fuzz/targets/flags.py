@@ -9,17 +9,17 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from rkt.cli.logs import _time
-from rkt.cli.parse import FlagError, parse_duration, render_duration
 from rkt.errors import InvalidManifest, UsageError
 from rkt.net import egress
 from rkt.pod import names
 from rkt.schema import jsontext, limits, shorthand
 from rkt.schema.appc import check_owner, parse_mode
+from rkt.schema.duration import parse_duration, render_duration
 from rkt.schema.oci import Platform
 from rkt.schema.streams import parse_detach_keys
 from rkt.stage0.lock import FORMAT, load_lock
 from rkt.trust.rule_files import typed_prefix
-from rkt.values import AppcReference
+from rkt.values import AppcReference, parse_boolean
 from tests.fuzz.target import Target, Text
 from tests.fuzz.targets.documents import JSON_PIECES
 
@@ -92,7 +92,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "device": shorthand.parse_device,
     "port": _port,
     "seccomp": shorthand.parse_seccomp,
-    "boolean": shorthand.parse_boolean,
+    "boolean": parse_boolean,
     "ulimit": limits.parse_ulimit,
     "rate": lambda text: limits.parse_device_rate("read-bps", text),
     "cpus": lambda text: limits.parse_cpus(text, "cpus"),
@@ -135,7 +135,7 @@ TARGETS = (
     Target(
         name="flag",
         read=Text(read_flag),
-        refuses=(UsageError, InvalidManifest, FlagError),
+        refuses=(UsageError, InvalidManifest),
         pieces=(*(f"{name} ".encode() for name in PARSERS), b",kind=host", b",source=/", b"kind=empty", b",readOnly=true", b",mode=0755", b",uid=0", b"allow:", b"deny:", b"deny",
                 b"/24", b":443", b"/tcp", b"[::1]", b"::/0", b"192.0.2.0", b"example.com", b"mode=retain", b"errno=EPERM", b"@rkt/default-whitelist", b"nofile=", b"unlimited",
                 b"/dev/null:", b"1h30m", b"300ms", b"2026-01-31T12:00:00Z", b"+99:99", b"ctrl-", b"linux/arm64/v8", b"net.ipv4.", b"..", b"\xd9\xa3", b"\xc2\xb2", b"9" * 30, b"-1",

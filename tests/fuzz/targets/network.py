@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from rkt.errors import FetchError, NetworkError
-from rkt.fetch import challenge, discovery, repository, resume, transport
+from rkt.fetch import answer, challenge, discovery, repository, resume, urls
 from rkt.metadata.http import Refused, end_of_head, parse_head
 from rkt.metadata.registry import token_digest
 from rkt.metadata.worker import Book
@@ -108,7 +108,7 @@ def _check_url(url: str, *, allow_http: bool) -> None:
     assert url.isprintable(), "it breaks a line"
     assert " " not in url, "it breaks a request"
     assert url.startswith(("https:", "http:") if allow_http else "https:"), "another scheme"
-    assert transport.check_url(url) == url, "it becomes another"
+    assert urls.check_url(url) == url, "it becomes another"
 
 
 def read_discovery(data: bytes) -> None:
@@ -130,9 +130,9 @@ def read_discovery(data: bytes) -> None:
 
 def read_url(data: bytes) -> None:
     """A URL that may be asked for is one line of ASCII without credentials, and asking again changes nothing."""
-    url = transport.check_url(data.decode("utf-8", "surrogateescape"))
+    url = urls.check_url(data.decode("utf-8", "surrogateescape"))
     _check_url(url, allow_http=True)
-    scheme, host, port = transport.origin(url)
+    scheme, host, port = urls.origin(url)
     assert scheme in {"http", "https"}, "another scheme"
     assert host, "no host"
     assert 0 <= port <= 65535, "no port"
@@ -178,8 +178,8 @@ def read_headers(data: bytes) -> None:
     validators = resume.read_validators(headers, "https://example.com/x.aci", None)
     assert resume.parse_validators(validators.seal()) == validators, "written and read again"
     assert re.fullmatch(r"[ -~]*", validators.if_range), "a header is broken"
-    assert 0 <= transport.parse_max_age(headers.get("Cache-Control", "")) < 10**12, "an age"
-    assert transport.parse_retry_after(headers.get("Retry-After", ""), 1_790_000_000.0) >= 0, "in the past"
+    assert 0 <= answer.parse_max_age(headers.get("Cache-Control", "")) < 10**12, "an age"
+    assert answer.parse_retry_after(headers.get("Retry-After", ""), 1_790_000_000.0) >= 0, "in the past"
     resume.parse_validators(data)
 
 

@@ -10,9 +10,20 @@ from fractions import Fraction
 from rkt.errors import InvalidManifest, UsageError
 from rkt.fetch.oci_reference import parse_docker
 from rkt.fetch.reference import DOCKER, FILE, NAME, URL, parse_reference
-from rkt.schema.appc import is_date, is_ipv4, is_ipv6
+from rkt.schema.appc import is_date
 from rkt.schema.quantity import to_thousandths, to_units
-from rkt.values import ACIdentifier, ACName, AppcReference, Digest, ImageID, ImageKey, PodUUID, TreeID
+from rkt.values import (
+    ACIdentifier,
+    ACName,
+    AppcReference,
+    Digest,
+    ImageID,
+    ImageKey,
+    PodUUID,
+    TreeID,
+    is_ipv4,
+    is_ipv6,
+)
 from tests.fuzz.target import Target, Text
 
 _IDENTIFIER = re.compile(r"[a-z0-9]+([-._~/]+[a-z0-9]+)*")

@@ -13,9 +13,9 @@ from urllib3 import HTTPHeaderDict
 
 from rkt.config import authfile
 from rkt.errors import ConfigError, FetchError, InvalidManifest, NotFound, RktError
-from rkt.fetch import credentials, push_worker, transport
+from rkt.fetch import credentials, push_worker, urls
+from rkt.fetch.answer import Answer
 from rkt.fetch.repository import Repository
-from rkt.fetch.transport import Answer
 from rkt.schema import jsontext
 from rkt.schema.oci import parse_document
 from rkt.values import Digest
@@ -53,10 +53,10 @@ class _Client:
 
     def exchange(self, url: str, *, authorizer: object = None, **_: object) -> Answer:
         """What is asked for must be askable, and a token goes to its own registry alone (RG1, RG2)."""
-        assert transport.check_url(url) == url or "#" in url, "no URL"
+        assert urls.check_url(url) == url or "#" in url, "no URL"
         assert url.startswith("https://"), "without TLS"
         if authorizer is not None:
-            assert transport.origin(url) == ("https", _HOST, 443), "a token for somebody else"
+            assert urls.origin(url) == ("https", _HOST, 443), "a token for somebody else"
         self._left -= 1
         assert self._left, "it never ends"
         headers: Mapping[str, str] = self._headers
