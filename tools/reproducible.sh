@@ -30,6 +30,15 @@ clone() {
     echo /.venv >>"$1/.git/info/exclude"
 }
 
+# unpacked DIRECTORY: the Debian packages in it become directories, so that diff can name files
+unpacked() {
+    local package
+    for package in "$1"/*.deb; do
+        dpkg-deb --raw-extract "$package" "$package.files"
+        rm "$package"
+    done
+}
+
 say 'first'
 (
     umask 022
@@ -56,7 +65,9 @@ rm "$work/third/rkt-$version.tar.gz"
 for other in second third; do
     # shellcheck disable=SC2046 # names without spaces
     diff -u <(cd "$work/first" && sha256sum -- $(ls "$work/$other")) <(cd "$work/$other" && sha256sum -- *) || {
-        say "the $other build differs from the first"
+        say "the $other build differs from the first:"
+        unpacked "$work/first" && unpacked "$work/$other"
+        diff -rq "$work/first" "$work/$other" >&2 && say 'the same files, in archives that differ'
         exit 1
     }
 done
