@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
@@ -12,9 +11,6 @@ from rkt.linux import cgroupfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rkt.linux.cgroup import Group
-
-#: How it shows that somebody else has removed a group meanwhile.
-_GONE = frozenset((errno.ENOENT, errno.ENODEV))
 
 
 def pids(group: Group) -> set[int]:
@@ -25,7 +21,7 @@ def pids(group: Group) -> set[int]:
             try:
                 found.update(int(item) for item in cgroupfs.read(f"{path}/cgroup.procs").split())
             except OSError as e:
-                if e.errno not in _GONE:
+                if e.errno not in cgroupfs.GONE:
                     raise
     return found
 
@@ -79,7 +75,7 @@ def _kill_all(group: Group, timeout_seconds: float) -> bool:
                 ceiling = cgroupfs.read(f"{place[1]}/pids.max").encode()
                 cgroupfs.write(f"{place[1]}/pids.max", b"0")
         except OSError as e:
-            if e.errno not in _GONE:
+            if e.errno not in cgroupfs.GONE:
                 raise
         for pid in left:
             _kill_one(group, pid)
@@ -95,7 +91,7 @@ def _kill_all(group: Group, timeout_seconds: float) -> bool:
         try:
             cgroupfs.write(f"{place[1]}/pids.max", ceiling)
         except OSError as e:
-            if e.errno not in _GONE:
+            if e.errno not in cgroupfs.GONE:
                 raise
     return True
 

@@ -8,12 +8,15 @@ Source: Documentation/admin-guide/cgroup-v1/, Documentation/admin-guide/cgroup-v
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+#: How it shows that somebody else has removed a group meanwhile.
+GONE = frozenset((errno.ENOENT, errno.ENODEV))
 _READ_LIMIT_BYTES = 1 << 16
 
 
@@ -163,11 +166,12 @@ def write(path: str, data: bytes) -> None:
 
 
 def write_if_there(path: str, data: bytes) -> None:
-    """Likewise, but nothing where this kernel has no such file."""
+    """Likewise, but nothing where this kernel has no such file, or the group was removed meanwhile."""
     try:
         write(path, data)
-    except FileNotFoundError:
-        return
+    except OSError as e:
+        if e.errno not in GONE:
+            raise
 
 
 def _is_controller(option: str) -> bool:

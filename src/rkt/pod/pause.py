@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rkt.errors import HostError, PodError
-from rkt.linux import cgroup_freezer
+from rkt.linux import cgroup_freezer, cgroupfs
 from rkt.pod import lifecycle, processes
 from rkt.stage0 import contract
 
@@ -31,15 +31,19 @@ def pause(pod: Pod) -> bool:
     with pod.lock_changes():
         if not pod.refresh():
             raise PodError(f'pod "{pod.uuid}" was removed by another process')
-        return _pause(pod)
+        try:
+            return _pause(pod)
+        except OSError as e:
+            if e.errno not in cgroupfs.GONE:
+                raise
+            _unmark(pod)
+            raise processes.not_running(pod) from e
 
 
 def _pause(pod: Pod) -> bool:
     group = processes.open_group(pod)
     if not group.directories():
-        raise PodError(
-            f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}"
-        )  # it is ending
+        raise processes.not_running(pod)
     if cgroup_freezer.freezer_of(group) is None:
         raise HostError(
             f'cannot pause pod "{pod.uuid}": it was started on a host with neither cgroup version 2 nor the freezer of version 1',
@@ -67,9 +71,15 @@ def unpause(pod: Pod) -> bool:
         PodError: it does not run.
     """
     group = processes.open_group(pod)
-    was_frozen = cgroup_freezer.is_frozen(group)
-    cgroup_freezer.thaw(group)
-    _unmark(pod)
+    try:
+        was_frozen = cgroup_freezer.is_frozen(group)
+        cgroup_freezer.thaw(group)
+    except OSError as e:
+        if e.errno not in cgroupfs.GONE:
+            raise
+        raise processes.not_running(pod) from e
+    finally:
+        _unmark(pod)
     return was_frozen
 
 

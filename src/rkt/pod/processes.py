@@ -74,7 +74,7 @@ def open_group(pod: Pod) -> cgroup.Group:
         PodError: it does not run, or has no cgroups.
     """
     if not pod.is_running:
-        raise PodError(f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}")
+        raise not_running(pod)
     record = (pod.read(contract.SUBCGROUP) or b"").decode("utf-8", "replace")
     name = record.partition("\n")[0].rpartition("/")[2]
     if not name.endswith(pod.uuid):
@@ -83,6 +83,11 @@ def open_group(pod: Pod) -> cgroup.Group:
         return cgroup.open_pod(cgroupfs.detect(), record, name)
     except ValueError as e:
         raise PodError(f'pod "{pod.uuid}": the record of its cgroups is damaged: {e}') from e
+
+
+def not_running(pod: Pod) -> PodError:
+    """For a pod that does not run, or whose cgroups went away while they were looked at."""
+    return PodError(f'pod "{pod.uuid}" is not running', hint=f"rkt status {pod.uuid.short}")
 
 
 def processes(pod: Pod, group: cgroup.Group, apps: Collection[str]) -> list[Process]:
