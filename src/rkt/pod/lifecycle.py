@@ -88,6 +88,13 @@ _CREATE_ATTEMPTS = 64
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+class Moved(PodError):
+    """Another process was faster: the pod stands elsewhere, or is gone."""
+
+    def __init__(self, uuid: PodUUID) -> None:
+        super().__init__(f'pod "{uuid}" was moved or removed by another process')
+
+
 class Pod:
     """One pod directory, opened.
 
@@ -184,6 +191,12 @@ class Pod:
             return False
         return True
 
+    def lacks(self, what: str) -> PodError:
+        """The error for what is not there: the pod was never prepared to the end, or is removed meanwhile."""
+        if not self.refresh() or self.place == GARBAGE:
+            return PodError(f'pod "{self.uuid}" was removed by another process')
+        return PodError(f'pod "{self.uuid}" {what}', hint=f"rkt status {self.uuid.short}")
+
     def write(self, name: str, data: bytes) -> None:
         """Create a file of the pod, which must not exist yet."""
         try:
@@ -214,7 +227,7 @@ class Pod:
         """Go to another place; one rename is the whole transition.
 
         Raises:
-            PodError: somebody else moved or removed the pod meanwhile.
+            Moved: somebody else moved or removed the pod meanwhile.
         """
         target = f"{self.pods_dir}/{place}"
         try:
@@ -224,7 +237,7 @@ class Pod:
                 raise PodError(
                     f"cannot move pod {self.uuid}: {target} is missing", hint=f"mkdir -m 2750 {target}"
                 ) from e
-            raise PodError(f'pod "{self.uuid}" was moved or removed by another process') from e
+            raise Moved(self.uuid) from e
         self.place = place
         if sync:
             sync_directory(target)
@@ -255,7 +268,7 @@ class Pod:
 
         Raises:
             BlockingIOError: ``blocking`` is false and the pod is in use.
-            PodError: the pod was moved or removed before the lock was ours.
+            Moved: it was moved or removed before the lock was ours.
         """
         fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
         self.owned = True
@@ -263,7 +276,24 @@ class Pod:
         # Locked, but is it still what stands at that path? A directory on its way out keeps its lock (HH7).
         if not _is_at(self.fd, self.path):
             self.unlock()
-            raise PodError(f'pod "{self.uuid}" was moved or removed by another process')
+            raise Moved(self.uuid)
+
+    def share(self) -> bool:
+        """Keep out who would start or delete the pod; for others it stays in the state that it has.
+
+        Returns:
+            whether nobody has the exclusive lock.
+        Raises:
+            Moved: it was moved or removed before the lock was ours.
+        """
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not _is_at(self.fd, self.path):
+            self.unlock()
+            raise Moved(self.uuid)
+        return True
 
 
 def _is_at(fd: int, path: str) -> bool:

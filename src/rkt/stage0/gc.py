@@ -40,6 +40,12 @@ _READER_PAUSE_SECONDS = 0.005
 #: A command that changes the apps of a pod that is over gives up, or is done, within moments.
 _CHANGES_SECONDS = 2.0
 _NS = 1_000_000_000
+#: Where a pod goes that is removed by name, by where it stands.
+_LEFT_FOR = {
+    lifecycle.RUN: lifecycle.EXITED_GARBAGE,
+    lifecycle.PREPARE: lifecycle.GARBAGE,
+    lifecycle.PREPARED: lifecycle.GARBAGE,
+}
 #: What of the local configuration directory rkt itself writes (``rkt trust``).
 _WRITTEN_CONFIGURATION = ("trust.d", "trustedkeys")
 
@@ -110,16 +116,18 @@ def _age_ns(pod: Pod, now_ns: int) -> int:
 def _mark(settings: Settings, pod: Pod, place: str, text: str, *, due: bool) -> None:
     """Move a pod that is over; on a disk without room for that, delete it if it is due anyway."""
     try:
-        # The lock makes sure that nobody starts or deletes the pod at this moment.
-        if not try_lock(pod):
+        # Shared: nobody may start it at this moment, but locked otherwise it would look as if somebody had.
+        if not pod.share():
             return
-        tell(settings, text)
         # A power cut may undo the mark; the next collection makes it again.
         if _leave(pod, place):
-            return
-        if not due:
+            tell(settings, text)
+        elif not due:
             raise PodError("the disk has no room for a mark; rkt gc --grace-period=0 needs none")
-        delete(settings, pod)
+        elif try_lock(pod):
+            delete(settings, pod)
+    except lifecycle.Moved:
+        return  # whoever was faster collects it, or starts it
     except (RktError, OSError) as e:
         _report(settings, pod, e)
 
@@ -143,6 +151,8 @@ def _collect_one(settings: Settings, pod: Pod) -> None:
         if pod.place != lifecycle.EMBRYO:
             tell(settings, f'Garbage collecting pod "{pod.uuid}"')
         delete(settings, pod)
+    except lifecycle.Moved:
+        return
     except (RktError, OSError) as e:
         _report(settings, pod, e)
 
@@ -154,6 +164,8 @@ def _release_networks(settings: Settings, pod: Pod) -> None:
     try:
         if try_lock(pod):
             net_gc.take_back(settings, pod)
+    except lifecycle.Moved:
+        return
     except (RktError, OSError) as e:
         _report(settings, pod, e)
 
@@ -168,7 +180,7 @@ def try_lock(pod: Pod) -> bool:
     """Take the pod's lock unless its owner, or somebody who deletes it, has it.
 
     Raises:
-        PodError: the pod was moved or removed meanwhile.
+        Moved: it was moved or removed meanwhile.
     """
     for _ in range(_READER_ATTEMPTS):
         try:
@@ -202,26 +214,30 @@ def remove(settings: Settings, pod: Pod) -> None:
     if refusal is not None:
         hint = f"rkt stop {pod.uuid.short}" if pod.is_running else ""
         raise PodError(f'pod "{pod.uuid}" {refusal}', hint=hint)
-    if pod.state == "exited deleting":
-        if not _wait_for_deletion(pod):
-            if pod.place == lifecycle.RUN:
-                remove(settings, pod)  # it was started, not deleted
-            return
-    else:
-        try:
+    held = False
+    try:
+        if pod.state != "exited deleting":
+            if not pod.share():
+                raise _in_use(pod)
+            # Out of the way before it is locked: where it stands now, a locked pod is one that runs.
+            if pod.place in _LEFT_FOR:
+                _leave(pod, _LEFT_FOR[pod.place])
             held = try_lock(pod)
-        except PodError:
-            # Marked, started or deleted a moment ago.
-            if pod.refresh():
-                remove(settings, pod)
-            return
-        if not held:
-            raise PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
-    if pod.place == lifecycle.RUN:
-        _leave(pod, lifecycle.EXITED_GARBAGE)
-    elif pod.place in {lifecycle.PREPARE, lifecycle.PREPARED}:
-        _leave(pod, lifecycle.GARBAGE)
-    delete(settings, pod)
+            if not held and pod.share():
+                raise _in_use(pod)  # somebody reads it
+    except lifecycle.Moved:
+        # Marked, started or deleted a moment ago.
+        if pod.refresh():
+            remove(settings, pod)
+        return
+    if held or _wait_for_deletion(pod):
+        delete(settings, pod)
+    elif pod.place == lifecycle.RUN:
+        remove(settings, pod)  # it was started, not deleted
+
+
+def _in_use(pod: Pod) -> PodError:
+    return PodError(f'pod "{pod.uuid}" is in use', hint=f"rkt status {pod.uuid.short}")
 
 
 def _wait_for_deletion(pod: Pod) -> bool:
@@ -230,8 +246,8 @@ def _wait_for_deletion(pod: Pod) -> bool:
         try:
             if try_lock(pod):
                 return True
-        except PodError:
-            continue  # moved a moment ago
+        except lifecycle.Moved:
+            continue
         time.sleep(_READER_PAUSE_SECONDS)
     return False
 

@@ -76,7 +76,7 @@ def take_prepared(pod: Pod) -> None:
         raise PodError(f'pod "{pod.uuid}" is not prepared', hint=f"rkt status {pod.uuid.short}")
     try:
         pod.lock(blocking=True)
-    except PodError as e:
+    except lifecycle.Moved as e:
         raise PodError(f'pod "{pod.uuid}" is not prepared') from e
 
 

@@ -109,7 +109,7 @@ def _check(pod: Pod, settings: Settings, options: RunOptions) -> None:
 
 
 def _refuse(pod: Pod) -> None:
-    # gc and rm lock a pod that is over, as one that runs is locked, for a moment.
+    # Who takes back its networks locks a pod that is over, as one that runs is locked, for a moment.
     if pod.state == "running" and not status.wait_until(
         pod, lambda now: status.has_supervisor(now) or not now.is_running, _HELD_SECONDS
     ):
@@ -143,7 +143,7 @@ def take_exited(pod: Pod) -> None:
         try:
             if try_lock(pod):
                 return
-        except PodError:
+        except lifecycle.Moved:
             _refuse_removed(pod)  # else it was marked or started a moment ago
         else:
             _refuse_removed(pod)
