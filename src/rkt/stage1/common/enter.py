@@ -61,7 +61,7 @@ def main(argv: list[str], *, most: int = -1) -> int:
         poll = select.poll()
         poll.register(app_pidfd, select.POLLIN)
         if poll.poll(_ENDING_MS):
-            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID shows what is") from None
+            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID") from None
         raise
 
 
@@ -124,7 +124,7 @@ def find_app(name: str) -> tuple[int, int]:
         pid, start = (int(word) for word in files.read_bounded(f"appsinfo/{name}/pid", 64).split())
         return pid, pidfd.open_pid(pid, start)
     except (FileNotFoundError, ProcessLookupError) as e:
-        raise Stage1Error(f"app {name!r} is not running", hint="rkt status UUID shows what is") from e
+        raise Stage1Error(f"app {name!r} is not running", hint="rkt status UUID") from e
 
 
 class Entering:

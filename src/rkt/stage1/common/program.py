@@ -20,6 +20,8 @@ _SEALED = "RKT_STAGE1_SEALED"
 def run_program(find: Callable[[str], Entrypoint | None]) -> int:
     """Run the entrypoint named like the program; anything that fails is one line on stderr and status 254.
 
+    ``UUID`` in the hint of an error stands for the pod's own.
+
     Args:
         find: imports what carries an entrypoint out, by its name; ``None`` for a name that the flavour has not.
     """
@@ -27,7 +29,10 @@ def run_program(find: Callable[[str], Entrypoint | None]) -> int:
 
     entrypoint = os.path.basename(sys.argv[0])
     arguments = sys.argv[1:]
+    uuid = "UUID"
     try:
+        # The pod's directory; where an entrypoint has gone since does not matter.
+        uuid = os.path.basename(os.getcwd())
         if entrypoint in {"run", "enter"}:
             _seal_interpreter()
         found = find(entrypoint)
@@ -37,7 +42,7 @@ def run_program(find: Callable[[str], Entrypoint | None]) -> int:
     except RktError as e:
         sys.stderr.write(f"stage1: {e.message}\n")
         if e.hint:
-            sys.stderr.write(f"hint: {e.hint}\n")
+            sys.stderr.write(f"hint: {e.hint.replace('UUID', uuid[:8])}\n")
         _trace(arguments)
     except OSError as e:
         from rkt.linux.disk import remedy

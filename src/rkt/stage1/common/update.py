@@ -108,5 +108,5 @@ def _check_memory(group: Group, wanted: isolators.Resource | None) -> None:
         limit = bytes_text(wanted.limit_amount)
         raise Stage1Error(
             f"app {quoted(group.name)}: a memory limit of {limit} is less than the {bytes_text(used)} in use",
-            hint="rkt stats UUID shows what is in use",
+            hint="rkt stats UUID",
         )

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         os.fchdir(root_fd)
         os.chroot(".")
         if pidfd.wait_exit(app_pidfd, 0):
-            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID shows what is")
+            raise Stage1Error(f"app {name!r} ended meanwhile", hint="rkt status UUID")
         become(plan)
     except OSError as e:
         # Whoever tells of it could import nothing any more.

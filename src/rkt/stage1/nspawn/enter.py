@@ -49,7 +49,7 @@ def _bounding(pid: int) -> int:
     try:
         return capabilities.read_status(pid)["CapBnd"]
     except (FileNotFoundError, ProcessLookupError) as e:
-        raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is") from e
+        raise Stage1Error("the pod is not running", hint="rkt status UUID") from e
 
 
 def _enter_pod(command: list[str]) -> int:
@@ -59,12 +59,12 @@ def _enter_pod(command: list[str]) -> int:
         pidfd = os.pidfd_open(pid)
         root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError) as e:
-        raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is") from e
+        raise Stage1Error("the pod is not running", hint="rkt status UUID") from e
     groups = open_groups(arguments.uuid)
     joiner = groups.open_child(INIT_GROUP, pid).joiner()
     # The lock of the pod says that it lives, and is its supervisor's: what has the number since is another process.
     if not cgroup_processes.has_member(groups, pid):
-        raise Stage1Error("the pod is not running", hint="rkt status UUID shows what is")
+        raise Stage1Error("the pod is not running", hint="rkt status UUID")
     plan = ExecPlan(
         argv=[word.encode("utf-8", "surrogateescape") for word in command],
         environment={
