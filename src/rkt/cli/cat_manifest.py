@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from rkt.cli.command import BOOL, Command, Flag
 from rkt.cli.pod_flags import UUID_FILE_FLAG, one_pod
-from rkt.errors import PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def run(invocation: Invocation) -> int:
     with one_pod(invocation) as pod:
         data = pod.read(contract.POD_MANIFEST)
         if data is None:
-            raise PodError(f'pod "{pod.uuid}" has no manifest yet', hint=f"rkt status {pod.uuid.short}")
+            raise pod.lacks("has no manifest yet")
         if invocation.values["pretty-print"]:
             print_json(jsontext.parse(data, what="pod manifest"), pretty=True)
         else:

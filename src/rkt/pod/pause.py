@@ -27,17 +27,17 @@ def pause(pod: Pod) -> bool:
         HostError: the host has no freezer.
     """
     processes.open_group(pod)
-    # An app that is being started would be frozen half-way, and whoever starts it with it.
-    with pod.lock_changes():
-        if not pod.refresh():
-            raise PodError(f'pod "{pod.uuid}" was removed by another process')
-        try:
+    try:
+        # An app that is being started would be frozen half-way, and whoever starts it with it.
+        with pod.lock_changes():
+            if not pod.refresh():
+                raise PodError(f'pod "{pod.uuid}" was removed by another process')
             return _pause(pod)
-        except OSError as e:
-            if e.errno not in cgroupfs.GONE:
-                raise
-            _unmark(pod)
-            raise processes.not_running(pod) from e
+    except OSError as e:
+        if e.errno not in cgroupfs.GONE:
+            raise
+        _unmark(pod)
+        raise processes.not_running(pod) from e
 
 
 def _pause(pod: Pod) -> bool:

@@ -171,7 +171,7 @@ def app_names(pod: Pod) -> list[str]:
     """
     members = _read_manifest(pod)
     if members is None:
-        raise PodError(f'pod "{pod.uuid}" has no manifest')
+        raise pod.lacks("has no manifest")
     return [ACName.parse(app["name"], what="app name") for app in members.get("apps") or []]
 
 

@@ -16,10 +16,11 @@ import threading
 from rkt.errors import HostError, PodError, RktError, UsageError, quoted
 from rkt.linux import files, pidfd
 from rkt.linux.mount import enter_own_namespace
-from rkt.pod import lifecycle
+from rkt.pod import lifecycle, status
 from rkt.privsep.client import run_worker
 from rkt.schema.record import Record
 from rkt.stage0 import contract, roots
+from rkt.stage0.held import hold
 from rkt.store.cas import Store
 from rkt.values import ACName
 
@@ -36,6 +37,8 @@ _TOP = b"t"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 #: As ``image.fill`` allows.
 _DEADLINE_SECONDS = 7 * 86400.0
+#: How long a pod may take from its start until its apps have roots.
+_READY_SECONDS = 10.0
 
 
 class End(Record):
@@ -255,15 +258,12 @@ def _open_app(settings: Settings, pod: Pod, app: str, *, writable: bool) -> dict
     """The root of an app: with the volumes if it runs, else what it and its image left."""
     if pod.place not in {lifecycle.PREPARED, lifecycle.RUN, lifecycle.EXITED_GARBAGE}:
         raise PodError(f'pod "{pod.uuid}" is {pod.state}', hint=f"rkt status {pod.uuid.short}")
-    if not pod.is_running:
-        # Held until this process ends: neither gc nor a start changes the pod meanwhile.
-        held = os.dup(pod.fd)
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PodError(f'pod "{pod.uuid}" is in use', hint="try again in a moment") from None
-        if not pod.refresh():
-            raise PodError(f'pod "{pod.uuid}" was removed by another process')
+    if pod.is_running:
+        # Started a moment ago, it has no roots yet.
+        status.wait_until(pod, lambda now: status.is_ready(now) or not now.is_running, _READY_SECONDS)
+    if hold(pod):
+        # Until this process ends: the lock belongs to the open directory, whoever closes the pod.
+        os.dup(pod.fd)
     from rkt.pod import ranges
 
     users: UserNamespace | None = None

@@ -41,6 +41,7 @@ def choose_app(pod: Pod, wanted: str, command: str) -> str:
 
     Raises:
         NotFound: no such app.
+        PodError: there is none.
         UsageError: there are several, and none was named.
     """
     apps = [app.name for app in status.read_summary(pod).apps]
@@ -50,7 +51,7 @@ def choose_app(pod: Pod, wanted: str, command: str) -> str:
             raise NotFound(f'no app "{wanted}" in pod "{pod.uuid}"', hint=hint)
         return wanted
     if not apps:
-        raise PodError(f'pod "{pod.uuid}" contains zero apps')
+        raise pod.lacks("contains zero apps")
     if len(apps) > 1:
         raise UsageError(
             f"pod contains multiple apps: {', '.join(apps)}",

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from rkt.errors import HostError, PodError, UsageError
 from rkt.pod import lifecycle
 from rkt.stage0 import contract, roots
+from rkt.stage0.held import hold
 from rkt.stage0.messages import tell
 from rkt.store.cas import Store
 
@@ -32,7 +32,8 @@ def export(settings: Settings, pod: Pod, app: str, output_path: str, *, overwrit
         overwrite: whether an existing file is replaced.
     Raises:
         UsageError: the output's name will not do.
-        PodError: the pod is not over, or has mounts below the app's root.
+        PodError: the pod is not over, is being deleted, or has mounts below the app's root.
+        NotFound: it was removed meanwhile.
         ImageError, HostError: the tree cannot be read or written.
     """
     from rkt.image.compression import GZIP
@@ -42,22 +43,24 @@ def export(settings: Settings, pod: Pod, app: str, output_path: str, *, overwrit
     if not output_path.endswith(".aci"):
         raise UsageError(f"extension must be .aci (given {output_path})")
     _keep(pod)
-    manifest = pod.read(f"appsinfo/{app}/manifest")
-    if manifest is None:
-        raise PodError(f'pod "{pod.uuid}" has no image manifest of app "{app}"')
     if not overwrite and os.path.lexists(output_path):
         raise UsageError("target file exists (try --overwrite)")
     output_path = os.path.abspath(output_path)
-    root_fd = _open_root(settings, pod, app)
-    try:
-        with NewFile(
-            output_path, overwrite=overwrite, exists="target file exists (try --overwrite)"
-        ) as output:
-            options = Options(compression=GZIP, timestamp_seconds=None, ids=_ids(pod))
-            created = create_aci(output.fd, _flat(manifest), options, rootfs_fd=root_fd)
-            output.commit()
-    finally:
-        os.close(root_fd)
+    # Held shared, the pod is not started or deleted; by this, no app of it is removed meanwhile.
+    with pod.lock_changes():
+        manifest = pod.read(f"appsinfo/{app}/manifest")
+        if manifest is None:
+            raise PodError(f'pod "{pod.uuid}" has no image manifest of app "{app}"')
+        root_fd = _open_root(settings, pod, app)
+        try:
+            with NewFile(
+                output_path, overwrite=overwrite, exists="target file exists (try --overwrite)"
+            ) as output:
+                options = Options(compression=GZIP, timestamp_seconds=None, ids=_ids(pod))
+                created = create_aci(output.fd, _flat(manifest), options, rootfs_fd=root_fd)
+                output.commit()
+        finally:
+            os.close(root_fd)
     for notice in created.notices:
         tell(settings, notice)
 
@@ -86,12 +89,8 @@ def _keep(pod: Pod) -> None:
     refusal = PodError(
         "pod is not exited. Only exited pods can be exported", hint=f"rkt status {pod.uuid.short}"
     )
-    if not pod.is_exited:
+    if not pod.is_exited or not hold(pod):
         raise refusal
-    try:
-        fcntl.flock(pod.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise refusal from None
     if pod.place not in {lifecycle.RUN, lifecycle.EXITED_GARBAGE} or not pod.has(contract.POD_MANIFEST):
         raise refusal
 

@@ -281,7 +281,7 @@ def _lock(pod: Pod) -> Lock:
 def _any_manifest(pod: Pod) -> PodManifest:
     data = pod.read(contract.POD_MANIFEST)
     if data is None:
-        raise PodError(f'pod "{pod.uuid}" has no manifest')
+        raise pod.lacks("has no manifest")
     return parse_pod_manifest(data)
 
 

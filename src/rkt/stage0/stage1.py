@@ -113,11 +113,11 @@ def read_program(pod: Pod) -> Program:
     """The program of a pod's own stage1.
 
     Raises:
-        Stage1Error: the pod was never prepared to the end.
+        PodError: the pod was never prepared to the end, or is removed.
     """
     manifest = pod.read(contract.STAGE1_MANIFEST)
     if manifest is None:
-        raise Stage1Error(f'pod "{pod.uuid}" has no stage1 manifest')
+        raise pod.lacks("has no stage1 manifest")
     return Program(manifest)
 
 

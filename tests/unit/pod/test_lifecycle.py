@@ -113,6 +113,19 @@ def test_moves_are_noticed(pods_dir: str) -> None:
         assert not pod.refresh()
 
 
+def test_what_a_removed_pod_lacks(pods_dir: str) -> None:
+    """A file that is not there is missing only in a pod that is; one that is gone, or going, was removed."""
+    put(pods_dir, RUN, A)
+    pod = lifecycle.open_pod(pods_dir, A)
+    assert pod is not None
+    with pod:
+        assert str(pod.lacks("has no manifest")) == f'pod "{A}" has no manifest'
+        os.rename(pod.path, f"{pods_dir}/{GARBAGE}/{A}")
+        assert "was removed" in str(pod.lacks("has no manifest"))
+        os.rmdir(pod.path)
+        assert "was removed" in str(pod.lacks("has no manifest"))
+
+
 def test_a_pod_is_found_in_a_later_place(pods_dir: str) -> None:
     """While one process renames a pod back and forth through its life, a reader never misses it."""
     put(pods_dir, PREPARE, A)
