@@ -56,6 +56,37 @@ _APP_SHOWN = {"unknown": {IDLE}, "created": {IDLE}, "exited": {IDLE}, "running":
 _LOST = r'no matches found for|pod "[^"]*" was (moved or )?removed'
 #: What a command about a living pod says when the pod is over, or ends meanwhile.
 _OVER = r"isn't currently running|is not running|the pod is being stopped|the pod ended meanwhile|the pod's supervisor does not answer"
+_LIVES = {STARTING, RUNNING}
+#: Commands about a pod that change nothing for others: words, the states in which they succeed, and what they say
+#: in others. A sandbox may have no app to look at, or several.
+_LOOKS: tuple[tuple[tuple[str, ...], set[str], dict[str, set[str]]], ...] = (
+    (("stats", "--apps", "--format=json", "--interval=50ms", "UUID"), _LIVES, {}),
+    (("top", "UUID"), _LIVES, {}),
+    (("logs", "UUID"), {STARTING, RUNNING, EXITED}, {}),
+    (("cat-manifest", "UUID"), {MAKING, STARTING, RUNNING, EXITED}, {"has no manifest yet": {MAKING}}),
+    (("status", "--format=json", "UUID"), {MAKING, STARTING, RUNNING, EXITED}, {}),
+    (("update", "--pids-limit=50", "UUID"), {RUNNING}, {}),
+    (("cp", "UUID:/bin/busybox", "OUT"), {STARTING, RUNNING, EXITED}, {}),
+    (("export", "--overwrite", "UUID", "OUT.aci"), {EXITED}, {"is not exited": {MAKING, STARTING, RUNNING}}),
+    (
+        ("wait", "--timeout=50ms", "UUID"),
+        {EXITED},
+        {
+            "did not end within": {MAKING, STARTING, RUNNING},
+            "left no exit status": {EXITED},
+            "was removed while": {GONE},
+        },
+    ),
+    (
+        ("wait", "--ready", "--timeout=1s", "UUID"),
+        _LIVES,
+        {"was not ready within": {MAKING, STARTING}, "ended before it was ready": {EXITED, GONE}},
+    ),
+)
+_TOO_EARLY = (
+    "not yet ready|not ready yet|has no cgroups of its own|no first process|is preparing|contains zero apps"
+)
+_NO_SINGLE_APP = "contains (zero|multiple) apps|nonexistent app|no app |cannot copy from .* No such file"
 _APP_NAMES = ("a", "b", "c")
 _WORKERS = 8
 _MOST_PODS = 14
@@ -626,6 +657,35 @@ class Mixed:
 
         self._command(("list", "--format=json"), [(pod.subject, frozenset()) for pod in pods], judge)
 
+    def _do_look(self, choose: random.Random) -> None:
+        """A command that only looks, or changes nothing that others would see."""
+        pod = self._pick(choose)
+        if pod is None:
+            return
+        template, works, refusals = choose.choice(_LOOKS)
+        out = f"{self.rkt.tmp}/look-{threading.get_ident()}"
+        words = tuple(word.replace("UUID", pod.uuid).replace("OUT", out) for word in template)
+        answers = {
+            **refusals,
+            _LOST: {GONE},
+            "is being deleted": {GONE},
+            _OVER: {MAKING, EXITED, GONE},
+            _TOO_EARLY: {MAKING, STARTING},
+        }
+        if pod.kind == "sandbox":
+            # Apps come and go.
+            answers = {_NO_SINGLE_APP: {MAKING, STARTING, RUNNING, EXITED}, **answers}
+
+        def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
+            if result.status == 0 or (template[0] == "wait" and not result.stderr):
+                return [None] if seen[0] & works else None
+            for pattern, states in answers.items():
+                if self._says(result, pattern):
+                    return [None] if seen[0] & states else None
+            return None
+
+        self._command(words, [(pod.subject, frozenset())], judge)
+
     def _do_enter(self, choose: random.Random) -> None:
         pod = self._pick(choose)
         if pod is None:
@@ -865,6 +925,7 @@ _OPERATIONS = {
     "app_stop": 8,
     "app_rm": 8,
     "app_list": 6,
+    "look": 20,
 }
 
 
