@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 
     Moves = frozenset[tuple[str, str]]
 
-#: States of a pod: being made; started and not ready; ready; over; removed.
-MAKING, STARTING, RUNNING, EXITED, GONE = "making", "starting", "running", "exited", "gone"
+#: States of a pod: being made; prepared; started and not ready; ready; over; removed.
+MAKING, PREPARED, STARTING, RUNNING, EXITED, GONE = (
+    "making",
+    "prepared",
+    "starting",
+    "running",
+    "exited",
+    "gone",
+)
 #: States of an app of a sandbox.
 ABSENT, IDLE, ACTIVE = "absent", "idle", "active"
 
@@ -40,10 +47,12 @@ _GROWS: Moves = frozenset({(MAKING, STARTING), (STARTING, RUNNING)})
 _ENDS: Moves = frozenset({(STARTING, EXITED), (RUNNING, EXITED)})
 _REMOVES: Moves = frozenset({(EXITED, GONE)})
 _STARTS: Moves = frozenset({(EXITED, STARTING)})
+_RUNS: Moves = frozenset({(PREPARED, STARTING)})
+_REMOVES_ANY: Moves = _REMOVES | {(PREPARED, GONE)}
 _APP_ENDS: Moves = frozenset({(ACTIVE, IDLE)})
 _SHOWN = {
     "preparing": {MAKING},
-    "prepared": {MAKING},
+    "prepared": {MAKING, PREPARED},
     "running": {STARTING, RUNNING},
     "exited": {EXITED},
     "exited garbage": {EXITED},
@@ -62,17 +71,25 @@ _LIVES = {STARTING, RUNNING}
 _LOOKS: tuple[tuple[tuple[str, ...], set[str], dict[str, set[str]]], ...] = (
     (("stats", "--apps", "--format=json", "--interval=50ms", "UUID"), _LIVES, {}),
     (("top", "UUID"), _LIVES, {}),
-    (("logs", "UUID"), {STARTING, RUNNING, EXITED}, {}),
-    (("cat-manifest", "UUID"), {MAKING, STARTING, RUNNING, EXITED}, {"has no manifest yet": {MAKING}}),
-    (("status", "--format=json", "UUID"), {MAKING, STARTING, RUNNING, EXITED}, {}),
+    (("logs", "UUID"), {MAKING, PREPARED, STARTING, RUNNING, EXITED}, {}),
+    (
+        ("cat-manifest", "UUID"),
+        {MAKING, PREPARED, STARTING, RUNNING, EXITED},
+        {"has no manifest yet": {MAKING}},
+    ),
+    (("status", "--format=json", "UUID"), {MAKING, PREPARED, STARTING, RUNNING, EXITED}, {}),
     (("update", "--pids-limit=50", "UUID"), {RUNNING}, {}),
-    (("cp", "UUID:/bin/busybox", "OUT"), {STARTING, RUNNING, EXITED}, {}),
-    (("export", "--overwrite", "UUID", "OUT.aci"), {EXITED}, {"is not exited": {MAKING, STARTING, RUNNING}}),
+    (("cp", "UUID:/bin/busybox", "OUT"), {PREPARED, STARTING, RUNNING, EXITED}, {}),
+    (
+        ("export", "--overwrite", "UUID", "OUT.aci"),
+        {EXITED},
+        {"is not exited": {MAKING, PREPARED, STARTING, RUNNING}},
+    ),
     (
         ("wait", "--timeout=50ms", "UUID"),
         {EXITED},
         {
-            "did not end within": {MAKING, STARTING, RUNNING},
+            "did not end within": {MAKING, PREPARED, STARTING, RUNNING},
             "left no exit status": {EXITED},
             "was removed while": {GONE},
         },
@@ -80,7 +97,7 @@ _LOOKS: tuple[tuple[tuple[str, ...], set[str], dict[str, set[str]]], ...] = (
     (
         ("wait", "--ready", "--timeout=1s", "UUID"),
         _LIVES,
-        {"was not ready within": {MAKING, STARTING}, "ended before it was ready": {EXITED, GONE}},
+        {"was not ready within": {MAKING, PREPARED, STARTING}, "ended before it was ready": {EXITED, GONE}},
     ),
 )
 _TOO_EARLY = (
@@ -88,6 +105,13 @@ _TOO_EARLY = (
 )
 _NO_SINGLE_APP = "contains (zero|multiple) apps|nonexistent app|no app |cannot copy from .* No such file"
 _APP_NAMES = ("a", "b", "c")
+#: What the app of a pod does, whether it ends by itself, and with which status.
+_SCRIPTS: tuple[tuple[str, bool, set[int]], ...] = (
+    ("sleep 0.2; exit 3", True, {3}),
+    ("exit 0", True, {0}),
+    ("sleep 1000", False, set()),
+    ("sleep 1000", False, set()),
+)
 _WORKERS = 8
 _MOST_PODS = 14
 _COMMAND_SECONDS = 90.0
@@ -189,13 +213,15 @@ class Life:
 class ModelPod:
     """A pod as the model knows it."""
 
-    def __init__(self, uuid: str, life: Life, *, kind: str, ends: bool) -> None:
+    def __init__(self, uuid: str, life: Life | None, *, kind: str, ends: bool) -> None:
         self.uuid = uuid
         self.kind = kind
         self.ends = ends
-        self.life: Life | None = life
+        self.life = life
         self.subject = Subject(
-            f"pod {uuid[:8]} ({kind})", {MAKING}, _GROWS | (_ENDS if ends else frozenset())
+            f"pod {uuid[:8]} ({kind})",
+            {PREPARED if life is None else MAKING},
+            _GROWS | (_ENDS if ends else frozenset()),
         )
         self.apps: dict[str, Subject] = {}
         if kind == "sandbox":
@@ -362,11 +388,8 @@ class Mixed:
         self, kind: str, words: tuple[str, ...], *, ends: bool, statuses: set[int]
     ) -> ModelPod | None:
         """Start a process that becomes a new pod; the pod, as soon as it says its UUID."""
-        with self._lock:
-            alive = sum(1 for pod in self._pods.values() if pod.subject.possible != {GONE})
-            if alive + self._making >= _MOST_PODS:
-                return None
-            self._making += 1
+        if not self._reserve():
+            return None
         path = f"{self.rkt.tmp}/uuid-{threading.get_ident()}-{time.monotonic_ns()}"
         try:
             process = self.rkt.popen(*(word.replace("UUIDFILE", path) for word in words))
@@ -378,38 +401,51 @@ class Mixed:
                     raise Surprise(f"{words} does not make a pod: {process.texts()}")
                 time.sleep(0.002)
             pod = ModelPod(uuid, Life(process, statuses), kind=kind, ends=ends)
-            with self._lock:
-                self._pods[uuid] = pod
-                # Who collects already may meet it as well.
-                for views in self._collecting:
-                    views.append(pod.subject.watch("gc", _REMOVES))
+            self._admit(pod)
             os.unlink(path)
             return pod
         finally:
             with self._lock:
                 self._making -= 1
 
-    def _do_run(self, choose: random.Random) -> None:
+    def _reserve(self) -> bool:
+        """Whether there is room for one more pod; whoever makes it takes it off ``_making`` again."""
+        with self._lock:
+            alive = sum(1 for pod in self._pods.values() if pod.subject.possible != {GONE})
+            if alive + self._making >= _MOST_PODS:
+                return False
+            self._making += 1
+            return True
+
+    def _admit(self, pod: ModelPod) -> None:
+        with self._lock:
+            self._pods[pod.uuid] = pod
+            # Who collects already may meet it as well.
+            for views in self._collecting:
+                views.append(pod.subject.watch("gc", _REMOVES))
+
+    def _pod_words(self, choose: random.Random) -> tuple[tuple[str, ...], bool, set[int]]:
+        """Image and flags of a pod, whether it ends by itself, and with which status."""
         more = choose.choice([(), (), ("--private-users",), ("--no-overlay",)])
-        script, ends, statuses = choose.choice(
-            [
-                ("sleep 0.2; exit 3", True, {3}),
-                ("exit 0", True, {0}),
-                ("sleep 1000", False, set()),
-                ("sleep 1000", False, set()),
-            ]
-        )
-        words = (
-            "run",
-            INSECURE,
-            "--uuid-file-save=UUIDFILE",
-            *more,
-            self.image,
-            "--exec=/bin/sh",
-            "--",
-            "-c",
-            script,
-        )
+        script, ends, statuses = choose.choice(_SCRIPTS)
+        return (*more, self.image, "--exec=/bin/sh", "--", "-c", script), ends, statuses
+
+    def _do_prepare(self, choose: random.Random) -> None:
+        if not self._reserve():
+            return
+        words, ends, _ = self._pod_words(choose)
+        try:
+            result = self.rkt.run("prepare", INSECURE, *words, timeout=_COMMAND_SECONDS)
+            if result.status:
+                raise Surprise(f"prepare failed: {result}")
+            self._admit(ModelPod(result.stdout.strip(), None, kind="prepare", ends=ends))
+        finally:
+            with self._lock:
+                self._making -= 1
+
+    def _do_run(self, choose: random.Random) -> None:
+        words, ends, statuses = self._pod_words(choose)
+        words = ("run", INSECURE, "--uuid-file-save=UUIDFILE", *words)
         pod = self._launch("run", words, ends=ends, statuses=statuses)
         if pod is not None and choose.random() < 0.5:
             self._wait_ready(pod)
@@ -482,7 +518,7 @@ class Mixed:
             if self._says(result, _LOST):
                 return [{GONE}, *apps] if GONE in seen[0] else None
             if self._says(result, "is not running|supervisor does not answer"):
-                return [None, *apps] if seen[0] & {MAKING, STARTING} else None
+                return [None, *apps] if seen[0] & {MAKING, PREPARED, STARTING} else None
             return None
 
         words = ("stop", *(["--force"] if force else []), pod.uuid)
@@ -503,7 +539,7 @@ class Mixed:
             if self._says(result, _LOST):
                 return [{GONE}] if GONE in seen[0] else None
             if self._says(result, "is not running"):
-                return [None] if seen[0] & {MAKING, EXITED} else None
+                return [None] if seen[0] & {MAKING, PREPARED, EXITED} else None
             # It has none yet, or none any more.
             if self._says(result, "has no cgroups of its own|cannot be paused"):
                 return [None] if seen[0] & {MAKING, STARTING, EXITED} else None
@@ -520,44 +556,52 @@ class Mixed:
                 pod.subject.freezers -= 1
 
     def _do_start(self, choose: random.Random) -> None:
+        self._begin(choose, "start", EXITED, _STARTS)
+
+    def _do_run_prepared(self, choose: random.Random) -> None:
+        self._begin(choose, "run-prepared", PREPARED, _RUNS)
+
+    def _begin(self, choose: random.Random, verb: str, before: str, moves: Moves) -> None:
+        """A command becomes the pod, if that was in the state ``before``."""
         pod = self._pick(choose)
         if pod is None:
             return
         with self._lock:
-            if pod.subject.possible == {GONE} or not pod.subject.possible & {EXITED}:
+            if before not in pod.subject.possible:
                 return
-            view = pod.subject.watch("start", _STARTS | (_ENDS if pod.ends else frozenset()))
-            views = [app.watch("start", _APP_ENDS) for app in pod.apps.values()]
-        process = self.rkt.popen("start", INSECURE, pod.uuid)
+            view = pod.subject.watch(verb, moves | (_ENDS if pod.ends else frozenset()))
+            views = [app.watch(verb, _APP_ENDS) for app in pod.apps.values()]
+        process = self.rkt.popen(verb, INSECURE, pod.uuid)
         deadline = time.monotonic() + _COMMAND_SECONDS * SLOWNESS
         while process.poll() is None and not _is_pod(process.pid) and time.monotonic() < deadline:
             time.sleep(0.002)
         with self._lock:
             for each in views:
-                each.end("start", None)
+                each.end(verb, None)
             seen = set(view.seen)
             text = process.texts()[1].strip()
             try:
-                if process.poll() == 254 and text.startswith("start:"):
-                    self.answers[f"start  {_shape(text)}"] += 1
+                if process.poll() == 254 and text.startswith(f"{verb}:"):
+                    self.answers[f"{verb}  {_shape(text)}"] += 1
                     allowed = (
                         (_LOST, {GONE}),
                         ("is running|is currently|already running", {STARTING, RUNNING}),
                         ("is being prepared|preparing", {MAKING}),
                         ("in use|is being", {EXITED, GONE, STARTING}),
+                        ("is not prepared", {STARTING, RUNNING, EXITED, GONE}),
                     )
                     fits = any(re.search(pattern, text) and states & seen for pattern, states in allowed)
                     view.end(text, None)
                     process.close()
                     if not fits:
-                        raise Surprise(f"unexplained answer of start, states {seen}\n{text}")
+                        raise Surprise(f"unexplained answer of {verb}, states {seen}\n{text}")
                     return
-                self.answers["start  0"] += 1
-                if EXITED not in seen:
-                    raise Surprise(f"start began a pod that was {seen}")
+                self.answers[f"{verb}  0"] += 1
+                if before not in seen:
+                    raise Surprise(f"{verb} began a pod that was {seen}")
                 if pod.life is not None:
                     if pod.life.process.poll() is None:
-                        raise Surprise("start began a pod that runs")
+                        raise Surprise(f"{verb} began a pod that runs")
                     self._note_end(pod, pod.life)
                 pod.subject.always = _GROWS | (_ENDS if pod.ends else frozenset())
                 life = Life(process, {0, 3} if pod.ends else set())
@@ -580,7 +624,7 @@ class Mixed:
 
         def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
             if result.status == 0:
-                return [{GONE}] if seen[0] & {EXITED, GONE} else None
+                return [{GONE}] if seen[0] & {PREPARED, EXITED, GONE} else None
             if self._says(result, _LOST):
                 return [{GONE}] if GONE in seen[0] else None
             if self._says(result, "is currently running"):
@@ -592,7 +636,7 @@ class Mixed:
                 return [None] if len(pod.subject.views) > 1 or seen[0] != {EXITED} else None
             return None
 
-        self._command(("rm", pod.uuid), [(pod.subject, _REMOVES)], judge)
+        self._command(("rm", pod.uuid), [(pod.subject, _REMOVES_ANY)], judge)
 
     def _do_gc(self, choose: random.Random) -> None:
         if choose.random() < 0.3:
@@ -669,7 +713,7 @@ class Mixed:
             **refusals,
             _LOST: {GONE},
             "is being deleted": {GONE},
-            _OVER: {MAKING, EXITED, GONE},
+            _OVER: {MAKING, PREPARED, EXITED, GONE},
             _TOO_EARLY: {MAKING, STARTING},
         }
         if pod.kind == "sandbox":
@@ -712,7 +756,8 @@ class Mixed:
                 return [None, *rest] if result.status in {254, 137, -9, 128 + 9, 143} else None
             return (
                 [None, *rest]
-                if MAKING in pod_seen and self._says(result, "isn't currently running|no first process")
+                if pod_seen & {MAKING, PREPARED}
+                and self._says(result, "isn't currently running|no first process")
                 else None
             )
 
@@ -875,6 +920,7 @@ class Mixed:
             place = there.get(pod.uuid)
             expected = {
                 MAKING: "prepare",
+                PREPARED: "prepared",
                 STARTING: "run",
                 RUNNING: "run",
                 EXITED: "exited-garbage run",
@@ -911,6 +957,8 @@ class Mixed:
 #: Name of a method -> how often.
 _OPERATIONS = {
     "run": 12,
+    "prepare": 6,
+    "run_prepared": 8,
     "sandbox": 4,
     "stop": 10,
     "start": 10,

@@ -24,12 +24,12 @@ Locks, all by flock(2), each guarding one thing:
 
 * the pod directory, exclusive: its owner lives (the preparing process, then the pod's supervisor, which inherits the
   descriptor across exec), or it is being deleted. Shared, without waiting: a reader looks which of the two it is;
-  shared for longer: a reader (``export``, ``wait``) keeps gc away;
+  shared for longer: a reader (``export``, ``cp``) keeps gc away, or gc marks the pod, which must not seem to run;
 * ``$DATA/locks/prepareLock``, shared: images are being referenced by a new pod, so ``image gc`` and ``image rm``, which
   take it exclusively, do not remove them meanwhile;
 * ``names/``, exclusive: a name is being claimed or given up;
-* ``pod.lck`` in the pod directory, exclusive: the apps of the pod are being changed, or the pod as a whole is paused,
-  started again or deleted. Who deletes does not wait for it long; every other holder is done soon after the pod is over.
+* ``pod.lck`` in the pod directory, exclusive: the apps of the pod are being changed, or one is exported, or the pod as a
+  whole is paused, started again or deleted. Who deletes does not wait for it long.
 
 Order where two are held: pod directory, then ``pod.lck``, then prepareLock or ``names``.
 

@@ -125,6 +125,7 @@ def _mark(settings: Settings, pod: Pod, place: str, text: str, *, due: bool) -> 
         elif not due:
             raise PodError("the disk has no room for a mark; rkt gc --grace-period=0 needs none")
         elif try_lock(pod):
+            tell(settings, f'Garbage collecting pod "{pod.uuid}"')
             delete(settings, pod)
     except lifecycle.Moved:
         return  # whoever was faster collects it, or starts it
