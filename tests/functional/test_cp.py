@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import subprocess
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rkt.config.settings import Installation, Settings
+from rkt.pod import lifecycle
+from rkt.stage0 import copy, held
 from tests.lib.flavors import pods
 from tests.lib.images import fetch
+from tests.lib.isolated import run_isolated
 from tests.lib.rkt import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rkt.pod.lifecycle import Pod
     from tests.lib.images import Images
     from tests.lib.rkt import Rkt
 
@@ -284,6 +290,30 @@ def test_pods_that_do_not_run(rkt: Rkt, image: str, tmp_path: Path, flags: tuple
     rkt.run("cp", str(tmp_path / "left"), f"{uuid}:/again", check=0)
     rkt.run("cp", f"{uuid}:/again", str(tmp_path), check=0)
     assert (tmp_path / "again").read_text() == "left\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-overlay",)])
+def test_a_pod_that_gc_marks_meanwhile(
+    rkt: Rkt, image: str, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """An exited pod is in another place by the time that its root is opened: the root is found."""
+    rkt.run("run", INSECURE, *flags, image, "--exec=/bin/touch", "--", "/left", check=0)
+    (shown,) = json.loads(rkt.run("list", "--format=json", check=0).stdout)
+    installation = Installation(package_path="", library_paths=[], stage1_images_path="")
+    settings = Settings(installation=installation, data_dir=rkt.data)
+
+    def hold(pod: Pod) -> bool:
+        is_held = held.hold(pod)
+        os.rename(pod.path, f"{pod.pods_dir}/{lifecycle.EXITED_GARBAGE}/{pod.uuid}")
+        return is_held
+
+    def look() -> list[str]:
+        with lifecycle.find(settings.pods_dir, shown["name"]) as pod:
+            root = copy._open_app(settings, pod, shown["app_names"][0], writable=False)["world"]
+            return os.listdir(f"/proc/self/fd/{root}")
+
+    monkeypatch.setattr(copy, "hold", hold)
+    assert "left" in run_isolated(look)
 
 
 @pods("user namespaces")

@@ -257,7 +257,8 @@ def _here(world: int) -> dict[str, int]:
 def _open_app(settings: Settings, pod: Pod, app: str, *, writable: bool) -> dict[str, int]:
     """The root of an app: with the volumes if it runs, else what it and its image left."""
     if pod.place not in {lifecycle.PREPARED, lifecycle.RUN, lifecycle.EXITED_GARBAGE}:
-        raise PodError(f'pod "{pod.uuid}" is {pod.state}', hint=f"rkt status {pod.uuid.short}")
+        state = "being deleted" if pod.place == lifecycle.GARBAGE else pod.state
+        raise PodError(f'pod "{pod.uuid}" is {state}', hint=f"rkt status {pod.uuid.short}")
     if pod.is_running:
         # Started a moment ago, it has no roots yet.
         status.wait_until(pod, lambda now: status.is_ready(now) or not now.is_running, _READY_SECONDS)
@@ -343,7 +344,11 @@ def _of_still(settings: Settings, pod: Pod, app: str, users: UserNamespace | Non
     except OSError as e:
         raise HostError(f"cannot make a mount namespace: {e.strerror}") from e
     # By path: a descriptor from before is in the mount namespace of before, where the kernel does not look for layers.
-    os.chdir(pod.path)
+    try:
+        os.chdir(pod.path)
+    except FileNotFoundError:
+        pod.refresh()  # gc has marked it
+        os.chdir(pod.path)
     try:
         if writable:
             # An upper directory is no two mounts' at once.

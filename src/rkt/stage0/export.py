@@ -102,7 +102,7 @@ def _open_root(settings: Settings, pod: Pod, app: str) -> int:
     if not pod.has(contract.OVERLAY_PREPARED):
         from rkt.linux.mount import mounts_below
 
-        if mounts_below(f"{pod.path}/{roots.app_root(app)}"):
+        if mounts_below(f"{os.getcwd()}/{roots.app_root(app)}"):
             raise PodError(
                 "pod has remaining mountpoints. Only pods using overlayfs or with no mountpoints can be exported",
                 hint="rkt gc --mark-only",
