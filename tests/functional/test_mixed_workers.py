@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.inspect import inspect_image, stored
-from tests.lib.mixed import EXITED, MAKING, RUNNING, Mixed, Subject, Surprise, lines
+from tests.lib.mixed import Mixed, lines
+from tests.lib.mixed_model import EXITED, MAKING, RUNNING, Subject, Surprise
 from tests.lib.pace import SLOWNESS
 
 if TYPE_CHECKING:

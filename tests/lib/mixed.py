@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers that do everything to the same pods at once, and a model that knows what each of their commands may answer.
+"""Workers that do everything to the same pods at once, and judge each answer by a model of what it may be.
 
-The model keeps for each pod, and for each app of a sandbox, the set of states in which it may be. A command that begins
-widens the sets by what it may do; what its answer proves narrows them again. A command may see every state that was
-possible between its beginning and its end, and must answer as rkt answers in one of them: anything else is a problem.
-What was proved holds at some moment of the command, so what ran at the same time may have changed it since.
+``tests/lib/mixed_model.py`` is that model. An answer that none of the states explains which were possible while the
+command ran is a problem, and so is what contradicts what was proved before.
 """
 
 from __future__ import annotations
@@ -17,39 +15,43 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.lib.inspect import INSECURE
+from tests.lib.mixed_model import (
+    ABSENT,
+    ACTIVE,
+    APP_ENDS,
+    APP_NAMES,
+    ENDS,
+    EXITED,
+    GONE,
+    GROWS,
+    IDLE,
+    MAKING,
+    PREPARED,
+    REMOVES,
+    REMOVES_ANY,
+    RUNNING,
+    RUNS,
+    STARTING,
+    STARTS,
+    Life,
+    ModelPod,
+    Subject,
+    Surprise,
+    View,
+)
 from tests.lib.pace import SLOWNESS
 from tests.lib.rkt import Rkt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.lib.rkt import Result, Running
+    from tests.lib.mixed_model import Moves
+    from tests.lib.rkt import Result
 
-    Moves = frozenset[tuple[str, str]]
-
-#: States of a pod: being made; prepared; started and not ready; ready; over; removed.
-MAKING, PREPARED, STARTING, RUNNING, EXITED, GONE = (
-    "making",
-    "prepared",
-    "starting",
-    "running",
-    "exited",
-    "gone",
-)
-#: States of an app of a sandbox.
-ABSENT, IDLE, ACTIVE = "absent", "idle", "active"
-
-_GROWS: Moves = frozenset({(MAKING, STARTING), (STARTING, RUNNING)})
-_ENDS: Moves = frozenset({(STARTING, EXITED), (RUNNING, EXITED)})
-_REMOVES: Moves = frozenset({(EXITED, GONE)})
-_STARTS: Moves = frozenset({(EXITED, STARTING)})
-_RUNS: Moves = frozenset({(PREPARED, STARTING)})
-_REMOVES_ANY: Moves = _REMOVES | {(PREPARED, GONE)}
-_APP_ENDS: Moves = frozenset({(ACTIVE, IDLE)})
 _SHOWN = {
     "preparing": {MAKING},
     "prepared": {MAKING, PREPARED},
@@ -104,7 +106,6 @@ _TOO_EARLY = (
     "not yet ready|not ready yet|has no cgroups of its own|no first process|is preparing|contains zero apps"
 )
 _NO_SINGLE_APP = "contains (zero|multiple) apps|nonexistent app|no app |cannot copy from .* No such file"
-_APP_NAMES = ("a", "b", "c")
 #: What the app of a pod does, whether it ends by itself, and with which status.
 _SCRIPTS: tuple[tuple[str, bool, set[int]], ...] = (
     ("sleep 0.2; exit 3", True, {3}),
@@ -115,119 +116,6 @@ _SCRIPTS: tuple[tuple[str, bool, set[int]], ...] = (
 _WORKERS = 8
 _MOST_PODS = 14
 _COMMAND_SECONDS = 90.0
-
-
-def closure(states: Iterable[str], moves: Iterable[tuple[str, str]]) -> set[str]:
-    """Every state that can be reached."""
-    found = set(states)
-    moves = list(moves)
-    while more := {to for start, to in moves if start in found} - found:
-        found |= more
-    return found
-
-
-class Subject:
-    """A pod, or an app of one: the states in which it may be.
-
-    Attributes:
-        always: moves that need no command.
-    """
-
-    def __init__(self, what: str, possible: set[str], always: Moves) -> None:
-        self.what = what
-        self.always = always
-        #: Commands that may have it frozen.
-        self.freezers = 0
-        self.possible = possible
-        self.views: list[View] = []
-        self.history: deque[str] = deque(maxlen=14)
-        self._settle()
-
-    def _settle(self) -> None:
-        moves = set(self.always).union(*(view.moves for view in self.views))
-        self.possible = closure(self.possible, moves)
-        for view in self.views:
-            view.seen |= self.possible
-            view.frozen |= self.freezers > 0
-            view.around |= moves
-
-    def watch(self, command: str, moves: Moves) -> View:
-        """A command begins that may move the subject."""
-        view = View(self, command, moves)
-        self.views.append(view)
-        if len(self.views) > 1:
-            for each in self.views:
-                each.crowded = True
-        self._settle()
-        return view
-
-    def loosen(self, moves: Moves) -> None:
-        """From now on it may move by itself."""
-        self.always |= moves
-        self._settle()
-
-    def prove(self, states: set[str], around: Iterable[tuple[str, str]] = ()) -> None:
-        """It was in one of these states, and since then only these moves may have been made."""
-        left = self.possible & closure(states, (*around, *self.always))
-        if not left:
-            raise Surprise(f"{self.what} cannot be {' or '.join(sorted(states))}: it is {self.possible}")
-        self.possible = left
-        self._settle()
-
-
-class View:
-    """What one command may see of a subject."""
-
-    def __init__(self, subject: Subject, command: str, moves: Moves) -> None:
-        self.subject = subject
-        self.command = command
-        self.moves = moves
-        self.seen: set[str] = set()
-        self.around: set[tuple[str, str]] = set()
-        self.frozen = False
-        #: Whether another command was about the subject at any time of this one.
-        self.crowded = False
-
-    def end(self, note: str, proved: set[str] | None) -> None:
-        """The command is over; ``proved`` is what its answer says of the subject."""
-        subject = self.subject
-        subject.views.remove(self)
-        subject.history.append(f"{time.monotonic():.3f} {self.command}: {note}")
-        if proved is not None:
-            subject.prove(proved, self.around)
-
-
-class Surprise(Exception):
-    """Something happened that the model does not allow."""
-
-
-class Life:
-    """One process that is, or becomes, a pod."""
-
-    def __init__(self, process: Running, statuses: set[int]) -> None:
-        self.process = process
-        self.statuses = statuses
-        self.was_stopped = self.was_forced = False
-
-
-class ModelPod:
-    """A pod as the model knows it."""
-
-    def __init__(self, uuid: str, life: Life | None, *, kind: str, ends: bool) -> None:
-        self.uuid = uuid
-        self.kind = kind
-        self.ends = ends
-        self.life = life
-        self.subject = Subject(
-            f"pod {uuid[:8]} ({kind})",
-            {PREPARED if life is None else MAKING},
-            _GROWS | (_ENDS if ends else frozenset()),
-        )
-        self.apps: dict[str, Subject] = {}
-        if kind == "sandbox":
-            self.apps = {
-                name: Subject(f"app {name} of {uuid[:8]}", {ABSENT}, frozenset()) for name in _APP_NAMES
-            }
 
 
 class Mixed:
@@ -303,9 +191,9 @@ class Mixed:
             pod.subject.prove({EXITED}, self._around(pod.subject))
         except Surprise as e:
             self.problems.append(self._tell(str(e), [pod.subject]))
-        pod.subject.always = _GROWS
+        pod.subject.always = GROWS
         for app in pod.apps.values():
-            app.loosen(_APP_ENDS)
+            app.loosen(APP_ENDS)
         life.process.close()
 
     @staticmethod
@@ -422,7 +310,7 @@ class Mixed:
             self._pods[pod.uuid] = pod
             # Who collects already may meet it as well.
             for views in self._collecting:
-                views.append(pod.subject.watch("gc", _REMOVES))
+                views.append(pod.subject.watch("gc", REMOVES))
 
     def _pod_words(self, choose: random.Random) -> tuple[tuple[str, ...], bool, set[int]]:
         """Image and flags of a pod, whether it ends by itself, and with which status."""
@@ -522,10 +410,10 @@ class Mixed:
             return None
 
         words = ("stop", *(["--force"] if force else []), pod.uuid)
-        subjects = [(pod.subject, _ENDS), *((app, _APP_ENDS) for app in pod.apps.values())]
+        subjects = [(pod.subject, ENDS), *((app, APP_ENDS) for app in pod.apps.values())]
         if force:
             with self._lock:
-                pod.subject.loosen(_ENDS)
+                pod.subject.loosen(ENDS)
         self._command(words, subjects, judge)
 
     def _do_pause(self, choose: random.Random) -> None:
@@ -556,10 +444,10 @@ class Mixed:
                 pod.subject.freezers -= 1
 
     def _do_start(self, choose: random.Random) -> None:
-        self._begin(choose, "start", EXITED, _STARTS)
+        self._begin(choose, "start", EXITED, STARTS)
 
     def _do_run_prepared(self, choose: random.Random) -> None:
-        self._begin(choose, "run-prepared", PREPARED, _RUNS)
+        self._begin(choose, "run-prepared", PREPARED, RUNS)
 
     def _begin(self, choose: random.Random, verb: str, before: str, moves: Moves) -> None:
         """A command becomes the pod, if that was in the state ``before``."""
@@ -569,8 +457,8 @@ class Mixed:
         with self._lock:
             if before not in pod.subject.possible:
                 return
-            view = pod.subject.watch(verb, moves | (_ENDS if pod.ends else frozenset()))
-            views = [app.watch(verb, _APP_ENDS) for app in pod.apps.values()]
+            view = pod.subject.watch(verb, moves | (ENDS if pod.ends else frozenset()))
+            views = [app.watch(verb, APP_ENDS) for app in pod.apps.values()]
         process = self.rkt.popen(verb, INSECURE, pod.uuid)
         deadline = time.monotonic() + _COMMAND_SECONDS * SLOWNESS
         while process.poll() is None and not _is_pod(process.pid) and time.monotonic() < deadline:
@@ -603,7 +491,7 @@ class Mixed:
                     if pod.life.process.poll() is None:
                         raise Surprise(f"{verb} began a pod that runs")
                     self._note_end(pod, pod.life)
-                pod.subject.always = _GROWS | (_ENDS if pod.ends else frozenset())
+                pod.subject.always = GROWS | (ENDS if pod.ends else frozenset())
                 life = Life(process, {0, 3} if pod.ends else set())
                 # Stops that began before this may be about it.
                 life.was_stopped = any(each.command.startswith("stop") for each in pod.subject.views)
@@ -611,7 +499,7 @@ class Mixed:
                 pod.life = life
                 view.end("became the pod", {STARTING, RUNNING})
                 if life.was_forced:
-                    pod.subject.loosen(_ENDS)
+                    pod.subject.loosen(ENDS)
             except Surprise as e:
                 if view in pod.subject.views:
                     view.end(text, None)
@@ -636,7 +524,7 @@ class Mixed:
                 return [None] if len(pod.subject.views) > 1 or seen[0] != {EXITED} else None
             return None
 
-        self._command(("rm", pod.uuid), [(pod.subject, _REMOVES_ANY)], judge)
+        self._command(("rm", pod.uuid), [(pod.subject, REMOVES_ANY)], judge)
 
     def _do_gc(self, choose: random.Random) -> None:
         if choose.random() < 0.3:
@@ -667,7 +555,7 @@ class Mixed:
             self._collecting.append(late)
             pods = [pod for pod in self._pods.values() if pod.subject.possible != {GONE}]
         try:
-            self._command(("gc", "--grace-period=0"), [(pod.subject, _REMOVES) for pod in pods], judge)
+            self._command(("gc", "--grace-period=0"), [(pod.subject, REMOVES) for pod in pods], judge)
         finally:
             with self._lock:
                 self._collecting = [each for each in self._collecting if each is not late]
@@ -734,7 +622,7 @@ class Mixed:
         pod = self._pick(choose)
         if pod is None:
             return
-        name = choose.choice(_APP_NAMES) if pod.kind == "sandbox" else ""
+        name = choose.choice(APP_NAMES) if pod.kind == "sandbox" else ""
         app = pod.apps.get(name)
 
         def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
@@ -794,7 +682,7 @@ class Mixed:
         pod = self._pick(choose, "sandbox")
         if pod is None:
             return
-        name = choose.choice(_APP_NAMES)
+        name = choose.choice(APP_NAMES)
         app = pod.apps[name]
 
         def judge(result: Result, seen: list[set[str]]) -> list[set[str] | None] | None:
@@ -820,7 +708,7 @@ class Mixed:
     def _do_app_add(self, choose: random.Random) -> None:
         script = choose.choice(("sleep 1000", "sleep 1000", "exit 3"))
         if script == "exit 3":
-            more: Moves = _APP_ENDS
+            more: Moves = APP_ENDS
         else:
             more = frozenset()
         volume = choose.choice(
@@ -867,7 +755,7 @@ class Mixed:
             choose,
             "stop",
             lambda pod, name: (pod.uuid, f"--app={name}"),
-            _APP_ENDS,
+            APP_ENDS,
             {
                 "nonexistent app|no app": ({ABSENT}, {ABSENT}),
                 'app "[^"]*" is not running': ({IDLE, ABSENT}, None),
@@ -896,7 +784,7 @@ class Mixed:
                 return [None] * len(seen) if self._says(result, _LOST) and GONE in seen[0] else None
             rows = dict(line.split("\t") for line in result.stdout.split("\n") if line)
             proved: list[set[str] | None] = [None]
-            for name, states in zip(_APP_NAMES, seen[1:], strict=True):
+            for name, states in zip(APP_NAMES, seen[1:], strict=True):
                 shown = {ABSENT} if name not in rows else _APP_SHOWN[rows[name]]
                 # The word of a pod that is being made or removed is not counted.
                 if not shown & states and not seen[0] & {MAKING, GONE}:
@@ -933,7 +821,7 @@ class Mixed:
             if pod.life is None:
                 continue
             pod.life.was_stopped = True
-            pod.subject.loosen(_ENDS)
+            pod.subject.loosen(ENDS)
             result = self.rkt.run("stop", pod.uuid, timeout=_COMMAND_SECONDS)
             if result.status:
                 self.problems.append(self._tell(f"cannot be stopped at the end\n{result}", [pod.subject]))
