@@ -7,7 +7,8 @@ import os
 import select
 import time
 
-from rkt.linux import files
+from rkt.errors import RktError, reason_of
+from rkt.linux import disk, files
 from rkt.stage1.common.out_of_memory import MemoryKills
 from rkt.stage1.common.reception import Reception
 from rkt.stage1.common.streams import READ_BYTES, let_go
@@ -73,6 +74,14 @@ class Supervision(Reception):
     def _update(self, name: object) -> dict[str, Any]:
         """Answer to ``rkt update``."""
         raise NotImplementedError
+
+    def _report_failure(self, app: AppState, e: OSError | RktError) -> None:
+        """Say what failed about an app of a pod that goes on, and what would help."""
+        hint = e.hint if isinstance(e, RktError) else disk.remedy(e.errno)
+        about, text = f"app {app.name!r}", reason_of(e)
+        self._report(text if text.startswith(about) else f"{about}: {text}")
+        if hint:
+            self._report(f"hint: {hint}")
 
     # The loop ------------------------------------------------------------------------------------------------------
 

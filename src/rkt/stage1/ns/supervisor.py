@@ -269,7 +269,7 @@ class Supervisor(Supervision):
             try:
                 self._begin(app, MAIN)
             except (OSError, RktError) as e:
-                self._report(f"app {app.name!r}: {reason_of(e)}" if isinstance(e, OSError) else e.message)
+                self._report_failure(app, e)
                 status = EXIT_FAILURE
             else:
                 return
@@ -303,7 +303,7 @@ class Supervisor(Supervision):
         try:
             self._begin(app, app.launch.first)
         except (OSError, RktError) as e:
-            self._report(f"app {app.name!r}: {reason_of(e)}" if isinstance(e, OSError) else e.message)
+            self._report_failure(app, e)
             app.is_running = False
             self._ended(app, EXIT_FAILURE)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from rkt.errors import EXIT_FAILURE, RktError, Stage1Error, reason_of
+from rkt.errors import EXIT_FAILURE, RktError, Stage1Error
 from rkt.schema import isolators
 from rkt.schema.appc import EVENT_POST_STOP, EVENT_PRE_START
 from rkt.stage1.common.announce import announce_app
@@ -403,7 +403,7 @@ class Supervisor(Supervision):
             self.bus.reset_failed(app.unit)
             self._begin(app)
         except (OSError, RktError) as e:
-            self._report(f"app {app.name!r}: {reason_of(e)}")
+            self._report_failure(app, e)
             self._over(app, EXIT_FAILURE)
 
     def _over(self, app: App, status: int) -> None:
@@ -478,7 +478,7 @@ class Supervisor(Supervision):
         try:
             self.bus.stop(app.unit)
         except (OSError, RktError) as e:
-            self._report(f"app {app.name!r}: {reason_of(e)}")
+            self._report_failure(app, e)
             self._systemd.machine.kill()
 
     # Requests on the control socket --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from rkt.errors import Stage1Error
 from rkt.linux.cgroup import Group
 from rkt.stage1.common import restart
 from rkt.stage1.common.log import LogFile
@@ -247,6 +248,40 @@ def test_handlers_run_around_each_start(pod: Pod) -> None:
     )
     assert pod.run(script) == 7
     assert pod.written("a") == ["1", "2", "3", "1", "3", "1", "2", "3"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Stage1Error("app 'a': no room", hint="make some"), ["app 'a': no room", "hint: make some"]),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"),
+            ["app 'a': /x: No space left on device", "hint: make room: rkt gc, rkt image gc"],
+        ),
+    ],
+)
+def test_a_start_that_fails_says_what_would_help(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, error: Exception, said: list[str]
+) -> None:
+    """The app of a pod that goes on could not be started again: why, what to type next, and one more failure."""
+    starts = 0
+
+    class Failing(Shell):
+        """Starts once."""
+
+        def __init__(self, script: str, stdin_fd: int) -> None:
+            nonlocal starts
+            starts += 1
+            if starts == 2:
+                raise error
+            super().__init__(script, stdin_fd)
+
+    monkeypatch.setattr(module, "Starting", Failing)
+    assert pod.run(Script("a", restart="on-failure:2", main="exit 5")) == 5
+    assert starts == 3
+    first, second = (f"app 'a' exited with status {n}, starting it again in 0.0 s" for n in (5, 254))
+    assert pod.said == [first, *said, second]
 
 
 @pytest.mark.parametrize("when", ["waiting", "running"])
