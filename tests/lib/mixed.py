@@ -105,7 +105,10 @@ _LOOKS: tuple[tuple[tuple[str, ...], set[str], dict[str, set[str]]], ...] = (
 _TOO_EARLY = (
     "not yet ready|not ready yet|has no cgroups of its own|no first process|is preparing|contains zero apps"
 )
-_NO_SINGLE_APP = "contains (zero|multiple) apps|nonexistent app|no app |cannot copy from .* No such file"
+_NO_SINGLE_APP = (
+    "contains (zero|multiple) apps|nonexistent app|no app |cannot copy from .* No such file"
+    "|has no root file system any more|the app was removed, or has ended, meanwhile"
+)
 #: What the app of a pod does, whether it ends by itself, and with which status.
 _SCRIPTS: tuple[tuple[str, bool, set[int]], ...] = (
     ("sleep 0.2; exit 3", True, {3}),

@@ -319,3 +319,19 @@ def test_devices_of_the_pod_are_not_opened(rkt: Rkt, images: Images, tmp_path: P
     assert '2 left out, neither files, directories nor links: "null", "pipe"' in result.stderr
     assert sorted(os.listdir(tmp_path / "d")) == ["dev", "file"]
     rkt.run("stop", "--force", uuid, check=0)
+
+
+def test_a_root_that_was_taken_down(tmp_path: Path) -> None:
+    """An app that is removed after its root was opened is named as the reason, and not the call that found no mount."""
+
+    def body() -> str:
+        libc.mount(b"tmpfs", bytes(tmp_path), b"tmpfs", 0, b"")
+        opened = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+        libc.umount2(bytes(tmp_path), libc.MNT_DETACH)
+        try:
+            confine.take_world(opened, -1, writable=False)
+        except OSError as e:
+            return str(e.strerror)
+        return ""
+
+    assert run_isolated(body) == "the app was removed, or has ended, meanwhile"

@@ -291,6 +291,11 @@ def take_world(world_fd: int, namespace_fd: int, *, writable: bool) -> int:
             libc.setns(namespace_fd, libc.CLONE_NEWNS)
         try:
             return mount.clone(world_fd, attributes=attributes, propagation=libc.MS_PRIVATE)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            # Not mounted there any more, so it has no copy.
+            raise OSError(errno.ESTALE, "the app was removed, or has ended, meanwhile") from e
         finally:
             if namespace_fd >= 0:
                 libc.setns(host_fd, libc.CLONE_NEWNS)
